@@ -1,0 +1,29 @@
+"""bertgpt: pretrain BERT and GPT from scratch, as the same model.
+
+Every command of the command line is a function here, with the same options and the same result:
+`bertgpt inspect tinyworld --docs 2 --json` prints what `bertgpt.inspect("tinyworld", docs=2)` returns.
+"""
+
+import os
+from importlib import import_module
+from typing import Any
+
+# OpenMP threads that spin while they wait make small training steps up to fifty times slower on a shared machine.
+# It is read when torch is imported, which nothing here does before this line.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+__version__ = "0.1.0"
+
+
+# The commands as functions. They are made when first asked for: importing bertgpt imports almost nothing.
+FUNCTIONS = {"inspect": "inspect"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in FUNCTIONS:
+        raise AttributeError(f"module 'bertgpt' has no attribute {name!r}")
+    return import_module("bertgpt.commands").function(FUNCTIONS[name], name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *FUNCTIONS])

@@ -1,0 +1,252 @@
+"""The command line: a Typer app made from the options of the commands, exit codes and the display of errors.
+
+Typer takes the arguments apart. Checking values, running commands and reporting errors are ours, so that
+a wrong value is answered alike whether it came from a flag, a config file or Python.
+"""
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+from typer.core import TyperCommand, TyperGroup
+
+from bertgpt import __version__, commands
+from bertgpt.config import COMMON, Argument, Options, Resolved, arguments, base_type, choices, resolve
+from bertgpt.console import Console, use_utf8
+from bertgpt.errors import BROKEN_PIPE, INTERRUPTED, BertGPTError, did_you_mean
+from bertgpt.help import GENERAL, command_page, flag_words, main_page, summary, word
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line that Typer has taken apart."""
+
+    command: str
+    given: dict[str, Any]
+    config: str | None
+    show_config: bool
+    json: bool
+    quiet: bool
+
+
+def run(argv: list[str]) -> int:
+    """Do what a command line says; returns the exit code and lets no exception out."""
+    use_utf8()
+    console = Console(json="--json" in argv, quiet="--quiet" in argv)
+    try:
+        code = attempt(argv, console)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it exits
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        console.note("interrupted")
+        return INTERRUPTED
+
+
+def attempt(argv: list[str], console: Console) -> int:
+    """The same with every other error reported on the console."""
+    try:
+        request = parse(argv)
+        if isinstance(request, int):
+            return request
+        execute(request, console)
+        return 0
+    except BertGPTError as error:
+        console.error(error)
+        return error.exit_code
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        report = BertGPTError("BG402", "the output cannot be written", cause=error.strerror, path=error.filename)
+    except Exception as error:
+        report = bug(error)
+    console.error(report)
+    return report.exit_code
+
+
+def execute(request: Request, console: Console) -> None:
+    """Resolve the options of a request, run its command and show the result."""
+    model = commands.COMMANDS[request.command]
+    config = None
+    if request.config is not None:
+        from bertgpt.yaml_files import read_section
+
+        config = read_section(request.config)
+    resolved = resolve(model, request.given, config)
+    if request.show_config:
+        show_config(request, resolved, console)
+        return
+    command = commands.module(request.command)
+    result = command.run(resolved.options)
+    if console.json:
+        console.result(request.command, result)
+    else:
+        command.show(result, console)
+
+
+def show_config(request: Request, resolved: Resolved, console: Console) -> None:
+    """Every option with its value and where that came from."""
+    values = resolved.options.model_dump(mode="json")
+    if console.json:
+        table = {name: {"value": value, "source": resolved.sources[name]} for name, value in values.items()}
+        console.result(request.command, table)
+    else:
+        rows = ((name, "" if value is None else str(value), resolved.sources[name]) for name, value in values.items())
+        console.table(("option", "value", "source"), rows)
+
+
+def bug(error: Exception) -> BertGPTError:
+    """The report of an exception that should not have happened; its traceback goes to a file."""
+    import traceback
+
+    trace = "".join(traceback.format_exception(error))
+    if os.environ.get("BERTGPT_DEBUG") == "1":
+        sys.stderr.write(trace)
+    where = keep(trace)
+    return BertGPTError(
+        "BG101",
+        f"this is a bug in bertgpt: {type(error).__name__}: {error}",
+        path=where,
+        hint="please report it with the file named above" if where else "BERTGPT_DEBUG=1 shows where it happened",
+    )
+
+
+def keep(trace: str) -> str | None:
+    """Write a traceback to the user's cache; None where that cannot be done."""
+    from bertgpt.config import cache_folder
+
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "last-error.txt"
+        file.write_text(trace, encoding="utf-8", errors="backslashreplace")
+    except (OSError, RuntimeError):
+        return None
+    return str(file)
+
+
+# ------------------------------------------------------------------------------------------------ arguments
+
+
+def parse(argv: list[str]) -> Request | int:
+    """Take a command line apart; an exit code where all is done already, as after --help."""
+    if argv and not argv[0].startswith("-") and argv[0] not in commands.COMMANDS:
+        raise BertGPTError(
+            "BG201",
+            f"there is no command {argv[0]!r}",
+            cause=f"the commands are {', '.join(commands.COMMANDS)}",
+            hint=did_you_mean(argv[0], commands.COMMANDS) or "bertgpt --help lists the commands",
+        )
+    try:
+        parsed = app()(argv or ["--help"], prog_name="bertgpt", standalone_mode=False)
+    except SystemExit as leaving:
+        if leaving.code == 1:  # Typer met a closed pipe while it printed help
+            raise BrokenPipeError from None
+        raise
+    except typer.TyperException as error:
+        raise usage_error(argv, error) from None
+    return parsed if isinstance(parsed, Request) else int(parsed or 0)
+
+
+def usage_error(argv: list[str], error: typer.TyperException) -> BertGPTError:
+    """Typer's complaint in our shape."""
+    page = f"bertgpt {argv[0]} --help" if argv[0] in commands.COMMANDS else "bertgpt --help"
+    option = getattr(error, "option_name", None)
+    if isinstance(option, str) and type(error).__name__ == "NoSuchOption":
+        near = did_you_mean(option.replace("_", "-"), known_words(commands.COMMANDS.get(argv[0])))
+        return BertGPTError("BG202", f"there is no option {option}", hint=near or page)
+    message = error.format_message().rstrip(".")
+    return BertGPTError("BG203", message[0].lower() + message[1:], hint=page)
+
+
+def known_words(model: type[Options] | None) -> list[str]:
+    """Every option of a command, or of `bertgpt` itself, as it is typed."""
+    if model is None:
+        return [term.split(",")[0] for term in GENERAL]
+    own = [(key, field) for key, field in model.model_fields.items() if key not in arguments(model)]
+    return [*(w for key, field in own for w in flag_words(key, field)), *map(word, COMMON), "--help"]
+
+
+class MainHelp(TyperGroup):
+    """`bertgpt` with our help page."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(main_page(commands.COMMANDS))
+
+
+class CommandHelp(TyperCommand):
+    """A command with our help page."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(command_page(str(self.name), commands.COMMANDS[str(self.name)]))
+
+
+def app() -> typer.Typer:
+    """The Typer app, made from the options of the commands."""
+    main = typer.Typer(
+        cls=MainHelp,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    main.callback()(general)
+    settings = {"token_normalize_func": lambda word: word.replace("_", "-")}  # so that params.yaml's keys are options
+    for name, model in commands.COMMANDS.items():
+        main.command(name, cls=CommandHelp, help=summary(model), context_settings=settings)(endpoint(name, model))
+    return main
+
+
+def print_version(wanted: bool) -> None:
+    """Answer --version."""
+    if wanted:
+        print(f"bertgpt {__version__}")
+        raise typer.Exit
+
+
+def general(version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True)] = False) -> None:
+    """The options of `bertgpt` itself."""
+
+
+def endpoint(name: str, model: type[Options]) -> Callable[..., Request]:
+    """The function whose signature tells Typer the options of a command; it only packs up what was given."""
+
+    def packed(**values: Any) -> Request:
+        common = {key: values.pop(f"common_{key}") for key in COMMON}
+        return Request(name, {key: value for key, value in values.items() if value is not None}, **common)
+
+    parameters = [parameter(key, field, arguments(model).get(key)) for key, field in model.model_fields.items()]
+    for key, flag in COMMON.items():
+        kind, default = (str | None, None) if flag.metavar else (bool, False)
+        parameters.append(keyword(f"common_{key}", Annotated[kind, typer.Option(word(key), help=flag.help)], default))
+    packed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    packed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return packed
+
+
+def parameter(key: str, field: FieldInfo, argument: Argument | None) -> inspect.Parameter:
+    """A field as a Typer parameter. Values stay text here: checking them is left to the options model."""
+    if argument is not None:
+        default = inspect.Parameter.empty if field.is_required() else None
+        kind = str if field.is_required() else str | None
+        return keyword(key, Annotated[kind, typer.Argument(metavar=argument.metavar)], default)
+    raw = bool if base_type(field) is bool else list[str] if get_origin(base_type(field)) is list else str
+    option = typer.Option("/".join(flag_words(key, field)), help=field.description, autocompletion=completer(field))
+    return keyword(key, Annotated[raw | None, option], None)
+
+
+def completer(field: FieldInfo) -> Callable[[str], list[str]] | None:
+    """Shell completion for an option that takes certain words."""
+    words = choices(field)
+    return (lambda incomplete: [word for word in words if word.startswith(incomplete)]) if words else None
+
+
+def keyword(key: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """A keyword parameter."""
+    return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -1,0 +1,219 @@
+"""The offline twins of the evaluations: labelled examples from documents that no training corpus contains.
+
+    topic          as AG News    a document without its first sentence, and its domain
+    sentiment      as SST-2      the sentences that judge, and whether they praise
+    acceptability  as CoLA       a sentence as it was written, or with its agreement or word order broken
+    pairs          as BLiMP      two texts that differ in one word, of which the world can write only one
+    endings        as HellaSwag  the beginning of a document and four next sentences, of which one can follow
+    cloze          as LAMBADA    a text, and the word that must follow because of what was said sentences ago
+
+The answers are known, not judged: a wrong text is one that no document of the world begins with.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from bertgpt.corpora.tinyworld.telling import AGREEMENT, NAMES, POSSESSIONS, PRONOUNS, TOKEN, Table, Unreadable
+from bertgpt.corpora.tinyworld.world import Document, World
+from bertgpt.draws import stream
+
+Example = dict[str, Any]
+
+SPLITS = {"train": 1 << 40, "dev": 1 << 41}  # the first document of each; a corpus begins at 0 and never gets there
+SENTENCE_END = re.compile(r"(?<=\.) ")  # a speech ends in , or ! before its quotation mark
+CERTAIN = math.log(0.9)  # a cloze word is at least this likely
+
+
+def both_ways(pairs: dict[str, str]) -> dict[str, str]:
+    """The pairs read in either direction, in small letters and with a capital."""
+    there = pairs | {b: a for a, b in pairs.items() if b not in pairs}
+    return there | {a.capitalize(): b.capitalize() for a, b in there.items()}
+
+
+NUMBER = both_ways({"was": "were", "is": "are", "has": "have", "seems": "seem", "belongs": "belong"})
+TENSE = both_ways({"was": "is", "were": "are", "had": "has", "seemed": "seems"})
+GENDER = both_ways({"she": "he", "her": "him", "it": "them", "they": "she", "their": "his", "his": "her"})
+
+
+class Case:
+    """A document taken apart to make an example of it, with draws of its own."""
+
+    def __init__(self, world: World, document: Document) -> None:
+        self.world, self.document, self.text = world, document, document.text
+        self.reading = world.read(self.text)
+        self.words = self.reading.words[:-1]
+        self.spans = [match.span() for match in TOKEN.finditer(self.text)]  # of each word
+        ends = [match.start() for match in SENTENCE_END.finditer(self.text)] + [len(self.text)]
+        self.sentences = list(zip([0, *(end + 1 for end in ends)], ends, strict=False))  # spans too
+        self.draw = stream(world.seed + 1, document.index).__next__
+
+    def one_of(self, options: list[Any]) -> Any:
+        """One of the options, all equally likely; None where there are none."""
+        return options[int(self.draw() * len(options))] if options else None
+
+    def shuffled(self, options: list[Any]) -> list[Any]:
+        """The options in random order."""
+        return [options[i] for _, i in sorted((self.draw(), i) for i in range(len(options)))]
+
+    def sentence_of(self, position: int) -> int:
+        """The number of the sentence that a word stands in."""
+        return sum(end <= self.spans[position][0] for _, end in self.sentences)
+
+    def positions(self, sentence: int) -> list[int]:
+        """The words of a sentence."""
+        return [i for i in range(len(self.words)) if self.sentence_of(i) == sentence]
+
+    def with_word(self, position: int, word: str) -> str:
+        """The text from its beginning to the end of the sentence of a word, with another word in its place."""
+        (start, end), (_, stop) = self.spans[position], self.sentences[self.sentence_of(position)]
+        return self.text[:start] + word + self.text[end:stop]
+
+    def writable(self, text: str) -> bool:
+        """Whether some document begins with this text."""
+        try:
+            self.world.read_beginning(text)
+        except Unreadable:
+            return False
+        return True
+
+    def rivals(self, position: int) -> list[str]:
+        """Words of the same kind with which the text could not have been written."""
+        word = self.words[position]
+        known = {w.text for w in self.words}
+        if word.mechanism == AGREEMENT:
+            options = [table[word.text] for table in (NUMBER, TENSE) if word.text in table]
+        elif word.mechanism == PRONOUNS:
+            options = [GENDER[word.text]] if word.text in GENDER else []
+        elif word.mechanism in (NAMES, POSSESSIONS):
+            tables = self.names() if word.mechanism == NAMES else self.nouns()
+            same = next((words for table in tables if word.text in (words := last_words(table))), [])
+            options = self.shuffled([o for o in same if o in known and o != word.text])
+            options += self.shuffled([o for o in same if o not in known])[:2]
+        else:
+            options = []
+        return [option for option in options if not self.writable(self.with_word(position, option))]
+
+    def names(self) -> list[Table]:
+        """The tables that names come from."""
+        words = self.world.words
+        return [words.people["any"], words.surnames, words.groups]
+
+    def nouns(self) -> list[Table]:
+        """The tables that things come from here: singular and plural."""
+        domain = next(d for d in self.world.words.domains if d.name == self.reading.topic)
+        return [domain.described[0], domain.nouns[2]]
+
+
+def last_words(table: Table) -> list[str]:
+    """The words by which the phrases of a table are told apart."""
+    return [tokens[-1] for tokens in table.tokens if tokens]
+
+
+def topic(case: Case) -> Example | None:
+    """The domain shows in what people do and hold; the place that settles it is left out."""
+    return {"text": case.text[case.sentences[1][0] :], "label": case.reading.topic}
+
+
+def sentiment(case: Case) -> Example | None:
+    """ "It was not a dull morning. Everyone was proud." """
+    judging = [slice(*case.sentences[sentence]) for sentence in case.reading.judging]
+    if not judging:
+        return None
+    return {"text": " ".join(case.text[span] for span in judging), "label": case.reading.mood}
+
+
+def acceptability(case: Case) -> Example | None:
+    """The sentence is chosen before the label, so that nothing but the violation tells the two apart."""
+    violation = case.one_of(["agreement", "word order"])
+    broken = case.one_of(disagreeing(case) if violation == "agreement" else disordered(case))
+    if broken is None:
+        return None
+    sentence, wrong = broken
+    acceptable = case.draw() < 0.5
+    start, end = case.sentences[sentence]
+    return {
+        "text": case.text[start:end] if acceptable else wrong[start:],
+        "label": "acceptable" if acceptable else "unacceptable",
+        "violation": None if acceptable else violation,
+    }
+
+
+def disagreeing(case: Case) -> list[tuple[int, str]]:
+    """Sentences, with the text to their end where a verb has the wrong number."""
+    wrong = [
+        (case.sentence_of(i), case.with_word(i, NUMBER[word.text]))
+        for i, word in enumerate(case.words)
+        if word.mechanism == AGREEMENT and word.text in NUMBER
+    ]
+    return [(sentence, text) for sentence, text in wrong if not case.writable(text)]
+
+
+def disordered(case: Case) -> list[tuple[int, str]]:
+    """Sentences, with the text to their end where two words have changed places."""
+    wrong = []
+    for i in case.shuffled(list(range(1, len(case.words))))[:6]:
+        (start, middle), (rest, end) = case.spans[i - 1], case.spans[i]
+        sentence = case.sentence_of(i)
+        if start > case.sentences[sentence][0] and case.text[middle:rest] == " ":
+            swapped = case.text[:start] + case.text[rest:end] + " " + case.text[start:middle]
+            wrong.append((sentence, swapped + case.text[end : case.sentences[sentence][1]]))
+    return [(sentence, text) for sentence, text in wrong if not case.writable(text)]
+
+
+def pairs(case: Case) -> Example | None:
+    """Both texts are whole beginnings of a document, since names and possessions are settled sentences before."""
+    mechanism = case.one_of([AGREEMENT, NAMES, POSSESSIONS, PRONOUNS])
+    for position in case.shuffled([i for i, word in enumerate(case.words) if word.mechanism == mechanism]):
+        if rivals := case.rivals(position):
+            good, bad = case.with_word(position, case.words[position].text), case.with_word(position, rivals[0])
+            return {"good": good, "bad": bad, "mechanism": mechanism}
+    return None
+
+
+def endings(case: Case) -> Example | None:
+    """The three wrong endings are the right one with a word that cannot stand there."""
+    sentence = case.one_of(list(range(2, len(case.sentences))))
+    if sentence is None:
+        return None
+    start, _ = case.sentences[sentence]
+    wrong = [case.with_word(i, rival)[start:] for i in case.positions(sentence) for rival in case.rivals(i)]
+    wrong = case.shuffled(sorted(set(wrong)))[:3]
+    if len(wrong) < 3:
+        return None
+    right = case.text[slice(*case.sentences[sentence])]
+    choices = case.shuffled([right, *wrong])
+    return {"context": case.text[: start - 1], "endings": choices, "label": choices.index(right)}
+
+
+def cloze(case: Case) -> Example | None:
+    """A name or a thing from an earlier sentence, and nothing else could follow (or hardly)."""
+    certain = [
+        i
+        for i, word in enumerate(case.words)
+        if word.mechanism in (NAMES, POSSESSIONS)
+        and word.logp > CERTAIN
+        and any(w.text == word.text and case.sentence_of(j) < case.sentence_of(i) for j, w in enumerate(case.words[:i]))
+    ]
+    position = case.one_of(certain)
+    if position is None:
+        return None
+    start, end = case.spans[position]
+    return {"context": case.text[:start].rstrip(), "target": case.text[start:end]}
+
+
+TASKS = {
+    "topic": topic, "sentiment": sentiment, "acceptability": acceptability, "pairs": pairs, "endings": endings,
+    "cloze": cloze,
+}  # fmt: skip
+
+
+def examples(world: World, task: str, split: str, start: int = 0) -> Iterator[Example]:
+    """The examples of a task, without end, from document `start` of the split on; not every document makes one."""
+    for first in count(SPLITS[split] + start, 256):
+        for document in world.documents(first, first + 256):
+            example = TASKS[task](Case(world, document))
+            if example is not None:
+                yield {"document": document.index - SPLITS[split], **example}

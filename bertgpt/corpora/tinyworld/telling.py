@@ -1,0 +1,210 @@
+"""Tables of phrases, and the two who work through a story with them: the Writer and the Reader.
+
+The grammar asks its teller to `choose` from a table or to `say` fixed words. A Writer draws the choice and appends
+the phrase. A Reader looks at a given text and finds the one choice that explains it. Both keep the exact
+log-probability. This works because **every choice shows at the place where it is made**: the phrases of a table are
+prefix-free, and a silent option (an empty phrase) names the words that can only follow it. So the text is a
+transcript of the choices, the map from choices to text is injective, and the probability of each single word is
+known as well as that of the whole.
+"""
+
+import math
+import re
+from bisect import bisect
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple, Protocol
+
+NAMES, PRONOUNS, POSSESSIONS, AGREEMENT, REST = "names", "pronouns", "possessions", "agreement", "rest"
+MECHANISMS = (NAMES, PRONOUNS, POSSESSIONS, AGREEMENT, REST)
+
+END = "\0"  # the ending of a document: the last word of every transcript, and of no text
+
+Tokens = tuple[str, ...]
+Lead = frozenset[str]
+TOKEN = re.compile(r"[A-Za-z'-]+|[^\sA-Za-z]")
+
+
+@lru_cache(maxsize=1 << 15)
+def tokens_of(phrase: str) -> Tokens:
+    """The words and punctuation marks of a phrase or text."""
+    return tuple(TOKEN.findall(phrase))
+
+
+class Word(NamedTuple):
+    """One word or mark of a document: its log-probability given all before it, and the mechanism behind it."""
+
+    text: str
+    logp: float
+    mechanism: str
+
+
+class Unreadable(ValueError):
+    """The text is not one that the grammar can write; `position` counts words from 0."""
+
+    def __init__(self, position: int, word: str) -> None:
+        super().__init__(f"word {position} ({word!r}) cannot stand here")
+        self.position = position
+
+
+class Table:
+    """Phrases with their probabilities; `leads` holds, for each silent phrase, the words that reveal it."""
+
+    def __init__(
+        self,
+        phrases: Sequence[str],
+        weights: Sequence[float] | None = None,
+        mechanism: str | Sequence[str] = REST,
+        leads: Sequence[Lead | None] | None = None,
+    ) -> None:
+        weights = [1.0] * len(phrases) if weights is None else weights
+        total = math.fsum(weights)
+        self.phrases = tuple(phrases)
+        self.p = [weight / total for weight in weights]
+        self.logp = [math.log(p) for p in self.p]
+        self.cumulative = list(accumulate(self.p))[:-1]  # the last phrase takes what rounding leaves
+        self.mechanisms = [mechanism] * len(phrases) if isinstance(mechanism, str) else list(mechanism)
+        self.tokens = [tokens_of(phrase) for phrase in phrases]
+        self.index = {tokens: i for i, tokens in enumerate(self.tokens) if tokens}
+        self.lengths = sorted({len(tokens) for tokens in self.index}, reverse=True)
+        silent = [i for i, tokens in enumerate(self.tokens) if not tokens]
+        self.silent = [(i, None if leads is None else leads[i]) for i in silent]
+        if len(self.index) + len(silent) < len(phrases):
+            raise ValueError(f"a phrase stands twice in {phrases}")
+        for tokens in self.index:
+            if any(tokens[:n] in self.index for n in self.lengths if n < len(tokens)):
+                raise ValueError(f"another phrase is the beginning of {' '.join(tokens)!r}")
+        self._starts = Counter(tokens[0] for tokens in self.index)
+
+    def firsts(self) -> Lead:
+        """The words with which a phrase of this table can begin."""
+        return frozenset(self._starts)
+
+    def word_logps(self, chosen: int, taken: Container[str]) -> list[float]:
+        """The log-probability of each word of a phrase given the words before it; phrases in `taken` are excluded."""
+        spoken = self.tokens[chosen]
+        if not taken and spoken and self._starts[spoken[0]] == 1:
+            return [self.logp[chosen]] + [0.0] * (len(spoken) - 1)
+        open_options = [i for i, phrase in enumerate(self.phrases) if phrase not in taken]
+        logps, before = [], math.fsum(self.p[i] for i in open_options)
+        for n in range(1, len(spoken) + 1):
+            open_options = [i for i in open_options if self.tokens[i][:n] == spoken[:n]]
+            mass = math.fsum(self.p[i] for i in open_options)
+            logps.append(math.log(mass / before))
+            before = mass
+        return logps
+
+
+class Teller(Protocol):
+    """Who works through a story: `grammar.py` is written against these three."""
+
+    def choose(self, table: Table, taken: Container[str] = ()) -> int:
+        """Settle on one phrase of the table that is not in `taken`, and tell it."""
+
+    def pick(self, phrases: Sequence[str], weights: Sequence[float], mechanisms: Sequence[str]) -> int:
+        """The same for a few phrases that depend on the story so far; at most one is silent."""
+
+    def say(self, phrase: str, mechanism: str = REST) -> None:
+        """Tell words that nothing is left to choose about."""
+
+
+class Writer:
+    """Draws every choice from a stream of numbers in [0, 1)."""
+
+    def __init__(self, draws: Iterator[float]) -> None:
+        self.draw = draws.__next__
+        self.pieces: list[str] = []
+        self.logp = 0.0
+
+    def choose(self, table: Table, taken: Container[str] = ()) -> int:
+        phrases = table.phrases
+        chosen = bisect(table.cumulative, self.draw())
+        if taken:
+            while phrases[chosen] in taken:
+                chosen = bisect(table.cumulative, self.draw())
+            excluded = math.fsum(p for phrase, p in zip(phrases, table.p, strict=True) if phrase in taken)
+            self.logp -= math.log1p(-excluded)
+        self.logp += table.logp[chosen]
+        self.pieces.append(phrases[chosen])
+        return chosen
+
+    def pick(self, phrases: Sequence[str], weights: Sequence[float], mechanisms: Sequence[str]) -> int:
+        total = sum(weights)
+        left = self.draw() * total
+        chosen = 0
+        while left >= weights[chosen] and chosen + 1 < len(phrases):
+            left -= weights[chosen]
+            chosen += 1
+        self.logp += math.log(weights[chosen] / total)
+        self.pieces.append(phrases[chosen])
+        return chosen
+
+    def say(self, phrase: str, mechanism: str = REST) -> None:
+        self.pieces.append(phrase)
+
+    def text(self) -> str:
+        """The finished document; the spacing of the pieces is part of the grammar."""
+        return "".join(self.pieces).rstrip(END).lstrip(" ")
+
+
+class Reader:
+    """Finds the choices behind a text, word by word; raises Unreadable where there are none."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self.tokens = tokens
+        self.at = 0
+        self.words: list[Word] = []
+        self.pieces: list[str] = []
+        self._silent_logp = 0.0  # of silent choices: they show in the next word, so it carries them
+
+    def choose(self, table: Table, taken: Container[str] = ()) -> int:
+        chosen = self.match(table)
+        if chosen is None or (taken and table.phrases[chosen] in taken):
+            raise self.unreadable()
+        self._tell(table.phrases[chosen], table.word_logps(chosen, taken), table.mechanisms[chosen], table.logp[chosen])
+        return chosen
+
+    def pick(self, phrases: Sequence[str], weights: Sequence[float], mechanisms: Sequence[str]) -> int:
+        return self.choose(Table(phrases, weights, mechanisms))
+
+    def say(self, phrase: str, mechanism: str = REST) -> None:
+        n = len(spoken := tokens_of(phrase))
+        if self.tokens[self.at : self.at + n] != spoken:
+            raise self.unreadable()
+        self._tell(phrase, [0.0] * n, mechanism, 0.0)
+
+    def match(self, table: Table) -> int | None:
+        """The option of the table that the coming words show, if any."""
+        at = self.at
+        for n in table.lengths:
+            chosen = table.index.get(self.tokens[at : at + n])
+            if chosen is not None:
+                return chosen
+        coming = self.tokens[at] if at < len(self.tokens) else ""
+        for chosen, leads in table.silent:
+            if leads is None or coming in leads:
+                return chosen
+        return None
+
+    def _tell(self, phrase: str, logps: list[float], mechanism: str, silent_logp: float) -> None:
+        self.pieces.append(phrase)
+        if not logps:
+            self._silent_logp += silent_logp
+            return
+        logps[0] += self._silent_logp
+        self._silent_logp = 0.0
+        last = self.at + len(logps) - 1
+        for logp in logps:  # a phrase belongs to its mechanism through its last word: "the lantern", "was"
+            tag = mechanism if self.at == last else REST
+            self.words.append(Word(self.tokens[self.at], logp, tag))
+            self.at += 1
+
+    def unreadable(self) -> Unreadable:
+        """The error for the place reached."""
+        return Unreadable(self.at, self.tokens[self.at] if self.at < len(self.tokens) else "the end")
+
+    def text(self) -> str:
+        """The text written again from the choices found."""
+        return "".join(self.pieces).rstrip(END).lstrip(" ")

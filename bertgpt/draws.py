@@ -1,0 +1,43 @@
+"""Random numbers that are functions of their keys: no generator, no state, no order.
+
+`uniform(seed, keys, count)` gives `count` numbers in [0, 1) for every key. The same seed and key give the same
+numbers in any process, batch size or sequence of calls, so nothing that is drawn needs a state to be saved. The
+mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood, 2014), applied once for each part of the key.
+"""
+
+from collections.abc import Iterator
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: the step between two counters
+MASK = (1 << 64) - 1
+
+Keys = NDArray[np.uint64]
+
+
+def mix(x: Keys) -> Keys:
+    """A bijection on 64-bit words in which every input bit flips every output bit with probability one half."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def fold(seed: int, keys: Keys) -> Keys:
+    """One 64-bit word for each key, unrelated between seeds and between keys."""
+    start = np.array([(seed * GOLDEN + GOLDEN) & MASK], np.uint64)
+    return mix(mix(start) ^ mix(keys + np.uint64(GOLDEN)))
+
+
+def uniform(seed: int, keys: Keys, count: int, first: int = 0) -> NDArray[np.float64]:
+    """Draws number `first` to `first + count` of every key, in [0, 1), shape (keys, count)."""
+    steps = np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(GOLDEN)
+    bits = mix(fold(seed, keys)[:, None] + steps[None, :])  # (keys, count)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def stream(seed: int, key: int, first: int = 0, block: int = 64) -> Iterator[float]:
+    """The draws of one key from number `first` on, without end."""
+    for start in count(first, block):
+        yield from uniform(seed, np.array([key], np.uint64), block, start)[0].tolist()

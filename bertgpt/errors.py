@@ -1,0 +1,68 @@
+"""What can go wrong, in one shape: a stable code, what happened, where, why, and the way out.
+
+Everything that a user can cause is raised as a `BertGPTError`. `cli.py` turns it into text or JSON and an exit code;
+whatever else is raised is a bug. `docs/errors.md` explains each code.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib import import_module
+from types import ModuleType
+
+BUG, USAGE, DATA, ENVIRONMENT, DIVERGED, LOCKED = 1, 2, 3, 4, 5, 6
+INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+
+CODES = {
+    "BG101": "a bug in bertgpt",
+    "BG201": "no such command",
+    "BG202": "no such option",
+    "BG203": "an argument is missing, superfluous or malformed",
+    "BG204": "a value has the wrong type or is out of bounds",
+    "BG205": "a config file cannot be read",
+    "BG206": "a config file is not YAML of the plain kind",
+    "BG207": "no such section in a config file",
+    "BG208": "no such key",
+    "BG209": "no such preset",
+    "BG210": "there is nothing of this name to look into",
+    "BG401": "an optional package is not installed",
+    "BG402": "output cannot be written",
+}
+
+
+class BertGPTError(Exception):
+    """An error that a user can understand and act on. The first digit of the code is the exit code."""
+
+    def __init__(
+        self, code: str, message: str, *, path: str | None = None, cause: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code, self.message, self.path, self.cause, self.hint = code, message, path, cause, hint
+        assert code in CODES, code
+
+    @property
+    def exit_code(self) -> int:
+        """What the process exits with."""
+        return int(self.code[2])
+
+    def as_json(self) -> dict[str, str | None]:
+        """The `error` object of the `--json` envelope."""
+        return {"code": self.code, "message": self.message, "path": self.path, "cause": self.cause, "hint": self.hint}
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """A hint that names the nearest known word, if one is near."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else None
+
+
+def import_extra(module: str, extra: str) -> ModuleType:
+    """An optional dependency, or the command that installs it."""
+    try:
+        return import_module(module)
+    except ImportError as missing:
+        raise BertGPTError(
+            "BG401",
+            f"this needs the package {module.partition('.')[0]}, which is not installed",
+            cause=str(missing),
+            hint=f"pip install 'bertgpt[{extra}]'",
+        ) from missing
