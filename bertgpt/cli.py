@@ -18,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from bertgpt import __version__, commands
 from bertgpt.config import COMMON, Argument, Options, Resolved, arguments, base_type, choices, resolve
 from bertgpt.console import Console, use_utf8
-from bertgpt.errors import BROKEN_PIPE, INTERRUPTED, BertGPTError, did_you_mean
+from bertgpt.errors import BROKEN_PIPE, INTERRUPTED, BertGPTError, did_you_mean, quoted
 from bertgpt.help import GENERAL, command_page, flag_words, main_page, summary, word
 
 
@@ -140,7 +140,7 @@ def parse(argv: list[str]) -> Request | int:
     if argv and not argv[0].startswith("-") and argv[0] not in commands.COMMANDS:
         raise BertGPTError(
             "BG201",
-            f"there is no command {argv[0]!r}",
+            f"there is no command {quoted(argv[0])}",
             cause=f"the commands are {', '.join(commands.COMMANDS)}",
             hint=did_you_mean(argv[0], commands.COMMANDS) or "bertgpt --help lists the commands",
         )

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
-from bertgpt.errors import BertGPTError, did_you_mean
-from bertgpt.yaml_files import Section
+from bertgpt.errors import BertGPTError, did_you_mean, quoted
+
+if TYPE_CHECKING:
+    from bertgpt.yaml_files import Section
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Resolved:
     sources: dict[str, str]
 
 
-def resolve(model: type[Options], given: Mapping[str, Any], config: Section | None = None) -> Resolved:
+def resolve(model: type[Options], given: Mapping[str, Any], config: "Section | None" = None) -> Resolved:
     """Layer flag > config file > preset > default; unknown names and impossible values are errors."""
     flags = {name: value for name, value in given.items() if value is not None}
     layers: list[tuple[str, Mapping[str, Any]]] = [("flag", flags)]
@@ -153,16 +155,16 @@ def preset_values(model: type[Options], preset: Any) -> Mapping[str, Any]:
     if preset not in model.presets:
         known = ", ".join(model.presets)
         near = did_you_mean(str(preset), model.presets)
-        raise BertGPTError("BG209", f"there is no preset {preset!r}", cause=f"the presets are {known}", hint=near)
+        raise BertGPTError("BG209", f"there is no preset {quoted(preset)}", cause=f"the presets are {known}", hint=near)
     return model.presets[preset]
 
 
-def unknown_key(model: type[Options], key: str, source: str, config: Section | None) -> BertGPTError:
+def unknown_key(model: type[Options], key: str, source: str, config: "Section | None") -> BertGPTError:
     """The error for a key that is no option."""
     in_file = config is not None and source == config.name
     return BertGPTError(
         "BG208",
-        f"there is no option {key!r}",
+        f"there is no option {quoted(key)}",
         path=config.place(key) if config is not None and in_file else None,
         cause=f"the options are {', '.join(model.model_fields)}",
         hint=did_you_mean(key, model.model_fields),
@@ -170,7 +172,7 @@ def unknown_key(model: type[Options], key: str, source: str, config: Section | N
 
 
 def wrong_value(
-    model: type[Options], invalid: ValidationError, sources: Mapping[str, str], config: Section | None
+    model: type[Options], invalid: ValidationError, sources: Mapping[str, str], config: "Section | None"
 ) -> BertGPTError:
     """The error for the first value that does not fit its field."""
     problem = invalid.errors()[0]
@@ -184,7 +186,7 @@ def wrong_value(
     shown = f"--{name.replace('_', '-')}" if source == "flag" and name not in arguments(model) else name
     return BertGPTError(
         "BG204",
-        f"{shown} {message[0].lower()}{message[1:]}, not {problem['input']!r}",
+        f"{shown} {message[0].lower()}{message[1:]}, not {quoted(problem['input'])}",
         path=config.place(name) if config is not None and in_file else None,
         cause=None if source == "flag" or in_file else f"the value comes from {source}",
         hint=did_you_mean(str(problem["input"]), words) if words else None,

@@ -4,9 +4,11 @@ Text that comes from data is shown with its control characters escaped, and neve
 """
 
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from bertgpt.errors import BertGPTError
@@ -18,6 +20,8 @@ def printable(text: str) -> str:
     """The text with everything escaped that could drive a terminal; line ends and tabs stay."""
     if text.isascii() and text.isprintable():
         return text
+    with suppress(UnicodeError):  # arguments arrive as escaped bytes where the locale is C
+        text = text.encode(errors="surrogateescape").decode()
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in INVISIBLE else c.encode("unicode_escape").decode()
         for c in text
@@ -55,7 +59,8 @@ class Console:
         table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
         for row in rows:
             table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
-        Rich(file=sys.stdout, highlight=False, markup=False).print(table)
+        colour = colourful(sys.stdout)
+        Rich(file=sys.stdout, force_terminal=colour, no_color=not colour, highlight=False).print(table)
 
     def note(self, text: str) -> None:
         """Something worth knowing that is no result."""
@@ -82,6 +87,4 @@ class Console:
 
 def colourful(stream: Any) -> bool:
     """Whether colour is welcome there."""
-    import os
-
     return stream.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ

@@ -49,6 +49,11 @@ class BertGPTError(Exception):
         return {"code": self.code, "message": self.message, "path": self.path, "cause": self.cause, "hint": self.hint}
 
 
+def quoted(value: object) -> str:
+    """A value as a message shows it; a text is not escaped here but where it is printed."""
+    return f"'{value}'" if isinstance(value, str) else repr(value)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint that names the nearest known word, if one is near."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.6)

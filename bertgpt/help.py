@@ -49,7 +49,7 @@ def command_page(name: str, model: type[Options]) -> str:
         {
             "Arguments": [(a.metavar, model.model_fields[key].description or "") for key, a in places.items()],
             "Options": [(spelling(key, field), explanation(field)) for key, field in own],
-            "Options of every command": [
+            "Common options": [
                 *((f"{word(key)} {flag.metavar}".strip(), flag.help) for key, flag in COMMON.items()),
                 ("--help, -h", "Print this page."),
             ],

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from bertgpt.errors import BertGPTError, did_you_mean
+from bertgpt.errors import BertGPTError, did_you_mean, quoted
 
 MAX_BYTES, MAX_NODES = 1_000_000, 100_000  # a file of options is small; aliases could make a small file huge
 EXPONENT = re.compile(r"[-+]?(?:\d[\d_]*\.?[\d_]*|\.[\d_]+)[eE][-+]?\d+")
@@ -94,7 +94,7 @@ def descend(file: str, node: yaml.Node | None, section: list[str]) -> yaml.Mappi
         if section[depth] not in keys:
             raise BertGPTError(
                 "BG207",
-                f"there is no section {section[depth]!r} in {name}",
+                f"there is no section {quoted(section[depth])} in {name}",
                 path=file,
                 cause=f"there are {', '.join(keys)}",
                 hint=did_you_mean(section[depth], keys),
@@ -110,7 +110,7 @@ def unique_keys(file: str, node: yaml.MappingNode) -> dict[str, yaml.Node]:
         if not isinstance(key, yaml.ScalarNode):
             raise BertGPTError("BG206", "a key is not a plain word", path=place_of(file, key))
         if key.value in seen:
-            raise BertGPTError("BG206", f"the key {key.value!r} stands twice", path=place_of(file, key))
+            raise BertGPTError("BG206", f"the key {quoted(key.value)} stands twice", path=place_of(file, key))
         seen[key.value] = value
     return seen
 

@@ -4,13 +4,14 @@ A command is a module here with `run(options)`, which returns what `--json` call
 function, and `show(result, console)`, which prints it for people.
 """
 
-import inspect
 from collections.abc import Callable
 from importlib import import_module
+from inspect import Parameter, Signature  # not the module: bertgpt.commands.inspect would take its name
 from types import ModuleType
 from typing import Any
 
 from bertgpt.config import InspectOptions, Options, arguments, resolve
+from bertgpt.errors import BertGPTError
 
 COMMANDS: dict[str, type[Options]] = {
     "inspect": InspectOptions,
@@ -25,13 +26,25 @@ def module(command: str) -> ModuleType:
 def function(command: str, name: str) -> Callable[..., dict[str, Any]]:
     """A command as a Python function of this name."""
     model = COMMANDS[command]
+    places = arguments(model)
 
     def call(*positional: Any, **options: Any) -> dict[str, Any]:
-        given = dict(zip(arguments(model), positional, strict=False)) | options
+        if len(positional) > len(places):
+            raise BertGPTError("BG203", f"{name} takes {', '.join(places)} by place and all else by name")
+        given = dict(zip(places, positional, strict=False)) | options
         result: dict[str, Any] = module(command).run(resolve(model, given).options)
         return result
 
+    parameters = [
+        Parameter(
+            key,
+            Parameter.POSITIONAL_OR_KEYWORD if key in places else Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.is_required() else field.default,
+            annotation=field.annotation,
+        )
+        for key, field in model.model_fields.items()
+    ]
     call.__name__ = call.__qualname__ = name
     call.__doc__ = model.__doc__
-    call.__signature__ = inspect.signature(model)  # type: ignore[attr-defined]
+    call.__signature__ = Signature(parameters, return_annotation=dict[str, Any])  # type: ignore[attr-defined]
     return call

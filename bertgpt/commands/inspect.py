@@ -4,7 +4,7 @@ from typing import Any
 
 from bertgpt.config import InspectOptions
 from bertgpt.console import Console
-from bertgpt.errors import BertGPTError, did_you_mean
+from bertgpt.errors import BertGPTError, did_you_mean, quoted
 
 
 def run(options: InspectOptions) -> dict[str, Any]:
@@ -12,7 +12,7 @@ def run(options: InspectOptions) -> dict[str, Any]:
     if options.path != "tinyworld":
         raise BertGPTError(
             "BG210",
-            f"there is nothing called {options.path!r} to look into",
+            f"there is nothing called {quoted(options.path)} to look into",
             hint=did_you_mean(options.path, ["tinyworld"]),
         )
     from bertgpt.corpora.tinyworld import look

@@ -291,8 +291,8 @@ HANDLE = listed("""
 """)
 MEET = listed("""
     thanked/thanks/thank, helped/helps/help, greeted/greets/greet, followed/follows/follow,
-    smiled at/smiles at/smile at, waited for/waits for/wait for, called/calls/call, teased/teases/tease, praised/praises/praise,
-    argued with/argues with/argue with
+    smiled at/smiles at/smile at, waited for/waits for/wait for, called/calls/call, teased/teases/tease,
+    praised/praises/praise, argued with/argues with/argue with
 """)
 MOVE = listed("""
     walked/walks/walk, hurried/hurries/hurry, went/goes/go, ran off/runs off/run off, wandered/wanders/wander,

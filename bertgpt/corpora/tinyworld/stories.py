@@ -4,9 +4,21 @@ from functools import cache
 
 from bertgpt.corpora.tinyworld.tale import IT, OBJECT, POSSESSIVE, SUBJECT, Person, Tale, Thing
 from bertgpt.corpora.tinyworld.telling import AGREEMENT, END, NAMES, PRONOUNS, REST, Table
-from bertgpt.corpora.tinyworld.words import COPULA, HAVE, MANY, ONE, PAST, PRESENT, SEEM, Sentence, Verb, capital
+from bertgpt.corpora.tinyworld.words import (
+    COPULA,
+    HAVE,
+    MANY,
+    MAX_CAST,
+    ONE,
+    PAST,
+    PRESENT,
+    SEEM,
+    Sentence,
+    Verb,
+    capital,
+)
 
-MAX_CAST, MAX_HANDS = 3, 2
+MAX_HANDS, MAX_THINGS = 2, 6  # what one can hold, and what a story can hold before nobody finds more
 
 TENSES = Table([COPULA[PAST][ONE], COPULA[PRESENT][ONE]], [0.65, 0.35], AGREEMENT)
 OPENING_ENDS = Table([".", " on"], [0.6, 0.4])
@@ -129,7 +141,8 @@ class Story(Tale):
 
     def predicate(self, person: Person, may_go_on: bool) -> None:
         """What a subject does, to the end of the sentence."""
-        room, holding = len(person.holds) < MAX_HANDS, bool(person.holds)
+        room = len(person.holds) < MAX_HANDS and len(self.things) < MAX_THINGS
+        holding = bool(person.holds)
         options = self.domain.predicates(self.tense, person.number, room, holding, len(self.cast) > 1)
         kind = options.kinds[self.choose(options.table)]
         if kind == Verb.HANDLE:

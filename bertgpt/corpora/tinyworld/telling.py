@@ -170,10 +170,14 @@ class Reader:
         return self.choose(Table(phrases, weights, mechanisms))
 
     def say(self, phrase: str, mechanism: str = REST) -> None:
-        n = len(spoken := tokens_of(phrase))
-        if self.tokens[self.at : self.at + n] != spoken:
+        spoken = tokens_of(phrase)
+        if self.tokens[self.at : self.at + len(spoken)] != spoken:
+            agreeing = 0
+            while self.tokens[self.at + agreeing : self.at + agreeing + 1] == spoken[agreeing : agreeing + 1]:
+                agreeing += 1
+            self._tell(phrase, [0.0] * agreeing, REST, 0.0)  # the beginning of a document can end between its words
             raise self.unreadable()
-        self._tell(phrase, [0.0] * n, mechanism, 0.0)
+        self._tell(phrase, [0.0] * len(spoken), mechanism, 0.0)
 
     def match(self, table: Table) -> int | None:
         """The option of the table that the coming words show, if any."""

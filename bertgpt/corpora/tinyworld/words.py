@@ -20,6 +20,8 @@ MOODS = {None: None, GOOD: "good", BAD: "bad"}
 COPULA = ((" was", " were"), (" is", " are"))  # by tense and number, as all that agrees
 HAVE = ((" had", " had"), (" has", " have"))
 SEEM = ((" seemed", " seemed"), (" seems", " seem"))
+MAX_CAST = 3  # people in a story; a small world has names for as many
+FEWEST_NOUNS = 2  # of each kind in a small world, so that a short story does not run out of things
 VOWELS = tuple("aeiou")
 
 Kind = TypeVar("Kind")
@@ -144,7 +146,7 @@ class Words:
         self.domain_of_place = [i for _, i in places]
 
     def _people(self) -> None:
-        women, men = self.cut(lex.WOMEN), self.cut(lex.MEN)
+        women, men = self.cut(lex.WOMEN, MAX_CAST), self.cut(lex.MEN, MAX_CAST)
         self.people = {
             "f": Table(spaced(women), zipf(len(women)), NAMES),
             "m": Table(spaced(men), zipf(len(men)), NAMES),
@@ -191,13 +193,13 @@ class Words:
             kinds,
         )
 
-    def cut(self, entries: Sequence[str]) -> list[str]:
+    def cut(self, entries: Sequence[str], fewest: int = 1) -> list[str]:
         """The entries that this world uses."""
-        return list(entries[: self.limit])
+        return list(entries if self.limit is None else entries[: max(self.limit, fewest)])
 
-    def table(self, entries: Sequence[str]) -> Table:
+    def table(self, entries: Sequence[str], fewest: int = 1) -> Table:
         """A table over a list of the lexicon."""
-        return Table(*shared((self.cut(entries), 1.0)))
+        return Table(*shared((self.cut(entries, fewest), 1.0)))
 
     def optional(self, nothing: float, entries: Sequence[str]) -> Table:
         """The same with a silent phrase in front, whose share is `nothing`."""
@@ -235,7 +237,7 @@ class DomainWords:
         self.n_places = len(words.cut(domain.places))
         self.goals = words.table(domain.goals)
         self.spots = words.table(domain.spots)
-        self.jobs = words.table(domain.jobs)
+        self.jobs = words.table(domain.jobs, fewest=2)
         self.conditions = words.table(domain.conditions)
         self.endings = words.ends((domain.spots, 0.3), (lex.TAILS, 0.1), links={})
         pairs = [entry.split("/") for entry in words.cut(domain.scenery)]
@@ -243,9 +245,9 @@ class DomainWords:
             spaced(noun for pair in pairs for noun in pair), [w for w in zipf(len(pairs)) for _ in pairs[0]]
         )
         both = domain.singular, lex.SINGULAR
-        after_a = [words.cut([e for e in part if not e.startswith(VOWELS)]) for part in both]
-        after_an = [words.cut([e for e in part if e.startswith(VOWELS)]) for part in both]
-        plural = [words.cut(part) for part in (domain.plural, lex.PLURAL)]
+        after_a = [words.cut([e for e in part if not e.startswith(VOWELS)], FEWEST_NOUNS) for part in both]
+        after_an = [words.cut([e for e in part if e.startswith(VOWELS)], FEWEST_NOUNS) for part in both]
+        plural = [words.cut(part, FEWEST_NOUNS) for part in (domain.plural, lex.PLURAL)]
         # what can follow an article at once, and what can follow it after an adjective
         self.nouns = [things(*after_a), things(*after_an), things(*plural)]
         singular = things(*(a + an for a, an in zip(after_a, after_an, strict=True)))

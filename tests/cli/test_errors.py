@@ -1,0 +1,203 @@
+"""Whatever a user can get wrong on the command line: the designed error, its exit code, at once, and no traceback."""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+from pydantic import Field
+
+import bertgpt
+from bertgpt.config import Options
+from bertgpt.errors import CODES, BertGPTError, did_you_mean, import_extra
+
+ROOT = Path(__file__).parents[2]
+
+WRONG = {
+    "unknown command": (["inspct", "tinyworld"], "BG201", "did you mean inspect?"),
+    "far from any command": (["xyz"], "BG201", "bertgpt --help"),
+    "unknown option": (["inspect", "tinyworld", "--dcos", "3"], "BG202", "did you mean --docs?"),
+    "unknown option with a value": (["inspect", "tinyworld", "--sed=3"], "BG202", "did you mean --seed?"),
+    "unknown option of bertgpt": (["--versoin"], "BG202", "did you mean --version?"),
+    "missing argument": (["inspect"], "BG203", "bertgpt inspect --help"),
+    "one argument too many": (["inspect", "tinyworld", "tinyworld"], "BG203", "bertgpt inspect --help"),
+    "missing value": (["inspect", "tinyworld", "--docs"], "BG203", "bertgpt inspect --help"),
+    "wrong type": (
+        ["inspect", "tinyworld", "--docs", "three"],
+        "BG204",
+        "--docs should be a valid integer, not 'three'",
+    ),
+    "out of bounds": (["inspect", "tinyworld", "--docs", "-1"], "BG204", "--docs should be greater than or equal to 0"),
+    "not one of the words": (["inspect", "tinyworld", "--task", "clouze"], "BG204", "did you mean cloze?"),
+    "nothing there": (["inspect", "tinywrold"], "BG210", "did you mean tinyworld?"),
+    "nothing there at all": (["inspect", "/no/such/folder"], "BG210", "/no/such/folder"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments(case: str, run: Callable[..., Any]) -> None:
+    argv, code, words = WRONG[case]
+    done = run(*argv)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith(f"error[{code}]: ")
+    assert words in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments_as_json(case: str, run: Callable[..., Any]) -> None:
+    argv, code, _ = WRONG[case]
+    done = run(*argv, "--json") if argv[-1] != "--docs" else run("inspect", "--json", "tinyworld", "--docs")
+    answer = json.loads(done.out)
+    assert set(answer) == {"ok", "error"}
+    assert answer["ok"] is False
+    assert set(answer["error"]) == {"code", "message", "path", "cause", "hint"}
+    assert answer["error"]["code"] == code
+    assert done.code == 2
+
+
+def test_errors_come_at_once(process: Callable[..., Any]) -> None:
+    for argv in (["inspct"], ["inspect", "tinyworld", "--docs", "x"], ["inspect", "tinyworld", "--config", "/no/file"]):
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            assert process(*argv).code == 2
+            seconds.append(time.perf_counter() - start)
+        assert min(seconds) < 0.5
+
+
+def test_what_is_typed_cannot_drive_the_terminal(run: Callable[..., Any], hard_strings: list[str]) -> None:
+    for text in (*hard_strings, "\x1b]0;title\x07", "\x9b31m"):
+        err = run("inspect", text).err
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", err), repr(err)
+
+
+class BakeOptions(Options):
+    """Bake something."""
+
+    preset: str | None = Field(None, description="A recipe.")
+    heat: float = Field(1.0, gt=0, lt=300, description="How hot.")
+    eggs: int = Field(2, ge=0, description="How many eggs.")
+    salted: bool = Field(True, description="Whether with salt.")
+    spice: list[str] = Field([], description="What else.")
+    form: Literal["round", "square"] = Field("round", description="Which form.")
+
+    presets: ClassVar = {"bread": {"heat": 220.0, "eggs": 0}, "biscuit": {"heat": 160.0, "form": "square"}}
+
+
+def dump(options: Options) -> dict[str, Any]:
+    return options.model_dump()
+
+
+def test_flag_over_config_over_preset_over_default(run: Callable[..., Any], command: Any, tmp_path: Path) -> None:
+    command("bake", BakeOptions, dump)
+    (tmp_path / "p.yaml").write_text("bake:\n  preset: bread\n  eggs: 1\n  spice: [anise]\n  salted: false\n")
+    done = run("bake", "--config", f"{tmp_path}/p.yaml:bake", "--spice", "cumin", "--spice", "dill", "--json")
+    assert json.loads(done.out)["result"] == {
+        "preset": "bread", "heat": 220.0, "eggs": 1, "salted": False, "spice": ["cumin", "dill"], "form": "round",
+    }  # fmt: skip
+    done = run("bake", "--config", f"{tmp_path}/p.yaml:bake", "--preset", "biscuit", "--show-config", "--json")
+    shown = json.loads(done.out)["result"]
+    where = f"{tmp_path}/p.yaml:bake"
+    assert {name: entry["source"] for name, entry in shown.items()} == {
+        "preset": "flag", "heat": "preset biscuit", "eggs": where, "salted": where, "spice": where,
+        "form": "preset biscuit",
+    }  # fmt: skip
+    assert shown["heat"]["value"] == 160.0
+
+
+def test_show_config_as_a_table(run: Callable[..., Any], command: Any) -> None:
+    command("bake", BakeOptions, dump)
+    done = run("bake", "--no-salted", "--show-config")
+    assert re.search(r"salted +False +flag", done.out)
+    assert re.search(r"heat +1.0 +default", done.out)
+
+
+def test_underscores_are_dashes(run: Callable[..., Any]) -> None:
+    assert run("inspect", "tinyworld", "--show_config").code == 0
+
+
+def test_an_unknown_preset(run: Callable[..., Any], command: Any) -> None:
+    command("bake", BakeOptions, dump)
+    done = run("bake", "--preset", "bred")
+    assert done.code == 2
+    assert "error[BG209]" in done.err
+    assert "did you mean bread?" in done.err
+
+
+def test_a_wrong_value_of_a_preset_says_where_it_comes_from(run: Callable[..., Any], command: Any) -> None:
+    class Burnt(BakeOptions):
+        """Bake too hot."""
+
+        presets: ClassVar = {"coal": {"heat": 900.0}}
+
+    command("bake", Burnt, dump)
+    done = run("bake", "--preset", "coal")
+    assert "error[BG204]: heat should be less than 300, not 900.0" in done.err
+    assert "preset coal" in done.err
+
+
+def test_a_bug_is_reported_and_its_traceback_kept(
+    run: Callable[..., Any], command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(options: Options) -> dict[str, Any]:
+        raise KeyError("\x1b[31mred")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("BERTGPT_DEBUG", raising=False)
+    command("bake", BakeOptions, fail)
+    done = run("bake")
+    assert done.code == 1
+    assert "error[BG101]: this is a bug in bertgpt: KeyError" in done.err
+    assert "Traceback" not in done.err
+    assert "\x1b" not in done.err
+    assert "Traceback" in (tmp_path / "bertgpt" / "last-error.txt").read_text()
+    monkeypatch.setenv("BERTGPT_DEBUG", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    done = run("bake", "--json")
+    assert "Traceback" in done.err
+    assert json.loads(done.out)["error"]["path"] is None
+
+
+def test_a_result_that_is_no_number_is_never_printed(run: Callable[..., Any], command: Any) -> None:
+    command("bake", BakeOptions, lambda options: {"loss": float("nan")})
+    done = run("bake", "--json")
+    assert done.code == 1
+    assert json.loads(done.out)["ok"] is False
+
+
+def test_a_missing_extra_names_the_command_that_installs_it(run: Callable[..., Any], command: Any) -> None:
+    """F51."""
+    command("bake", BakeOptions, lambda options: {"oven": import_extra("no_such_oven.gas", "pipeline").__name__})
+    done = run("bake")
+    assert done.code == 4
+    assert "error[BG401]" in done.err
+    assert "pip install 'bertgpt[pipeline]'" in done.err
+    assert import_extra("json", "pipeline") is json
+
+
+def test_a_code_decides_the_exit_code() -> None:
+    assert {BertGPTError(code, "").exit_code for code in CODES} == {1, 2, 4}
+    assert did_you_mean("zzz", ["aaa"]) is None
+
+
+def test_every_code_is_explained_and_tested() -> None:
+    explained = set(re.findall(r"^## (BG\d{3})", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), re.M))
+    tested = {code for path in (ROOT / "tests").rglob("*.py") for code in re.findall(r"BG\d{3}", path.read_text())}
+    assert explained == set(CODES) <= tested
+
+
+def test_python_raises_the_same_errors() -> None:
+    with pytest.raises(BertGPTError, match="there is no option 'dosc'") as wrong:
+        bertgpt.inspect("tinyworld", dosc=3)
+    assert (wrong.value.code, wrong.value.hint) == ("BG208", "did you mean docs?")
+    with pytest.raises(BertGPTError, match="path is missing"):
+        bertgpt.inspect()
+    with pytest.raises(BertGPTError, match="inspect takes path by place"):
+        bertgpt.inspect("tinyworld", 3)
+    with pytest.raises(BertGPTError, match="should be a number"):
+        bertgpt.inspect("tinyworld", docs=True)

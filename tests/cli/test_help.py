@@ -1,0 +1,105 @@
+"""Help pages: frozen, fast, light, and their examples run."""
+
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bertgpt import commands
+from bertgpt.help import command_page, main_page, summary
+
+SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
+PAGES = ["bertgpt", *commands.COMMANDS]
+EXAMPLES = [example for model in commands.COMMANDS.values() for example in model.examples]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_are_as_they_were(page: str, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """To accept a change on purpose: delete the snapshot and run this once."""
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run("--help") if page == "bertgpt" else run(page, "--help")
+    snapshot = SNAPSHOTS / f"help-{page}.txt"
+    if not snapshot.exists():
+        snapshot.write_text(shown.out, encoding="utf-8")
+        pytest.fail(f"wrote {snapshot.name}: look at it and commit it")
+    assert shown.out == snapshot.read_text(encoding="utf-8")
+    assert shown.code == 0
+    assert max(map(len, shown.out.splitlines())) <= 80
+
+
+def test_every_snapshot_has_a_page() -> None:
+    assert {path.name for path in SNAPSHOTS.iterdir()} == {f"help-{page}.txt" for page in PAGES}
+
+
+def test_one_line_for_each_command_in_the_order_of_the_pipeline(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = run("--help").out.partition("Commands\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in listed] == list(commands.COMMANDS)
+    order = [
+        "tokenize",
+        "shard",
+        "mask",
+        "pretrain",
+        "finetune",
+        "eval",
+        "generate",
+        "inspect",
+        "export",
+        "import",
+        "report",
+    ]
+    assert list(commands.COMMANDS) == [name for name in order if name in commands.COMMANDS]
+
+
+def test_no_command_at_all_and_short_help_show_the_same_page(run: Callable[..., Any]) -> None:
+    assert run().out == run("-h").out == run("--help").out
+
+
+@pytest.mark.parametrize("columns", [20, 33, 80, 200])
+def test_pages_fit_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name, model in commands.COMMANDS.items():
+        for line in command_page(name, model).splitlines():
+            assert len(line) <= max(columns, 20) or " " not in line.strip() or line.startswith("  "), line
+    assert "Commands" in main_page(commands.COMMANDS)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_run(example: str, run: Callable[..., Any]) -> None:
+    program, *argv = shlex.split(example)
+    assert program == "bertgpt"
+    done = run(*argv)
+    assert done.code == 0, done.err
+    assert done.out
+
+
+def test_every_command_has_two_or_three_examples_and_a_summary() -> None:
+    for name, model in commands.COMMANDS.items():
+        assert 2 <= len(model.examples) <= 3, name
+        assert summary(model).endswith("."), name
+        assert all(field.description for field in model.model_fields.values()), name
+
+
+def test_help_is_fast() -> None:
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "bertgpt", "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert statistics.median(seconds) < 0.4
+
+
+@pytest.mark.parametrize("code", ["import bertgpt", "from bertgpt.cli import run; run(['--help'])"])
+def test_help_imports_nothing_heavy(code: str) -> None:
+    check = f"{code}\nimport sys\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    heavy = {"torch", "sklearn", "datasets", "pyarrow", "tokenizers", "tiktoken", "numpy", "yaml", "rich.table"}
+    assert not heavy & set(done.stderr.split())

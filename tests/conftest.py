@@ -1,0 +1,92 @@
+"""What the tests share: ways to run the command line, and the real data where there is any."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bertgpt import cli, commands
+from bertgpt.config import Options
+
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data: $BERTGPT_TEST_DATA, else a folder beside the checkout; skips without it."""
+    named = os.environ.get("BERTGPT_TEST_DATA")
+    folder = Path(named) if named else HERE.parent.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real data: set BERTGPT_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hard_strings() -> list[str]:
+    """Strings of our own that break careless programs: many scripts, marks, controls and invisible characters."""
+    return (HERE / "data" / "hard_strings.txt").read_text(encoding="utf-8").split("\n%%\n")
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run a command line in this process."""
+
+    def running(*argv: str) -> Outcome:
+        capfd.readouterr()
+        code = cli.run(list(argv))
+        sys.stdout.flush()
+        return Outcome(code, *capfd.readouterr())
+
+    return running
+
+
+@pytest.fixture(scope="session")
+def process() -> Callable[..., Outcome]:
+    """Run a command line in a process of its own; `env` is laid over the environment, None takes a variable away."""
+
+    def running(*argv: str, env: dict[str, str | None] | None = None, **options: Any) -> Outcome:
+        merged = {k: v for k, v in (os.environ | (env or {})).items() if v is not None}
+        done = subprocess.run(
+            [sys.executable, "-m", "bertgpt", *argv],
+            env=merged,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+            **options,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return running
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Options], Callable[[Any], dict[str, Any]]], None]:
+    """Add a command to the command line for one test."""
+
+    def add(name: str, model: type[Options], do: Callable[[Any], dict[str, Any]]) -> None:
+        real = commands.module
+        made = SimpleNamespace(run=do, show=lambda result, console: console.text(str(result)))
+        monkeypatch.setitem(commands.COMMANDS, name, model)
+        monkeypatch.setattr(commands, "module", lambda wanted: made if wanted == name else real(wanted))
+
+    return add
+
+
+def lines(text: str) -> Sequence[str]:
+    """The lines of an output, without empty ones."""
+    return [line for line in text.splitlines() if line]
