@@ -1,0 +1,99 @@
+"""tinyworld as an instrument: how fast it is, what there is to learn in it, and through which mechanism.
+
+    python benchmarks/tinyworld.py
+
+The trigram is trained on 20 MB of other documents. A mechanism's share of the gap is the part of what the trigram
+lacks that stands on words of that mechanism. The oracle guesses one masked word at a time from the whole document.
+"""
+
+import statistics
+import time
+from collections import Counter
+
+from bertgpt.console import Console
+from bertgpt.corpora.tinyworld.oracle import posterior
+from bertgpt.corpora.tinyworld.telling import END, MECHANISMS, tokens_of
+from bertgpt.corpora.tinyworld.trigram import Trigram
+from bertgpt.corpora.tinyworld.world import World
+
+TRAIN_BYTES, TRAIN_FROM = 20_000_000, 1_000_000
+JUDGED, MASKED = 10_000, 120  # documents
+
+
+def main() -> None:
+    """Print speed, the gap by mechanism, and the oracle's accuracy."""
+    console, world = Console(), World(0)
+    documents = list(world.documents(0, JUDGED))
+
+    rates = []
+    for round_ in range(5):
+        start = time.perf_counter()
+        written = sum(len(d.text) for d in world.documents(round_ * JUDGED, (round_ + 1) * JUDGED))
+        rates.append(written / (time.perf_counter() - start) / 1e6)
+    start = time.perf_counter()
+    readings = [world.read(document.text) for document in documents]
+    reading_rate = JUDGED / (time.perf_counter() - start)
+    furthest = max(abs(r.logp - d.logp) for r, d in zip(readings, documents, strict=True))
+    console.text(
+        f"writing   {statistics.median(rates):.1f} MB/s on one core (median of 5: {min(rates):.1f}-{max(rates):.1f})"
+    )
+    console.text(
+        f"reading   {reading_rate:.0f} documents/s; all {JUDGED} recovered, log-probabilities within {furthest:.1e}"
+    )
+
+    start, trained = time.perf_counter(), 0
+    training = []
+    for document in world.documents(TRAIN_FROM):
+        training.append((*tokens_of(document.text), END))
+        trained += len(document.text)
+        if trained >= TRAIN_BYTES:
+            break
+    trigram = Trigram(training)
+    console.text(f"trigram   {trained / 1e6:.1f} MB in {time.perf_counter() - start:.1f} s")
+
+    words, true, guessed = Counter[str](), Counter[str](), Counter[str]()
+    for reading in readings:
+        logps = trigram.logps([word.text for word in reading.words])
+        for word, logp in zip(reading.words, logps, strict=True):
+            words[word.mechanism] += 1
+            true[word.mechanism] -= word.logp
+            guessed[word.mechanism] -= float(logp)
+    n, entropy, gap = words.total(), true.total(), guessed.total() - true.total()
+    size = sum(len(document.text) for document in documents)
+    types = len({word.text for reading in readings for word in reading.words})
+    console.text(f"entropy   {entropy / n:.4f} nats a word, {entropy / size / 0.6931471805599453:.4f} bits a byte")
+    console.text(f"          {types} different words, {n / JUDGED:.1f} words and {size / JUDGED:.0f} bytes a document")
+    console.text(
+        f"trigram   {guessed.total() / n:.4f} nats a word: {100 * gap / entropy:.1f} % above the true entropy\n"
+    )
+
+    hits, masked = Counter[str](), Counter[str]()
+    start = time.perf_counter()
+    for document, reading in zip(documents[:MASKED], readings[:MASKED], strict=True):
+        for position, word in enumerate(reading.words[:-1]):
+            if word.text[0].isalpha():
+                guess = posterior(world, document.text, position)
+                masked[word.mechanism] += 1
+                hits[word.mechanism] += max(guess, key=guess.__getitem__) == word.text
+    oracle_ms = 1000 * (time.perf_counter() - start) / masked.total()
+
+    def row(name: str, some: tuple[str, ...]) -> list[str]:
+        def total(counter: Counter[str]) -> float:
+            return sum(counter[m] for m in some)
+
+        return [
+            name,
+            f"{100 * total(words) / n:.1f} %",
+            f"{total(true) / total(words):.3f}",
+            f"{total(guessed) / total(words):.3f}",
+            f"{100 * (total(guessed) - total(true)) / gap:.1f} %",
+            f"{100 * total(hits) / total(masked):.1f} %",
+        ]
+
+    rows = [*(row(m, (m,)) for m in MECHANISMS), row("all", MECHANISMS)]
+    console.table(["mechanism", "words", "true nats", "trigram nats", "share of gap", "oracle, masked"], rows)
+    console.text(f"\noracle    {masked.total()} words, {oracle_ms:.1f} ms each")
+
+
+if __name__ == "__main__":
+    main()
