@@ -6,6 +6,7 @@ The trigram is trained on 20 MB of other documents. A mechanism's share of the g
 lacks that stands on words of that mechanism. The oracle guesses one masked word at a time from the whole document.
 """
 
+import math
 import statistics
 import time
 from collections import Counter
@@ -61,11 +62,11 @@ def main() -> None:
     n, entropy, gap = words.total(), true.total(), guessed.total() - true.total()
     size = sum(len(document.text) for document in documents)
     types = len({word.text for reading in readings for word in reading.words})
-    console.text(f"entropy   {entropy / n:.4f} nats a word, {entropy / size / 0.6931471805599453:.4f} bits a byte")
-    console.text(f"          {types} different words, {n / JUDGED:.1f} words and {size / JUDGED:.0f} bytes a document")
+    console.text(f"entropy   {entropy / n:.4f} nats a word or mark, {entropy / size / math.log(2):.4f} bits a byte")
     console.text(
-        f"trigram   {guessed.total() / n:.4f} nats a word: {100 * gap / entropy:.1f} % above the true entropy\n"
+        f"          {types} different words and marks; a document has {n / JUDGED:.1f}, in {size / JUDGED:.0f} bytes"
     )
+    console.text(f"trigram   {guessed.total() / n:.4f} nats a word or mark: {100 * gap / entropy:.1f} % above it\n")
 
     hits, masked = Counter[str](), Counter[str]()
     start = time.perf_counter()

@@ -22,7 +22,8 @@ FUNCTIONS = {"inspect": "inspect"}
 def __getattr__(name: str) -> Any:
     if name not in FUNCTIONS:
         raise AttributeError(f"module 'bertgpt' has no attribute {name!r}")
-    return import_module("bertgpt.commands").function(FUNCTIONS[name], name)
+    made = globals()[name] = import_module("bertgpt.commands").function(FUNCTIONS[name], name)
+    return made
 
 
 def __dir__() -> list[str]:

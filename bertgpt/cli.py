@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from bertgpt import __version__, commands
 from bertgpt.config import COMMON, Argument, Options, Resolved, arguments, base_type, choices, resolve
-from bertgpt.console import Console, use_utf8
+from bertgpt.console import Console, complain, flush, prepare_streams, silence, write
 from bertgpt.errors import BROKEN_PIPE, INTERRUPTED, BertGPTError, did_you_mean, quoted
 from bertgpt.help import GENERAL, command_page, flag_words, main_page, summary, word
 
@@ -36,14 +36,15 @@ class Request:
 
 def run(argv: list[str]) -> int:
     """Do what a command line says; returns the exit code and lets no exception out."""
-    use_utf8()
-    console = Console(json="--json" in argv, quiet="--quiet" in argv)
+    stdout_is_closed = sys.stdout is None
+    prepare_streams()
+    before = argv[: argv.index("--")] if "--" in argv else argv
+    console = Console(json="--json" in before, quiet="--quiet" in before)
     try:
         code = attempt(argv, console)
-        sys.stdout.flush()
-        return code
+        return BROKEN_PIPE if stdout_is_closed and code == 0 else code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it exits
+        silence(sys.stdout)
         return BROKEN_PIPE
     except KeyboardInterrupt:
         console.note("interrupted")
@@ -53,33 +54,40 @@ def run(argv: list[str]) -> int:
 def attempt(argv: list[str], console: Console) -> int:
     """The same with every other error reported on the console."""
     try:
-        request = parse(argv)
-        if isinstance(request, int):
-            return request
-        execute(request, console)
-        return 0
-    except BertGPTError as error:
-        console.error(error)
-        return error.exit_code
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
+        try:
+            execute(parse(argv), console)
+            flush()
+            return 0
+        except SystemExit as done:  # Typer has answered by itself: completion
+            return done.code if isinstance(done.code, int) else 0
+        except BertGPTError as error:
+            report = error
+        except BrokenPipeError:
             raise
-        report = BertGPTError("BG402", "the output cannot be written", cause=error.strerror, path=error.filename)
-    except Exception as error:
-        report = bug(error)
-    console.error(report)
+        except MemoryError:
+            report = BertGPTError("BG406", "there is not enough memory")
+        except Exception as error:
+            report = bug(error)
+        console.error(report)
+        flush()
+    except BertGPTError as error:  # stdout did not take it
+        console.error(error)
+        report = error
     return report.exit_code
 
 
-def execute(request: Request, console: Console) -> None:
-    """Resolve the options of a request, run its command and show the result."""
-    model = commands.COMMANDS[request.command]
+def execute(request: Request | str, console: Console) -> None:
+    """Resolve the options of a request, run its command and show the result. A page is just printed."""
+    if isinstance(request, str):
+        write(request)
+        return
+    console.json, console.quiet = request.json, request.quiet
     config = None
     if request.config is not None:
         from bertgpt.yaml_files import read_section
 
         config = read_section(request.config)
-    resolved = resolve(model, request.given, config)
+    resolved = resolve(commands.COMMANDS[request.command], request.given, config)
     if request.show_config:
         show_config(request, resolved, console)
         return
@@ -95,10 +103,10 @@ def show_config(request: Request, resolved: Resolved, console: Console) -> None:
     """Every option with its value and where that came from."""
     values = resolved.options.model_dump(mode="json")
     if console.json:
-        table = {name: {"value": value, "source": resolved.sources[name]} for name, value in values.items()}
-        console.result(request.command, table)
+        shown = {name: {"value": value, "source": str(resolved.origins[name])} for name, value in values.items()}
+        console.result(request.command, shown)
     else:
-        rows = ((name, "" if value is None else str(value), resolved.sources[name]) for name, value in values.items())
+        rows = ((n, "" if value is None else str(value), str(resolved.origins[n])) for n, value in values.items())
         console.table(("option", "value", "source"), rows)
 
 
@@ -108,7 +116,7 @@ def bug(error: Exception) -> BertGPTError:
 
     trace = "".join(traceback.format_exception(error))
     if os.environ.get("BERTGPT_DEBUG") == "1":
-        sys.stderr.write(trace)
+        complain(trace)
     where = keep(trace)
     return BertGPTError(
         "BG101",
@@ -135,33 +143,36 @@ def keep(trace: str) -> str | None:
 # ------------------------------------------------------------------------------------------------ arguments
 
 
-def parse(argv: list[str]) -> Request | int:
-    """Take a command line apart; an exit code where all is done already, as after --help."""
-    if argv and not argv[0].startswith("-") and argv[0] not in commands.COMMANDS:
+def parse(argv: list[str]) -> Request | str:
+    """Take a command line apart: what to run, or the page to print."""
+    words = [word for word in argv if word != "--"]
+    if words and not words[0].startswith("-") and words[0] not in commands.COMMANDS:
         raise BertGPTError(
             "BG201",
-            f"there is no command {quoted(argv[0])}",
+            f"there is no command {quoted(words[0])}",
             cause=f"the commands are {', '.join(commands.COMMANDS)}",
-            hint=did_you_mean(argv[0], commands.COMMANDS) or "bertgpt --help lists the commands",
+            hint=did_you_mean(words[0], commands.COMMANDS) or "bertgpt --help lists the commands",
         )
     try:
         parsed = app()(argv or ["--help"], prog_name="bertgpt", standalone_mode=False)
-    except SystemExit as leaving:
-        if leaving.code == 1:  # Typer met a closed pipe while it printed help
-            raise BrokenPipeError from None
-        raise
+    except Page as page:
+        return page.text
     except typer.TyperException as error:
-        raise usage_error(argv, error) from None
-    return parsed if isinstance(parsed, Request) else int(parsed or 0)
+        raise usage_error(words, error) from None
+    assert isinstance(parsed, Request)
+    return parsed
 
 
-def usage_error(argv: list[str], error: typer.TyperException) -> BertGPTError:
+def usage_error(words: list[str], error: typer.TyperException) -> BertGPTError:
     """Typer's complaint in our shape."""
-    page = f"bertgpt {argv[0]} --help" if argv[0] in commands.COMMANDS else "bertgpt --help"
+    model = commands.COMMANDS.get(words[0])
+    page = f"bertgpt {words[0]} --help" if model else "bertgpt --help"
     option = getattr(error, "option_name", None)
     if isinstance(option, str) and type(error).__name__ == "NoSuchOption":
-        near = did_you_mean(option.replace("_", "-"), known_words(commands.COMMANDS.get(argv[0])))
-        return BertGPTError("BG202", f"there is no option {option}", hint=near or page)
+        if model is None and option[2:] in COMMON:
+            return BertGPTError("BG202", f"{option} stands after the command", hint=page)
+        near = did_you_mean(option.replace("_", "-"), known_words(model))
+        return BertGPTError("BG202", f"there is no option {quoted(option)}", hint=near or page)
     message = error.format_message().rstrip(".")
     return BertGPTError("BG203", message[0].lower() + message[1:], hint=page)
 
@@ -174,18 +185,25 @@ def known_words(model: type[Options] | None) -> list[str]:
     return [*(w for key, field in own for w in flag_words(key, field)), *map(word, COMMON), "--help"]
 
 
+class Page(Exception):
+    """A page is to be printed instead of running anything; we print it, since Typer would swallow a closed pipe."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
 class MainHelp(TyperGroup):
     """`bertgpt` with our help page."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write(main_page(commands.COMMANDS))
+        raise Page(main_page(commands.COMMANDS))
 
 
 class CommandHelp(TyperCommand):
     """A command with our help page."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write(command_page(str(self.name), commands.COMMANDS[str(self.name)]))
+        raise Page(command_page(str(self.name), commands.COMMANDS[str(self.name)]))
 
 
 def app() -> typer.Typer:
@@ -206,8 +224,7 @@ def app() -> typer.Typer:
 def print_version(wanted: bool) -> None:
     """Answer --version."""
     if wanted:
-        print(f"bertgpt {__version__}")
-        raise typer.Exit
+        raise Page(f"bertgpt {__version__}\n")
 
 
 def general(version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True)] = False) -> None:
@@ -233,9 +250,9 @@ def endpoint(name: str, model: type[Options]) -> Callable[..., Request]:
 def parameter(key: str, field: FieldInfo, argument: Argument | None) -> inspect.Parameter:
     """A field as a Typer parameter. Values stay text here: checking them is left to the options model."""
     if argument is not None:
-        default = inspect.Parameter.empty if field.is_required() else None
-        kind = str if field.is_required() else str | None
-        return keyword(key, Annotated[kind, typer.Argument(metavar=argument.metavar)], default)
+        return keyword(
+            key, Annotated[str | None, typer.Argument(metavar=argument.metavar)], None
+        )  # a config may have it
     raw = bool if base_type(field) is bool else list[str] if get_origin(base_type(field)) is list else str
     option = typer.Option("/".join(flag_words(key, field)), help=field.description, autocompletion=completer(field))
     return keyword(key, Annotated[raw | None, option], None)

@@ -47,7 +47,7 @@ COMMON = {
 class Options(BaseModel):
     """The options of a command. The docstring of a subclass is the help text of its command."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     examples: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # used where a field `preset` names one
@@ -118,76 +118,87 @@ def arguments(model: type[Options]) -> dict[str, Argument]:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a value comes from."""
+
+    kind: str  # "flag", "config", "preset" or "default"
+    config: "Section | None" = None
+    preset: str = ""
+
+    def __str__(self) -> str:
+        return self.config.name if self.config else f"preset {self.preset}" if self.preset else self.kind
+
+    def place(self, key: str) -> str | None:
+        """FILE:LINE:COLUMN, for what stands in a file."""
+        return self.config.place(key) if self.config else None
+
+
+@dataclass(frozen=True)
 class Resolved:
-    """Options that are complete and valid, with the source of each value."""
+    """Options that are complete and valid, with the origin of each value."""
 
     options: Options
-    sources: dict[str, str]
+    origins: dict[str, Origin]
 
 
 def resolve(model: type[Options], given: Mapping[str, Any], config: "Section | None" = None) -> Resolved:
     """Layer flag > config file > preset > default; unknown names and impossible values are errors."""
     flags = {name: value for name, value in given.items() if value is not None}
-    layers: list[tuple[str, Mapping[str, Any]]] = [("flag", flags)]
+    layers: list[tuple[Origin, Mapping[str, Any]]] = [(Origin("flag"), flags)]
     if config is not None:
-        layers.append((config.name, config.values))
-    for source, layer in layers:
+        layers.append((Origin("config", config), config.values))
+    for origin, layer in layers:
         for key in layer:
             if key not in model.model_fields:
-                raise unknown_key(model, key, source, config)
+                raise unknown_key(model, key, origin)
     preset = next((layer["preset"] for _, layer in layers if "preset" in layer), None)
     if preset is not None:
-        layers.append((f"preset {preset}", preset_values(model, preset)))
+        layers.append((Origin("preset", preset=preset), preset_values(model, preset)))
     values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for source, layer in reversed(layers):
+    origins = dict.fromkeys(model.model_fields, Origin("default"))
+    for origin, layer in reversed(layers):
         values |= layer
-        sources |= dict.fromkeys(layer, source)
+        origins |= dict.fromkeys(layer, origin)
     try:
-        options = model.model_validate(values)
+        return Resolved(model.model_validate(values), origins)
     except ValidationError as invalid:
-        raise wrong_value(model, invalid, sources, config) from None
-    return Resolved(options, {name: sources.get(name, "default") for name in model.model_fields})
+        raise wrong_value(model, invalid, origins) from None
 
 
 def preset_values(model: type[Options], preset: Any) -> Mapping[str, Any]:
     """What a preset sets."""
-    if preset not in model.presets:
+    if not isinstance(preset, str) or preset not in model.presets:
         known = ", ".join(model.presets)
         near = did_you_mean(str(preset), model.presets)
         raise BertGPTError("BG209", f"there is no preset {quoted(preset)}", cause=f"the presets are {known}", hint=near)
     return model.presets[preset]
 
 
-def unknown_key(model: type[Options], key: str, source: str, config: "Section | None") -> BertGPTError:
+def unknown_key(model: type[Options], key: str, origin: Origin) -> BertGPTError:
     """The error for a key that is no option."""
-    in_file = config is not None and source == config.name
     return BertGPTError(
         "BG208",
         f"there is no option {quoted(key)}",
-        path=config.place(key) if config is not None and in_file else None,
+        path=origin.place(key),
         cause=f"the options are {', '.join(model.model_fields)}",
         hint=did_you_mean(key, model.model_fields),
     )
 
 
-def wrong_value(
-    model: type[Options], invalid: ValidationError, sources: Mapping[str, str], config: "Section | None"
-) -> BertGPTError:
+def wrong_value(model: type[Options], invalid: ValidationError, origins: Mapping[str, Origin]) -> BertGPTError:
     """The error for the first value that does not fit its field."""
     problem = invalid.errors()[0]
     name = str(problem["loc"][0])
+    field = model.model_fields[name]
     if problem["type"] == "missing":
-        return BertGPTError("BG203", f"{name} is missing", hint=model.model_fields[name].description)
-    source = sources.get(name, "flag")
-    in_file = config is not None and source == config.name
+        metavar = arguments(model)[name].metavar if name in arguments(model) else name
+        return BertGPTError("BG203", f"{metavar} is missing", hint=field.description)
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").partition(", unable to")[0]
-    words = choices(model.model_fields[name])
-    shown = f"--{name.replace('_', '-')}" if source == "flag" and name not in arguments(model) else name
+    origin, words = origins[name], choices(field)
     return BertGPTError(
         "BG204",
-        f"{shown} {message[0].lower()}{message[1:]}, not {quoted(problem['input'])}",
-        path=config.place(name) if config is not None and in_file else None,
-        cause=None if source == "flag" or in_file else f"the value comes from {source}",
+        f"{name.replace('_', '-')} {message[0].lower()}{message[1:]}, not {quoted(problem['input'])}",
+        path=origin.place(name),
+        cause=f"the value comes from {origin}" if origin.preset else None,
         hint=did_you_mean(str(problem["input"]), words) if words else None,
     )

@@ -5,6 +5,7 @@ Text that comes from data is shown with its control characters escaped, and neve
 
 import json
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -14,24 +15,29 @@ from typing import Any
 from bertgpt.errors import BertGPTError
 
 INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # controls, bidi and other format marks, surrogates, line separators
+JOINERS = "\u200c\u200d"  # but these shape Persian, Hindi and emoji, and drive nothing
 
 
-def printable(text: str) -> str:
-    """The text with everything escaped that could drive a terminal; line ends and tabs stay."""
+def printable(text: str, one_line: bool = False) -> str:
+    """The text with everything escaped that could drive a terminal; line ends and tabs too where one line is wanted."""
     if text.isascii() and text.isprintable():
         return text
     with suppress(UnicodeError):  # arguments arrive as escaped bytes where the locale is C
         text = text.encode(errors="surrogateescape").decode()
+    kept = JOINERS if one_line else JOINERS + "\n\t"
     return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in INVISIBLE else c.encode("unicode_escape").decode()
+        c if c in kept or unicodedata.category(c) not in INVISIBLE else c.encode("unicode_escape").decode()
         for c in text
     )
 
 
-def use_utf8() -> None:
-    """Write UTF-8 whatever the locale says, and never fail on a character."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+def prepare_streams() -> None:
+    """Write UTF-8 whatever the locale says, and to nowhere where a stream was closed before we began."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open to the end
+        elif hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
@@ -43,29 +49,35 @@ class Console:
 
     def text(self, text: str = "") -> None:
         """A line of the result."""
-        sys.stdout.write(printable(text) + "\n")
+        write(printable(text) + "\n")
 
     def heading(self, text: str) -> None:
         """A line that introduces a part of the result; set off by colour on a terminal."""
-        sys.stdout.write(f"\x1b[1;36m{printable(text)}\x1b[0m\n" if colourful(sys.stdout) else printable(text) + "\n")
+        write(f"\x1b[1;36m{printable(text)}\x1b[0m\n" if colourful(sys.stdout) else printable(text) + "\n")
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table of the result: as wide as it needs where nobody folds lines, fitted on a terminal."""
+        """A table of the result: fitted on a terminal, as wide as it needs anywhere else."""
         from rich import box
         from rich.console import Console as Rich
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
+            table.add_row(*(Text(printable(cell, one_line=True)) for cell in row))
         colour = colourful(sys.stdout)
-        Rich(file=sys.stdout, force_terminal=colour, no_color=not colour, highlight=False).print(table)
+        width = None if sys.stdout.isatty() else 100_000
+        rich = Rich(force_terminal=colour, no_color=not colour, highlight=False, width=width)
+        with rich.capture() as printed:
+            rich.print(table)
+        write("".join(line.rstrip() + "\n" for line in printed.get().splitlines()))
 
     def note(self, text: str) -> None:
         """Something worth knowing that is no result."""
         if not self.quiet:
-            sys.stderr.write(printable(text) + "\n")
+            complain(printable(text) + "\n")
 
     def result(self, command: str, result: dict[str, Any]) -> None:
         """The one JSON object of a command that went well."""
@@ -73,18 +85,66 @@ class Console:
 
     def error(self, error: BertGPTError) -> None:
         """An error, in words on stderr and with --json as the object on stdout."""
-        if self.json:
-            self._object({"ok": False, "error": error.as_json()})
         where = f": {error.path}" if error.path else ""
         lines = [f"error[{error.code}]: {error.message}{where}"]
         lines += [f"  cause: {error.cause}"] if error.cause else []
         lines += [f"  hint:  {error.hint}"] if error.hint else []
-        sys.stderr.write("".join(printable(line) + "\n" for line in lines))
+        complain("".join(printable(line, one_line=True) + "\n" for line in lines))
+        if self.json and error.code != "BG402":
+            self._object({"ok": False, "error": error.as_json()})
 
     def _object(self, content: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+        write(re.sub(r"[^\x20-\x7e]", escaped, text) + "\n")
+
+
+def escaped(match: re.Match[str]) -> str:
+    """A character as JSON may spell it, where printing it could drive a terminal."""
+    c = match.group()
+    return json.dumps(c)[1:-1] if unicodedata.category(c) in INVISIBLE and c not in JOINERS else c
+
+
+def write(text: str) -> None:
+    """Put text on stdout; that it takes no more is an error of its own."""
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise cannot_write(error) from None
+
+
+def flush() -> None:
+    """Have all of it written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise cannot_write(error) from None
+
+
+def cannot_write(error: OSError) -> BertGPTError:
+    """Stdout takes no more, and should not be asked again when Python exits."""
+    silence(sys.stdout)
+    return BertGPTError("BG402", "the output cannot be written", cause=error.strerror)
+
+
+def silence(stream: Any) -> None:
+    """Send what is still in a stream's buffer to nowhere."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def complain(text: str) -> None:
+    """Put text on stderr; a stderr that takes nothing changes nothing."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        silence(sys.stderr)
 
 
 def colourful(stream: Any) -> bool:
     """Whether colour is welcome there."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 BUG, USAGE, DATA, ENVIRONMENT, DIVERGED, LOCKED = 1, 2, 3, 4, 5, 6
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
@@ -26,6 +27,7 @@ CODES = {
     "BG210": "there is nothing of this name to look into",
     "BG401": "an optional package is not installed",
     "BG402": "output cannot be written",
+    "BG406": "there is not enough memory",
 }
 
 
@@ -39,6 +41,13 @@ class BertGPTError(Exception):
         self.code, self.message, self.path, self.cause, self.hint = code, message, path, cause, hint
         assert code in CODES, code
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuilt, (self.code, self.message, self.path, self.cause, self.hint)  # it crosses between processes
+
+    def __str__(self) -> str:
+        details = (f"{name}: {value}" for name, value in (("cause", self.cause), ("hint", self.hint)) if value)
+        return "; ".join([self.message + (f" ({self.path})" if self.path else ""), *details])
+
     @property
     def exit_code(self) -> int:
         """What the process exits with."""
@@ -49,9 +58,15 @@ class BertGPTError(Exception):
         return {"code": self.code, "message": self.message, "path": self.path, "cause": self.cause, "hint": self.hint}
 
 
+def rebuilt(code: str, message: str, path: str | None, cause: str | None, hint: str | None) -> BertGPTError:
+    """An error as it was in another process."""
+    return BertGPTError(code, message, path=path, cause=cause, hint=hint)
+
+
 def quoted(value: object) -> str:
-    """A value as a message shows it; a text is not escaped here but where it is printed."""
-    return f"'{value}'" if isinstance(value, str) else repr(value)
+    """A value as a message shows it, in short; a text is not escaped here but where it is printed."""
+    shown = f"'{value}'" if isinstance(value, str) else repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:76]}...{shown[-1]}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -1,27 +1,32 @@
 """YAML as configuration: one mapping, each key once, numbers as people write them, and the place of every key.
 
-Plain YAML 1.1 reads `1e-4` as text and lets the last of two equal keys win; both have cost people a night of training.
+Plain YAML 1.1 reads `1e-4` as text, `010` as 8, `1:30` as 90 and `no` as false, and lets the last of two equal keys
+win; such things have cost people a night of training. Here a plain word is a number if it is written in decimal, a
+truth value if it is true or false, nothing if it is null or empty, and otherwise text. Tags are refused.
 """
 
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from bertgpt.errors import BertGPTError, did_you_mean, quoted
 
-MAX_BYTES, MAX_NODES = 1_000_000, 100_000  # a file of options is small; aliases could make a small file huge
-EXPONENT = re.compile(r"[-+]?(?:\d[\d_]*\.?[\d_]*|\.[\d_]+)[eE][-+]?\d+")
+MAX_BYTES, MAX_NODES, MAX_DEPTH = 1_000_000, 100_000, 50  # a file of options is small; aliases could make it huge
+INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,30})$")
+NUMBER = re.compile(
+    r"[-+]?(?:(?:[0-9][0-9_]*)(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]{1,4})?$|[-+]?\.inf$|\.nan$"
+)
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader that takes 1e-4 for a number."""
+    """A loader that takes every plain word for text, so that what it means is decided here."""
 
 
-Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(EXPONENT.pattern + "$"), list("-+.0123456789"))
+Loader.yaml_implicit_resolvers = {}
 
 
 @dataclass(frozen=True)
@@ -42,26 +47,27 @@ class Section:
 def read_section(reference: str) -> Section:
     """Read FILE, or the part of it that FILE:dotted.section names. Keys are given with `_` for `-`."""
     file, section = split_reference(reference)
-    loader = Loader(read_text(file))
+    text = read_text(file)
     try:
-        node = loader.get_single_node()
-        if node is not None:
-            expanded_size(file, node, {})
-        node = descend(file, node, section)
-        values = {key.value.replace("-", "_"): loader.construct_object(value, deep=True) for key, value in node.value}
-    except yaml.YAMLError as error:
+        check_depth(file, text)
+        node = yaml.compose(text, Loader)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two for escapes of no character
         mark = getattr(error, "problem_mark", None)
         place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        raise BertGPTError("BG206", "this is not YAML", path=place, cause=getattr(error, "problem", None)) from None
-    finally:
-        loader.dispose()
-    marks = {key.value.replace("-", "_"): (key.start_mark.line + 1, key.start_mark.column + 1) for key, _ in node.value}
+        cause = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        raise BertGPTError("BG206", "this is not YAML", path=place, cause=cause) from None
+    if node is None:
+        raise BertGPTError("BG206", "the config file is empty", path=file)
+    expanded_size(file, node, {})
+    mapping = descend(file, node, section)
+    values = {underscored(key): value_of(value) for key, value in mapping.value}
+    marks = {underscored(key): (key.start_mark.line + 1, key.start_mark.column + 1) for key, _ in mapping.value}
     return Section(reference, file, values, marks)
 
 
 def split_reference(reference: str) -> tuple[str, list[str]]:
     """FILE and the parts of the section; a file whose name holds a colon is found first."""
-    if Path(reference).exists() or ":" not in reference:
+    if os.path.exists(reference) or ":" not in reference:  # noqa: PTH110 - a Path of an impossible name raises
         return reference, []
     file, _, section = reference.rpartition(":")
     return file, section.split(".")
@@ -70,7 +76,8 @@ def split_reference(reference: str) -> tuple[str, list[str]]:
 def read_text(file: str) -> str:
     """The text of a config file."""
     try:
-        content = Path(file).read_bytes()
+        with open(file, "rb") as opened:  # noqa: PTH123 - likewise
+            content = opened.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise BertGPTError("BG205", "a config file of over 1 MB is taken for a mistake", path=file)
         return content.decode("utf-8-sig")
@@ -78,19 +85,70 @@ def read_text(file: str) -> str:
         raise BertGPTError("BG205", "the config file cannot be read", path=file, cause=error.strerror) from None
     except UnicodeDecodeError as error:
         raise BertGPTError("BG205", "the config file is not UTF-8", path=file, cause=str(error)) from None
+    except ValueError as error:  # a NUL in the name
+        raise BertGPTError("BG205", "the config file cannot be read", path=file, cause=str(error)) from None
 
 
-def descend(file: str, node: yaml.Node | None, section: list[str]) -> yaml.MappingNode:
-    """The mapping that the section names; every mapping on the way has each key once."""
+def check_depth(file: str, text: str) -> None:
+    """Refuse what is nested so deep that composing it would exhaust the stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise BertGPTError("BG206", "this is nested too deep for options", path=place_of(file, event))
+
+
+def expanded_size(file: str, node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many values a node holds once its aliases are written out; too many, or a circle, is an error.
+
+    Every node is seen here, so this is also where tags and keys that stand twice are refused.
+    """
+    if id(node) not in sizes:
+        sizes[id(node)] = MAX_NODES  # for a circle: met again before it is counted
+        if node.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+            raise BertGPTError("BG206", f"the tag {quoted(node.tag)} is not taken here", path=place_of(file, node))
+        if isinstance(node, yaml.MappingNode):
+            check_keys(file, node)
+        sizes[id(node)] = 1 + sum(expanded_size(file, child, sizes) for child in children(node))
+    if sizes[id(node)] > MAX_NODES:
+        raise BertGPTError("BG206", "aliases make this file too large", path=place_of(file, node))
+    return sizes[id(node)]
+
+
+def children(node: yaml.Node) -> Iterator[yaml.Node]:
+    """The nodes inside a node."""
+    if isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            yield from pair
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
+
+
+def check_keys(file: str, node: yaml.MappingNode) -> None:
+    """Keys are words, and each stands once, however it is spelled."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise BertGPTError("BG206", "a key is not a plain word", path=place_of(file, key))
+        if underscored(key) in seen:
+            raise BertGPTError("BG206", f"the key {quoted(key.value)} stands twice", path=place_of(file, key))
+        seen.add(underscored(key))
+
+
+def underscored(key: yaml.ScalarNode) -> str:
+    """A key as options are named."""
+    return str(key.value).replace("-", "_")
+
+
+def descend(file: str, node: Any, section: list[str]) -> yaml.MappingNode:
+    """The mapping that the section names."""
     for depth in range(len(section) + 1):
         name = ".".join(section[:depth]) or "the file"
-        if node is None:
-            raise BertGPTError("BG206", "the config file is empty", path=file)
         if not isinstance(node, yaml.MappingNode):
             raise BertGPTError("BG206", f"{name} is not a mapping of options to values", path=place_of(file, node))
-        keys = unique_keys(file, node)
         if depth == len(section):
             return node
+        keys = {str(key.value): value for key, value in node.value}
         if section[depth] not in keys:
             raise BertGPTError(
                 "BG207",
@@ -103,31 +161,26 @@ def descend(file: str, node: yaml.Node | None, section: list[str]) -> yaml.Mappi
     raise AssertionError
 
 
-def unique_keys(file: str, node: yaml.MappingNode) -> dict[str, yaml.Node]:
-    """The entries of a mapping; a key that stands twice is an error."""
-    seen: dict[str, yaml.Node] = {}
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise BertGPTError("BG206", "a key is not a plain word", path=place_of(file, key))
-        if key.value in seen:
-            raise BertGPTError("BG206", f"the key {quoted(key.value)} stands twice", path=place_of(file, key))
-        seen[key.value] = value
-    return seen
+def value_of(node: Any) -> Any:
+    """What a node means."""
+    if isinstance(node, yaml.SequenceNode):
+        return [value_of(item) for item in node.value]
+    if isinstance(node, yaml.MappingNode):
+        return {str(key.value): value_of(value) for key, value in node.value}
+    word = str(node.value)
+    if node.style is not None:  # in quotes, or a block of text
+        return word
+    if word in ("", "~", "null"):
+        return None
+    if word in ("true", "false"):
+        return word == "true"
+    if INTEGER.match(word):
+        return int(word)
+    if NUMBER.match(word) and not (word.lstrip("+-").startswith("0") and word.lstrip("+-0").isdigit()):
+        return float(word.replace(".inf", "inf").replace(".nan", "nan"))
+    return word
 
 
-def expanded_size(file: str, node: yaml.Node, sizes: dict[int, int]) -> int:
-    """How many values a node holds once its aliases are written out; too many, or a circle, is an error."""
-    if id(node) not in sizes:
-        sizes[id(node)] = MAX_NODES  # for a circle: met again before it is counted
-        children = node.value if isinstance(node, yaml.SequenceNode) else []
-        if isinstance(node, yaml.MappingNode):
-            children = [child for pair in node.value for child in pair]
-        sizes[id(node)] = 1 + sum(expanded_size(file, child, sizes) for child in children)
-    if sizes[id(node)] > MAX_NODES:
-        raise BertGPTError("BG206", "aliases make this file too large", path=place_of(file, node))
-    return sizes[id(node)]
-
-
-def place_of(file: str, node: yaml.Node) -> str:
-    """FILE:LINE:COLUMN of a node."""
+def place_of(file: str, node: Any) -> str:
+    """FILE:LINE:COLUMN of a node or event."""
     return f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,8 +85,3 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Options], Ca
         monkeypatch.setattr(commands, "module", lambda wanted: made if wanted == name else real(wanted))
 
     return add
-
-
-def lines(text: str) -> Sequence[str]:
-    """The lines of an output, without empty ones."""
-    return [line for line in text.splitlines() if line]

@@ -31,7 +31,10 @@ def function(command: str, name: str) -> Callable[..., dict[str, Any]]:
     def call(*positional: Any, **options: Any) -> dict[str, Any]:
         if len(positional) > len(places):
             raise BertGPTError("BG203", f"{name} takes {', '.join(places)} by place and all else by name")
-        given = dict(zip(places, positional, strict=False)) | options
+        by_place = dict(zip(places, positional, strict=False))
+        if both := by_place.keys() & options:
+            raise BertGPTError("BG203", f"{', '.join(both)} is given twice, by place and by name")
+        given = by_place | options
         result: dict[str, Any] = module(command).run(resolve(model, given).options)
         return result
 

@@ -1,5 +1,6 @@
 """`bertgpt inspect`: look into any artefact."""
 
+import math
 from typing import Any
 
 from bertgpt.config import InspectOptions
@@ -31,10 +32,10 @@ def show(result: dict[str, Any], console: Console) -> None:
         console.text()
     for document in result.get("documents", ()):
         mood = f"{document['mood']} mood, " if document["mood"] else ""
-        per_word = document["nats"] / document["words"]
+        per_byte = document["nats"] / math.log(2) / document["bytes"]
         console.heading(
             f"document {document['index']} · {document['topic']} {document['genre']} · "
-            f"{mood}{document['words']} words, {document['nats']:.1f} nats ({per_word:.2f} a word)"
+            f"{mood}{document['words']} words, {document['nats']:.1f} nats ({per_byte:.2f} bits a byte)"
         )
         console.text(document["text"])
         console.text()

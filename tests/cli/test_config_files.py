@@ -30,13 +30,19 @@ WRONG = {
     "an empty section": ("a:\n", ":a", "BG206", "", "not a mapping"),
     "a list": ("- docs\n", "", "BG206", ":1:1", "not a mapping"),
     "no YAML": ("docs: [1\nseed: 2\n", "", "BG206", ":2:", "this is not YAML"),
-    "a tag that would run code": (
-        "docs: !!python/object/apply:os.getpid []\n",
-        "",
-        "BG206",
-        ":1:7",
-        "this is not YAML",
-    ),
+    "a tag that would run code": ("docs: !!python/object/apply:os.getpid []\n", "", "BG206", ":1:7", "the tag"),
+    "a harmless tag": ('docs: !!int "2"\n', "", "BG206", ":1:7", "the tag"),
+    "a key that stands twice in two spellings": ("max-docs: 1\nmax_docs: 2\n", "", "BG206", ":2:1", "stands twice"),
+    "a key that stands twice inside a value": ("docs: {a: 1, a: 2}\n", "", "BG206", ":1:14", "'a' stands twice"),
+    "a control character": ("docs: 1\x07\n", "", "BG206", "", "this is not YAML"),
+    "an escape of no character": ('docs: "\\Uffffffff"\n', "", "BG206", "", "this is not YAML"),
+    "nested too deep": ("docs: " + "[" * 5000, "", "BG206", ":1:", "nested too deep"),
+    "a number to the base of sixty": ("docs: 1:30\n", "", "BG204", ":1:1", "not '1:30'"),
+    "a word that was a truth value": ("docs: yes\n", "", "BG204", ":1:1", "not 'yes'"),
+    "a date": ("docs: 2026-13-45\n", "", "BG204", ":1:1", "not '2026-13-45'"),
+    "a number of five thousand digits": ("docs: " + "9" * 5000 + "\n", "", "BG204", ":1:1", "docs should be"),
+    "an exponent without a number": ("docs: ._e5\n", "", "BG204", ":1:1", "not '._e5'"),
+    "a preset that is a list": ("preset: [a]\n", "", "BG208", ":1:1", "there is no option 'preset'"),
     "a key that is no word": ("[1, 2]: 3\n", "", "BG206", ":1:1", "a key is not a plain word"),
     "aliases that explode": (BOMB, "", "BG206", "", "aliases make this file too large"),
     "an alias in a circle": ("docs: &a [*a]\n", "", "BG206", ":1:7", "aliases make this file too large"),
@@ -65,6 +71,8 @@ def test_files_that_cannot_be_read(run: Callable[..., Any], tmp_path: Path) -> N
         ("none.yaml", "No such file"),
         ("latin.yaml", "UTF-8"),
         ("big.yaml", "1 MB"),
+        ("x" * 300, "File name too long"),
+        ("nul\x00", "null"),
         (".", "Is a directory"),
     ):
         done = run("inspect", "tinyworld", "--config", str(tmp_path / name))
@@ -90,9 +98,19 @@ def test_numbers_with_an_exponent(written: str, number: float, tmp_path: Path) -
     assert read_section(str(tmp_path / "p.yaml")).values == {"lr": number, "note": written}
 
 
-def test_what_looks_a_little_like_a_number_is_text(tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text("a: 1e\nb: e5\nc: 12e5x\nd: 1.2.3\ne: 12abc\n")
-    assert all(isinstance(value, str) for value in read_section(str(tmp_path / "p.yaml")).values.values())
+PLAIN_WORDS = {
+    "1e": "1e", "e5": "e5", "12e5x": "12e5x", "1.2.3": "1.2.3",
+    "007": "007", "010": "010", "no": "no",
+    "'5'": "5", "true": True,
+    "null": None, "": None, "1_000": 1000, "-3": -3, "0": 0, "2.": 2.0, "0.5": 0.5, "1e-4": 1e-4, ".inf": float("inf"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", PLAIN_WORDS)
+def test_what_plain_words_mean(word: str, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(f"a: {word}\n")
+    value = read_section(str(tmp_path / "p.yaml")).values["a"]
+    assert (value, type(value)) == (PLAIN_WORDS[word], type(PLAIN_WORDS[word]))
 
 
 def test_dashes_sections_aliases_and_a_byte_order_mark(run: Callable[..., Any], command: Any, tmp_path: Path) -> None:
@@ -102,6 +120,8 @@ def test_dashes_sections_aliases_and_a_byte_order_mark(run: Callable[..., Any], 
     assert '"max_steps": 7' in run("count", "--config", f"{file}:train.bert", "--json").out
     assert read_section(f"{file}:base").place("max_steps") == f"{file}:1:14"
     assert read_section(f"{file}:train").values == {"bert": {"max-steps": 7}}
+    file.write_text("path: tinyworld\ndocs: 1\n")
+    assert run("inspect", "--config", str(file)).out == run("inspect", "tinyworld", "--docs", "1").out
     flat = tmp_path / "flat:2.yaml"
     flat.write_text("max_steps: 9\n")
     assert '"max_steps": 9' in run("count", "--config", str(flat), "--json").out

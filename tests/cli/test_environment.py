@@ -14,6 +14,7 @@ import pytest
 
 import bertgpt
 from bertgpt import commands
+from bertgpt.config import InspectOptions
 from bertgpt.console import printable
 
 INSPECT = ("inspect", "tinyworld", "--docs", "1")
@@ -41,6 +42,8 @@ def test_odd_surroundings(env: dict[str, str | None], process: Callable[..., Any
         done = process(*argv, env=env)
         assert done.code == 0, done.err
         assert done.err == ""
+    shown = process(*INSPECT, "--show-config", env=env).out
+    assert [line.split()[0] for line in shown.splitlines()[2:]] == list(InspectOptions.model_fields)
     assert "document 0 · market notice ·" in process(*INSPECT, env=env).out
     assert process("inspect", "naïve", env=env).err.startswith("error[BG210]: there is nothing called 'naïve'")
 
@@ -81,6 +84,24 @@ def test_a_full_disk_under_stdout_is_an_error(argv: list[str]) -> None:
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("redirection", "argv", "code"),
+    [
+        (">&-", "inspect tinyworld", 141), (">&-", "--help", 141), (">&-", "--version", 141),
+        (">&-", "inspct", 2), ("2>&-", "inspct", 2), ("2>/dev/full", "inspct", 2), ("2>/dev/full", "--version", 0),
+        (">/dev/full", "inspct --json", 4), ("2> >(true)", "inspct", 2), ("<&-", "--version", 0),
+        (">&- 2>&-", "inspct", 2),
+    ],
+)  # fmt: skip
+def test_closed_and_full_streams(redirection: str, argv: str, code: int) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f'"$0" -m bertgpt {argv} {redirection}', sys.executable], capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert done.returncode == code, done.stderr
+
+
 def test_an_interrupt_is_130_without_a_traceback(tmp_path: Path) -> None:
     """The command waits for its config in a named pipe, so the signal comes when it is surely at work."""
     fifo = tmp_path / "config.yaml"
@@ -111,6 +132,25 @@ main()
     assert (done.returncode, done.stderr) == (130, "")
 
 
+def test_a_table_is_not_folded_in_a_pipe(process: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / ("long" * 30)
+    file.write_text("docs: 1\n")
+    shown = process("inspect", "tinyworld", "--config", str(file), "--show-config").out
+    assert ["docs", "1", str(file)] in [line.split() for line in shown.splitlines()]
+
+
+@pytest.mark.parametrize(("variable", "coloured"), [(None, True), ("1", False), ("", True)])
+def test_colour_on_a_terminal_unless_it_is_unwanted(variable: str | None, coloured: bool) -> None:
+    env = {k: v for k, v in (os.environ | {"TERM": "xterm", "NO_COLOR": variable}).items() if v is not None}
+    ours, theirs = os.openpty()
+    with subprocess.Popen([sys.executable, "-m", "bertgpt", *INSPECT], stdout=theirs, env=env) as running:
+        running.wait(timeout=30)
+        os.close(theirs)
+        shown = os.read(ours, 10_000)
+    os.close(ours)
+    assert (b"\x1b[1;36mdocument 0" in shown) is coloured
+
+
 def test_quiet_leaves_results_and_errors(process: Callable[..., Any]) -> None:
     assert process(*INSPECT, "--quiet").out == process(*INSPECT).out
     assert process("inspect", "nothing", "--quiet").err.startswith("error[BG210]")
@@ -137,6 +177,7 @@ def test_shell_completion(process: Callable[..., Any]) -> None:
         words = typed.split()
         env = {"_BERTGPT_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
         assert expected in process(env=env).out.split()
+    assert process(env={"_BERTGPT_COMPLETE": "complete_foo"}).code == 1
 
 
 def test_the_console_script_is_the_module(process: Callable[..., Any]) -> None:
@@ -179,9 +220,11 @@ def test_functions_show_their_options() -> None:
 
 def test_printable_leaves_text_and_escapes_what_drives_terminals(hard_strings: list[str]) -> None:
     assert printable("[bold] é 你好 👍🏽 \n\t") == "[bold] é 你好 👍🏽 \n\t"
+    assert printable("a\nb\t", one_line=True) == "a\\nb\\t"
+    assert printable("می\u200cخواهم 👩\u200d👧") == "می\u200cخواهم 👩\u200d👧"
     assert printable("a\x1b[31mb\rc\x00d\u202ee\x9b") == "a\\x1b[31mb\\rc\\x00d\\u202ee\\x9b"
     for text in hard_strings:
-        left = {unicodedata.category(c) for c in printable(text) if c not in "\n\t"}
+        left = {unicodedata.category(c) for c in printable(text) if c not in "\n\t\u200c\u200d"}
         assert not left & {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 

@@ -1,5 +1,6 @@
 """Whatever a user can get wrong on the command line: the designed error, its exit code, at once, and no traceback."""
 
+import copy
 import json
 import re
 import time
@@ -22,15 +23,17 @@ WRONG = {
     "unknown option": (["inspect", "tinyworld", "--dcos", "3"], "BG202", "did you mean --docs?"),
     "unknown option with a value": (["inspect", "tinyworld", "--sed=3"], "BG202", "did you mean --seed?"),
     "unknown option of bertgpt": (["--versoin"], "BG202", "did you mean --version?"),
-    "missing argument": (["inspect"], "BG203", "bertgpt inspect --help"),
+    "a common option before the command": (["--quiet", "inspect"], "BG202", "--quiet stands after the command"),
+    "unknown command behind --": (["--", "inspct"], "BG201", "did you mean inspect?"),
+    "missing argument": (["inspect"], "BG203", "PATH is missing"),
     "one argument too many": (["inspect", "tinyworld", "tinyworld"], "BG203", "bertgpt inspect --help"),
     "missing value": (["inspect", "tinyworld", "--docs"], "BG203", "bertgpt inspect --help"),
     "wrong type": (
         ["inspect", "tinyworld", "--docs", "three"],
         "BG204",
-        "--docs should be a valid integer, not 'three'",
+        "docs should be a valid integer, not 'three'",
     ),
-    "out of bounds": (["inspect", "tinyworld", "--docs", "-1"], "BG204", "--docs should be greater than or equal to 0"),
+    "out of bounds": (["inspect", "tinyworld", "--docs", "-1"], "BG204", "docs should be greater than or equal to 0"),
     "not one of the words": (["inspect", "tinyworld", "--task", "clouze"], "BG204", "did you mean cloze?"),
     "nothing there": (["inspect", "tinywrold"], "BG210", "did you mean tinyworld?"),
     "nothing there at all": (["inspect", "/no/such/folder"], "BG210", "/no/such/folder"),
@@ -51,7 +54,9 @@ def test_wrong_arguments(case: str, run: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_arguments_as_json(case: str, run: Callable[..., Any]) -> None:
     argv, code, _ = WRONG[case]
-    done = run(*argv, "--json") if argv[-1] != "--docs" else run("inspect", "--json", "tinyworld", "--docs")
+    if argv[0] == "--":
+        pytest.skip("what follows -- is no option")
+    done = run(argv[0], "--json", *argv[1:])
     answer = json.loads(done.out)
     assert set(answer) == {"ok", "error"}
     assert answer["ok"] is False
@@ -76,6 +81,32 @@ def test_what_is_typed_cannot_drive_the_terminal(run: Callable[..., Any], hard_s
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", err), repr(err)
 
 
+def test_an_error_is_no_longer_than_it_must_be_and_cannot_forge_another(run: Callable[..., Any]) -> None:
+    done = run("inspect", "x\nerror[BG999]: boo")
+    assert done.err.splitlines()[0] == "error[BG210]: there is nothing called 'x\\nerror[BG999]: boo' to look into"
+    assert len(run("inspect", "y" * 5000).err) < 200
+
+
+def test_json_is_asked_for_before_the_dashes_that_end_options(run: Callable[..., Any]) -> None:
+    assert run("inspect", "--", "--json").out == ""
+    assert json.loads(run("inspect", "tinyworld", "--docs", "0", "--json").out)["ok"]
+
+
+def test_json_escapes_what_drives_terminals(run: Callable[..., Any], command: Any) -> None:
+    text = "a\u202eb\x9b\u2028 é 你好 \u200d"
+    command("bake", BakeOptions, lambda options: {"text": text})
+    out = run("bake", "--json").out
+    assert json.loads(out)["result"]["text"] == text
+    assert "\\u202eb\\u009b\\u2028 é 你好 \u200d" in out
+
+
+def test_errors_travel_between_processes() -> None:
+    error = BertGPTError("BG204", "no", path="p", cause="c", hint="h")
+    again = copy.copy(error)  # by the same protocol as multiprocessing
+    assert vars(again) == vars(error)
+    assert str(again) == "no (p); cause: c; hint: h"
+
+
 class BakeOptions(Options):
     """Bake something."""
 
@@ -95,6 +126,8 @@ def dump(options: Options) -> dict[str, Any]:
 
 def test_flag_over_config_over_preset_over_default(run: Callable[..., Any], command: Any, tmp_path: Path) -> None:
     command("bake", BakeOptions, dump)
+    (tmp_path / "flag").write_text("heat: 10\n")  # a file may have any name
+    assert "heat should be" in run("bake", "--config", str(tmp_path / "flag"), "--heat", "x").err
     (tmp_path / "p.yaml").write_text("bake:\n  preset: bread\n  eggs: 1\n  spice: [anise]\n  salted: false\n")
     done = run("bake", "--config", f"{tmp_path}/p.yaml:bake", "--spice", "cumin", "--spice", "dill", "--json")
     assert json.loads(done.out)["result"] == {
@@ -170,6 +203,21 @@ def test_a_result_that_is_no_number_is_never_printed(run: Callable[..., Any], co
     assert json.loads(done.out)["ok"] is False
 
 
+@pytest.mark.parametrize("heat", ["nan", "inf", "-inf"])
+def test_numbers_are_finite(heat: str, run: Callable[..., Any], command: Any) -> None:
+    command("bake", BakeOptions, dump)
+    done = run("bake", f"--heat={heat}")
+    assert (done.code, done.err[:12]) == (2, "error[BG204]")
+
+
+def test_too_little_memory_is_no_bug(run: Callable[..., Any], command: Any) -> None:
+    def fail(options: Options) -> dict[str, Any]:
+        raise MemoryError
+
+    command("bake", BakeOptions, fail)
+    assert run("bake").err.startswith("error[BG406]")
+
+
 def test_a_missing_extra_names_the_command_that_installs_it(run: Callable[..., Any], command: Any) -> None:
     """F51."""
     command("bake", BakeOptions, lambda options: {"oven": import_extra("no_such_oven.gas", "pipeline").__name__})
@@ -195,8 +243,11 @@ def test_python_raises_the_same_errors() -> None:
     with pytest.raises(BertGPTError, match="there is no option 'dosc'") as wrong:
         bertgpt.inspect("tinyworld", dosc=3)
     assert (wrong.value.code, wrong.value.hint) == ("BG208", "did you mean docs?")
-    with pytest.raises(BertGPTError, match="path is missing"):
+    with pytest.raises(BertGPTError, match="PATH is missing"):
         bertgpt.inspect()
+    with pytest.raises(BertGPTError, match="path is given twice"):
+        bertgpt.inspect("nonsense", path="tinyworld")
+    assert bertgpt.inspect is bertgpt.inspect
     with pytest.raises(BertGPTError, match="inspect takes path by place"):
         bertgpt.inspect("tinyworld", 3)
     with pytest.raises(BertGPTError, match="should be a number"):

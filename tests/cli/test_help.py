@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from bertgpt import commands
-from bertgpt.help import command_page, main_page, summary
+from bertgpt.config import choices
+from bertgpt.corpora.tinyworld.tasks import TASKS
+from bertgpt.help import GENERAL, command_page, main_page, summary
 
 SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
 PAGES = ["bertgpt", *commands.COMMANDS]
@@ -63,13 +65,14 @@ def test_no_command_at_all_and_short_help_show_the_same_page(run: Callable[..., 
     assert run().out == run("-h").out == run("--help").out
 
 
-@pytest.mark.parametrize("columns", [20, 33, 80, 200])
+@pytest.mark.parametrize("columns", [1, 20, 33, 47, 48, 80, 200])
 def test_pages_fit_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    for name, model in commands.COMMANDS.items():
-        for line in command_page(name, model).splitlines():
-            assert len(line) <= max(columns, 20) or " " not in line.strip() or line.startswith("  "), line
-    assert "Commands" in main_page(commands.COMMANDS)
+    unbroken = {f"  {example}" for model in commands.COMMANDS.values() for example in model.examples}
+    unbroken |= {"  --config FILE[:SECTION]", "  bertgpt COMMAND --help"} | {f"  {term}" for term in GENERAL}
+    pages = [main_page(commands.COMMANDS), *(command_page(name, model) for name, model in commands.COMMANDS.items())]
+    for line in "\n".join(pages).splitlines():
+        assert len(line) <= max(columns, 20) or line in unbroken, line
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -86,6 +89,10 @@ def test_every_command_has_two_or_three_examples_and_a_summary() -> None:
         assert 2 <= len(model.examples) <= 3, name
         assert summary(model).endswith("."), name
         assert all(field.description for field in model.model_fields.values()), name
+
+
+def test_tasks_of_the_command_are_those_of_the_world() -> None:
+    assert choices(commands.COMMANDS["inspect"].model_fields["task"]) == tuple(TASKS)
 
 
 def test_help_is_fast() -> None:

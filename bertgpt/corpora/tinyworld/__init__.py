@@ -36,8 +36,8 @@ def described(world: World, document: Document) -> dict[str, Any]:
         "genre": document.genre,
         "topic": document.topic,
         "mood": document.mood,
-        "words": len(words) - 1,  # marks of punctuation among them; the last one is the ending
+        "words": sum(word.text[0].isalpha() for word in words),
         "bytes": len(document.text.encode()),
         "nats": -document.logp,
-        "nats_by_mechanism": {m: -sum(w.logp for w in words if w.mechanism == m) + 0.0 for m in MECHANISMS},
+        "nats_by_mechanism": {m: 0.0 - sum(w.logp for w in words if w.mechanism == m) for m in MECHANISMS},
     }

@@ -49,7 +49,7 @@ HARBOUR = Domain(
     """),
     singular=listed("""
         rope, lantern, shell, net, compass, oar, bucket, anchor, whistle, telescope, crab, buoy, kettle,
-        map, paddle, hook, fish, flag, starfish, barrel, pearl, eel, lobster, sail, cork, chart, pulley
+        map, paddle, hook, sponge, flag, starfish, barrel, pearl, eel, lobster, sail, cork, chart, pulley
     """),
     plural=listed("""
         boots, mussels, oars, shells, fishing lines, ropes, oilskins, pebbles, lanterns, herrings, hooks,
@@ -100,7 +100,7 @@ MARKET = Domain(
     """),
     scenery=listed("""
         stall/stalls, shop/shops, sign/signs, customer/customers, price/prices, cart/carts, pigeon/pigeons,
-        queue/queues, awning/awnings, crowd/crowds, wagon/wagons, window/windows, poster/posters, sack/sacks
+        lamp post/lamp posts, awning/awnings, barrow/barrows, wagon/wagons, window/windows, poster/posters, sack/sacks
     """),
     conditions=listed("""
         cheap, crowded, striped, for sale, sold out, expensive, busy, noisy, closed, half price, freshly painted,
@@ -142,7 +142,7 @@ GAMES = Domain(
         balloons, stumps, laces
     """),
     scenery=listed("""
-        goal/goals, team/teams, flag post/flag posts, spectator/spectators, hurdle/hurdles, lane/lanes,
+        goal/goals, tent/tents, flag post/flag posts, spectator/spectators, hurdle/hurdles, lane/lanes,
         judge/judges, bench/benches, rival/rivals, bicycle/bicycles, pony/ponies, score/scores,
         loudspeaker/loudspeakers, puddle/puddles
     """),
@@ -250,16 +250,14 @@ WEATHER = listed("""
     cold, foggy, sunny, windy, rainy, warm, grey, bright, stormy, frosty, misty, quiet, snowy, dark, hot, wild,
     cloudy, dry, breezy, damp
 """)
-DAYPARTS = listed(
-    "morning, day, afternoon, evening, night, holiday, market day, summer day, winter morning, spring evening"
-)
+DAYPARTS = listed("morning, day, afternoon, evening, holiday, market day, working day, birthday")
 SKIES = listed("fog, rain, sunshine, snow, thunder, a strong wind, a thin mist, a hard frost, a rainbow, a full moon")
 WEEKDAYS = listed("Monday, Friday, Tuesday, Thursday, Wednesday, Saturday, Sunday")
 HOURS = listed("noon, lunch, dark, dawn, supper, midnight, tea time, closing time")
 
 OPENERS = listed("""
     Then, Later, Soon, Suddenly, After lunch, That afternoon, A little later, Before long, Next, Half an hour later,
-    As usual, Without a word
+    As usual, At last
 """)
 WHEREABOUTS = listed("""
     Nearby, Outside, In the distance, By the door, Overhead, Close by, Not far away, To the left, Round the corner,
@@ -267,7 +265,7 @@ WHEREABOUTS = listed("""
 """)
 STANDING = listed("""
     there early, the first to arrive, late again, in a hurry, ready for anything, waiting by the gate, there as usual,
-    alone at first, dressed for the weather, full of plans, glad to be there, hungry already
+    dressed for the weather, full of plans, glad to be there, hungry already, up since dawn
 """)
 INTENSIFIERS = listed("very, rather, quite, truly, terribly, a little")
 
@@ -303,14 +301,16 @@ SAY = listed("""
     said/says/say, whispered/whispers/whisper, shouted/shouts/shout, answered/answers/answer, muttered/mutters/mutter,
     explained/explains/explain
 """)
-DONE = listed("mended, found, painted, bought, moved, forgotten, borrowed, drawn, counted, noticed, promised, ruined")
+DONE = listed(
+    "noticed, drawn, counted, painted, found, admired, described, photographed, watched, missed, visited, remembered"
+)
 FAULTS = listed("heavy, wet, useful, warm, dirty, precious, broken, beautiful, loose, cold, noisy, out of place")
 TAILS = listed("""
     again, at once, before lunch, in the rain, for a while, at noon, without a sound, after all, with great care,
-    once more, for the last time, by mistake, as fast as possible, just in time, in secret, all by hand
+    once more, for the last time, by mistake, as fast as possible, just in time, in secret
 """)
 
-MOMENTS = listed("again, for once, after all, for a moment, all day, from then on")
+MOMENTS = listed("again, for once, after all, for a moment, all day, in the end")
 
 FINE = listed("""
     lovely, splendid, wonderful, cheerful, delightful, perfect, merry, glorious, good, pleasant, charming, marvellous,

@@ -19,6 +19,8 @@ class Notice(Tale):
     """A notice being told. The advertiser, with a title and surname, is the only person in it."""
 
     genre = "notice"
+    name: str  # of the advertiser
+    gender: str
 
     def tell(self, opening: str) -> None:
         """The whole notice after its first words."""
@@ -40,7 +42,7 @@ class Notice(Tale):
         self.say(" on")
         self.choose(self.words.weekdays)
         self.say(".")
-        if self.choose(BRING):
+        if self.phrase(BRING) != END:
             self.say(IT_AS_OBJECT[thing.number], PRONOUNS)
             self.say(" is asked to bring")
             self.say(IT_AS_OBJECT[thing.number], PRONOUNS)
@@ -49,7 +51,7 @@ class Notice(Tale):
             self.say(" before")
             self.choose(self.words.hours)
             self.say(".")
-            if self.choose(REWARD):
+            if self.phrase(REWARD) != END:
                 self.choose(self.words.rewards)
                 self.say(".")
                 self.say(END)
@@ -66,7 +68,7 @@ class Notice(Tale):
         self.say(IT_AS_OBJECT[thing.number], PRONOUNS)
         self.choose(self.domain.spots)
         self.say(".")
-        if self.choose(CLAIM):
+        if self.phrase(CLAIM) != END:
             self.say(IT_AS_OBJECT[thing.number], PRONOUNS)
             self.say(" should ask for")
             self.advertiser_again()
@@ -85,7 +87,7 @@ class Notice(Tale):
         self.say(COPULA[PRESENT][ONE], AGREEMENT)
         self.choose(self.words.rewards)
         self.say(".")
-        if self.choose(ASK):
+        if self.phrase(ASK) != END:
             self.choose(self.words.hours)
             self.say(".")
             self.say(END)
@@ -94,7 +96,7 @@ class Notice(Tale):
         """Wanted at the bakery of Tarn: one milkman. The milkman must be honest and able to ..."""
         jobs = self.domain.jobs
         self.say(" one")
-        job = jobs.phrases[self.choose(jobs)]
+        job = self.phrase(jobs)
         self.say(". The")
         self.say(job, POSSESSIONS)
         self.say(" must be")
@@ -103,7 +105,7 @@ class Notice(Tale):
         self.choose(self.domain.duties)
         self.say(". Write to")
         self.advertiser(job)
-        if self.choose(THERE):
+        if self.phrase(THERE) != END:
             self.choose(self.words.endings[0])
             self.say(END)
 
@@ -117,8 +119,8 @@ class Notice(Tale):
     def advertiser(self, other_than: str = "") -> None:
         """... Mrs Pike, the baker."""
         titles, surnames = self.words.titles, self.words.surnames
-        title = titles.phrases[self.choose(titles)]
-        self.name = title + surnames.phrases[self.choose(surnames)]
+        title = self.phrase(titles)
+        self.name = title + self.phrase(surnames)
         self.gender = "m" if title == " Mr" else "f"
         self.say(", the")
         self.choose(self.domain.jobs, [other_than] if other_than else [])

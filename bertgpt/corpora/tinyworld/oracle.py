@@ -8,15 +8,15 @@ the hole: the same sum as trying the whole vocabulary, in a small part of the ti
 import math
 from collections.abc import Container
 
-from bertgpt.corpora.tinyworld.telling import END, Reader, Table, Tokens, Unreadable, tokens_of
+from bertgpt.corpora.tinyworld.telling import END, Reader, Table, Tokens, Unreadable, spoken, tokens_of
 from bertgpt.corpora.tinyworld.world import World
 
 HOLE = "_"  # stands for the masked word; no word of the world
 
 
-def fits(spoken: Tokens, wanted: Tokens) -> bool:
+def fits(words: Tokens, wanted: Tokens) -> bool:
     """Whether words can stand where `wanted` stands, a hole taking any word."""
-    return len(spoken) == len(wanted) and all(w in (s, HOLE) for s, w in zip(spoken, wanted, strict=True))
+    return len(words) == len(wanted) and all(w in (word, HOLE) for word, w in zip(words, wanted, strict=True))
 
 
 class Guesser(Reader):
@@ -41,27 +41,27 @@ class Guesser(Reader):
         chosen = self.path[self._steps]
         self._steps += 1
         self.fill(table.tokens[chosen])
-        self._tell(table.phrases[chosen], table.word_logps(chosen, taken), table.mechanisms[chosen], table.logp[chosen])
+        self.tell(table.phrases[chosen], table.word_logps(chosen, taken), table.mechanisms[chosen], table.logp[chosen])
         return chosen
 
     def can_follow(self, table: Table, option: int) -> bool:
         """Whether an option fits the text here; a silent one may, unless the next word is known and denies it."""
-        spoken = table.tokens[option]
-        if spoken:
-            return fits(spoken, self.tokens[self.at : self.at + len(spoken)])
+        words = table.tokens[option]
+        if words:
+            return fits(words, self.tokens[self.at : self.at + len(words)])
         leads = dict(table.silent)[option]
         return self.at == self.hole or leads is None or self.tokens[self.at] in leads
 
     def say(self, phrase: str, mechanism: str = "rest") -> None:
-        spoken = tokens_of(phrase)
-        if fits(spoken, self.tokens[self.at : self.at + len(spoken)]):
-            self.fill(spoken)
+        words = spoken(phrase)
+        if fits(words, self.tokens[self.at : self.at + len(words)]):
+            self.fill(words)
         super().say(phrase, mechanism)
 
-    def fill(self, spoken: Tokens) -> None:
+    def fill(self, words: Tokens) -> None:
         """Put into the hole what is spoken over it."""
-        if self.at <= self.hole < self.at + len(spoken):
-            self.tokens = (*self.tokens[: self.at], *spoken, *self.tokens[self.at + len(spoken) :])
+        if self.at <= self.hole < self.at + len(words):
+            self.tokens = (*self.tokens[: self.at], *words, *self.tokens[self.at + len(words) :])
 
 
 def posterior(world: World, text: str, position: int) -> dict[str, float]:

@@ -18,7 +18,7 @@ from bertgpt.corpora.tinyworld.words import (
     capital,
 )
 
-MAX_HANDS, MAX_THINGS = 2, 6  # what one can hold, and what a story can hold before nobody finds more
+MAX_HANDS, MAX_THINGS = 2, 6  # so many in one's hands, or in the story, and one looks for no more
 
 TENSES = Table([COPULA[PAST][ONE], COPULA[PRESENT][ONE]], [0.65, 0.35], AGREEMENT)
 OPENING_ENDS = Table([".", " on"], [0.6, 0.4])
@@ -44,6 +44,7 @@ class Story(Tale):
 
     genre = "story"
     focus: Person | None = None  # whom a pronoun at the beginning of a sentence means
+    daypart: str | None = None
 
     def tell(self, opening: str, lengths: tuple[int, int]) -> None:
         """The whole story after its first word; `lengths` bounds the number of sentences."""
@@ -51,11 +52,11 @@ class Story(Tale):
         if opening == "It":  # It was a foggy morning at the old harbour of Penwick.
             self.say(" a")
             self.choose(self.words.weather)
-            self.choose(self.words.dayparts)
+            self.time_of_day()
         else:  # There is snow in the market square of Tarn on Friday.
             self.choose(self.words.skies)
         self.place()
-        if self.choose(OPENING_ENDS):
+        if self.phrase(OPENING_ENDS) == " on":
             self.choose(self.words.weekdays)
             self.say(".")
         self.introduction()
@@ -70,13 +71,13 @@ class Story(Tale):
 
     def introduction(self) -> None:
         """Agnes, the lighthouse keeper, was there early with her brother, Tom."""
-        group = self.choose(self.words.groups)
+        group = self.phrase(self.words.groups)
         if group:
-            self.cast.append(Person(self.words.groups.phrases[group], "many"))
+            self.cast.append(Person(group, "many"))
             form, number = "", MANY
         else:
             self.newcomer()
-            form, number = INTRODUCTIONS.phrases[self.choose(INTRODUCTIONS)], ONE
+            form, number = self.phrase(INTRODUCTIONS), ONE
         if form == ", the":
             self.choose(self.domain.jobs)
             self.say(",")
@@ -89,7 +90,7 @@ class Story(Tale):
             self.say(".")
             return
         self.focus = person = self.cast[0]
-        if self.choose(COMPANY):
+        if self.phrase(COMPANY) == " with":
             self.say(POSSESSIVE[person.gender], PRONOUNS)
             relation = self.choose(self.words.relations)
             self.say(",")
@@ -201,7 +202,7 @@ class Story(Tale):
 
     def end(self, table: Table) -> str:
         """The end of a clause: a full stop, or a word that leads on, which is returned."""
-        ending = table.phrases[self.choose(table)]
+        ending = self.phrase(table)
         if ending in (" and", " because", " with"):
             return ending
         if ending != ".":
@@ -217,13 +218,13 @@ class Story(Tale):
         table = self.domain.scenery
         head = self.choose(table)
         number = head % 2  # the table goes singular, plural, singular, ...
-        modifier = MODIFIERS.phrases[self.choose(MODIFIERS)]
+        modifier = self.phrase(MODIFIERS)
         if modifier == " that":
             owner = self.mention(self.cast)
             self.say(HAVE[self.tense][owner.number], AGREEMENT)
             self.choose(self.words.done)
         elif modifier:
-            self.choose(table, [table.phrases[head]])
+            self.choose(table, [table.phrases[head - number], table.phrases[head - number + 1]])  # something else
         self.pick([COPULA[self.tense][number], SEEM[self.tense][number]], [0.75, 0.25], [AGREEMENT, AGREEMENT])
         self.choose(self.domain.conditions)
         self.say(".")
@@ -247,10 +248,17 @@ class Story(Tale):
         """It was not a dull morning after all."""
         self.say(" It")
         self.say(COPULA[self.tense][ONE], AGREEMENT)
-        article = VERDICTS.phrases[self.choose(VERDICTS)]
+        article = self.phrase(VERDICTS)
         self.judge(self.words.looks_after[article.endswith("an")], denied=article.startswith(" not"))
-        self.choose(self.words.dayparts)
+        self.time_of_day()
         self.choose(DAY_ENDS)
+
+    def time_of_day(self) -> None:
+        """... morning: the same one to the end of the story."""
+        if self.daypart is None:
+            self.daypart = self.phrase(self.words.dayparts)
+        else:
+            self.say(self.daypart)
 
     def everyone(self) -> None:
         """Everyone was very pleased."""
@@ -268,19 +276,19 @@ class Story(Tale):
 
     def speech(self) -> None:
         """ "Thank you, Tom," Agnes said."""
-        table = lines(bool(self.things), len(self.cast) > 1)
-        line = table.phrases[self.choose(table)]
+        thankable = [person for person in self.cast if person.number == ONE and len(self.cast) > 1]
+        line = self.phrase(lines(bool(self.things), bool(thankable)))
         speakers = self.cast
         if line == LOOK:
             self.recall(self.things)
         elif line == THANKS:
-            thanked = self.mention(self.cast)
+            thanked = self.mention(thankable)
             speakers = [person for person in self.cast if person is not thanked]
         else:
             self.judge(self.words.looks)
         self.say('!"' if line == HOW else ',"')
         self.focus = self.mention(speakers)
-        self.choose(self.words.say[self.tense][self.focus.number])
+        self.choose(self.words.said[self.tense][self.focus.number])
         self.say(".")
 
 

@@ -5,7 +5,7 @@ are the same code and cannot disagree. Two rules keep the text a transcript of t
 where its words stand, and whatever follows from earlier choices is said.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from bertgpt.corpora.tinyworld.telling import NAMES, POSSESSIONS, Table, Teller
@@ -60,6 +60,10 @@ class Tale:
         self.cast: list[Person] = []
         self.things: list[Thing] = []
 
+    def phrase(self, table: Table, taken: Container[str] = ()) -> str:
+        """Choose, for the words themselves."""
+        return table.phrases[self.choose(table, taken)]
+
     def place(self) -> None:
         """Where it is; this settles the domain."""
         self.domain = self.words.domains[self.words.domain_of_place[self.choose(self.words.places)]]
@@ -79,7 +83,7 @@ class Tale:
         article = self.choose(ARTICLES)
         described = self.choose(self.words.adjectives[article])
         table = (self.domain.described if described else self.domain.nouns)[article]
-        noun = table.phrases[self.choose(table, [thing.noun for thing in self.things])]
+        noun = self.phrase(table, [thing.noun for thing in self.things])
         thing = Thing(noun, MANY if ARTICLES.phrases[article] == " some" else ONE)
         self.things.append(thing)
         return thing

@@ -29,13 +29,16 @@ CERTAIN = math.log(0.9)  # a cloze word is at least this likely
 
 def both_ways(pairs: dict[str, str]) -> dict[str, str]:
     """The pairs read in either direction, in small letters and with a capital."""
-    there = pairs | {b: a for a, b in pairs.items() if b not in pairs}
+    there = pairs | {b: a for a, b in pairs.items()}
     return there | {a.capitalize(): b.capitalize() for a, b in there.items()}
 
 
 NUMBER = both_ways({"was": "were", "is": "are", "has": "have", "seems": "seem", "belongs": "belong"})
-TENSE = both_ways({"was": "is", "were": "are", "had": "has", "seemed": "seems"})
-GENDER = both_ways({"she": "he", "her": "him", "it": "them", "they": "she", "their": "his", "his": "her"})
+TENSE = both_ways({"was": "is", "had": "has", "seemed": "seems"}) | {"were": "are", "are": "were"}
+SUBJECT, OBJECT = both_ways({"she": "he", "it": "they"}), both_ways({"her": "him", "it": "them"})
+POSSESSIVE = {"her": "his", "his": "her", "their": "her"}
+# "the" before a noun and "of" before a name cannot change places with them, whatever the sentence
+FIRST_OF_TWO = frozenset({"the", "a", "an", "some", "of", "to", "at", "with", "in", "on"})
 
 
 class Case:
@@ -48,7 +51,7 @@ class Case:
         self.spans = [match.span() for match in TOKEN.finditer(self.text)]  # of each word
         ends = [match.start() for match in SENTENCE_END.finditer(self.text)] + [len(self.text)]
         self.sentences = list(zip([0, *(end + 1 for end in ends)], ends, strict=False))  # spans too
-        self.draw = stream(world.seed + 1, document.index).__next__
+        self.draw = stream(world.seed, document.index, first=1 << 20).__next__  # no document draws so many
 
     def one_of(self, options: list[Any]) -> Any:
         """One of the options, all equally likely; None where there are none."""
@@ -86,7 +89,7 @@ class Case:
         if word.mechanism == AGREEMENT:
             options = [table[word.text] for table in (NUMBER, TENSE) if word.text in table]
         elif word.mechanism == PRONOUNS:
-            options = [GENDER[word.text]] if word.text in GENDER else []
+            options = self.other_pronouns(position)
         elif word.mechanism in (NAMES, POSSESSIONS):
             tables = self.names() if word.mechanism == NAMES else self.nouns()
             same = next((words for table in tables if word.text in (words := last_words(table))), [])
@@ -95,6 +98,17 @@ class Case:
         else:
             options = []
         return [option for option in options if not self.writable(self.with_word(position, option))]
+
+    def other_pronouns(self, position: int) -> list[str]:
+        """The pronoun of somebody else, in the same role."""
+        word = self.words[position].text
+        relations = set(last_words(self.world.words.relations))
+        if position + 1 < len(self.words) and self.words[position + 1].text in relations:
+            return [POSSESSIVE[word]]
+        starts = self.spans[position][0] == self.sentences[self.sentence_of(position)][0]
+        subject = starts or word in ("she", "he", "they") or self.words[position - 1].text == "because"
+        table = SUBJECT if subject else OBJECT
+        return [table[word]] if word in table else []
 
     def names(self) -> list[Table]:
         """The tables that names come from."""
@@ -152,12 +166,12 @@ def disagreeing(case: Case) -> list[tuple[int, str]]:
 
 
 def disordered(case: Case) -> list[tuple[int, str]]:
-    """Sentences, with the text to their end where two words have changed places."""
+    """Sentences, with the text to their end where a small word stands after the word that it belongs before."""
     wrong = []
-    for i in case.shuffled(list(range(1, len(case.words))))[:6]:
+    for i in case.shuffled(list(range(1, len(case.words))))[:20]:
         (start, middle), (rest, end) = case.spans[i - 1], case.spans[i]
         sentence = case.sentence_of(i)
-        if start > case.sentences[sentence][0] and case.text[middle:rest] == " ":
+        if case.words[i - 1].text in FIRST_OF_TWO and case.words[i].text[0].isalpha():
             swapped = case.text[:start] + case.text[rest:end] + " " + case.text[start:middle]
             wrong.append((sentence, swapped + case.text[end : case.sentences[sentence][1]]))
     return [(sentence, text) for sentence, text in wrong if not case.writable(text)]
@@ -174,17 +188,22 @@ def pairs(case: Case) -> Example | None:
 
 
 def endings(case: Case) -> Example | None:
-    """The three wrong endings are the right one with a word that cannot stand there."""
+    """Two words that can be wrong make four endings, so that each is as far from the others as the right one is."""
     sentence = case.one_of(list(range(2, len(case.sentences))))
     if sentence is None:
         return None
-    start, _ = case.sentences[sentence]
-    wrong = [case.with_word(i, rival)[start:] for i in case.positions(sentence) for rival in case.rivals(i)]
-    wrong = case.shuffled(sorted(set(wrong)))[:3]
-    if len(wrong) < 3:
+    start, end = case.sentences[sentence]
+    wrong = [(i, rivals[0]) for i in case.shuffled(case.positions(sentence)) if (rivals := case.rivals(i))]
+    if len(wrong) < 2:
         return None
-    right = case.text[slice(*case.sentences[sentence])]
-    choices = case.shuffled([right, *wrong])
+    right = case.text[start:end]
+    (first, rival), (second, other) = sorted(wrong[:2])
+    once, twice = case.with_word(first, rival)[start:], case.with_word(second, other)[start:]
+    cut = case.spans[first][1] - start  # where the right ending goes on after the first of the two words
+    both = once[: len(once) - len(right) + cut] + twice[cut:]
+    if case.writable(f"{case.text[:start]}{both}"):
+        return None
+    choices = case.shuffled([right, once, twice, both])
     return {"context": case.text[: start - 1], "endings": choices, "label": choices.index(right)}
 
 

@@ -27,10 +27,12 @@ Lead = frozenset[str]
 TOKEN = re.compile(r"[A-Za-z'-]+|[^\sA-Za-z]")
 
 
-@lru_cache(maxsize=1 << 15)
-def tokens_of(phrase: str) -> Tokens:
-    """The words and punctuation marks of a phrase or text."""
-    return tuple(TOKEN.findall(phrase))
+def tokens_of(text: str) -> Tokens:
+    """The words and punctuation marks of a text."""
+    return tuple(TOKEN.findall(text))
+
+
+spoken = lru_cache(maxsize=1 << 14)(tokens_of)  # the same for phrases, which come again and again
 
 
 class Word(NamedTuple):
@@ -45,8 +47,11 @@ class Unreadable(ValueError):
     """The text is not one that the grammar can write; `position` counts words from 0."""
 
     def __init__(self, position: int, word: str) -> None:
-        super().__init__(f"word {position} ({word!r}) cannot stand here")
-        self.position = position
+        super().__init__(position, word)
+        self.position, self.word = position, word
+
+    def __str__(self) -> str:
+        return f"word {self.position} ({self.word!r}) cannot stand here"
 
 
 class Table:
@@ -66,7 +71,7 @@ class Table:
         self.logp = [math.log(p) for p in self.p]
         self.cumulative = list(accumulate(self.p))[:-1]  # the last phrase takes what rounding leaves
         self.mechanisms = [mechanism] * len(phrases) if isinstance(mechanism, str) else list(mechanism)
-        self.tokens = [tokens_of(phrase) for phrase in phrases]
+        self.tokens = [spoken(phrase) for phrase in phrases]
         self.index = {tokens: i for i, tokens in enumerate(self.tokens) if tokens}
         self.lengths = sorted({len(tokens) for tokens in self.index}, reverse=True)
         silent = [i for i, tokens in enumerate(self.tokens) if not tokens]
@@ -76,6 +81,9 @@ class Table:
         for tokens in self.index:
             if any(tokens[:n] in self.index for n in self.lengths if n < len(tokens)):
                 raise ValueError(f"another phrase is the beginning of {' '.join(tokens)!r}")
+        revealing = [word for _, lead in self.silent for word in lead or ()]
+        if len(set(revealing)) < len(revealing) or len([lead for _, lead in self.silent if lead is None]) > 1:
+            raise ValueError("two silent options are revealed by the same word")
         self._starts = Counter(tokens[0] for tokens in self.index)
 
     def firsts(self) -> Lead:
@@ -84,13 +92,13 @@ class Table:
 
     def word_logps(self, chosen: int, taken: Container[str]) -> list[float]:
         """The log-probability of each word of a phrase given the words before it; phrases in `taken` are excluded."""
-        spoken = self.tokens[chosen]
-        if not taken and spoken and self._starts[spoken[0]] == 1:
-            return [self.logp[chosen]] + [0.0] * (len(spoken) - 1)
+        words = self.tokens[chosen]
+        if not taken and words and self._starts[words[0]] == 1:
+            return [self.logp[chosen]] + [0.0] * (len(words) - 1)
         open_options = [i for i, phrase in enumerate(self.phrases) if phrase not in taken]
         logps, before = [], math.fsum(self.p[i] for i in open_options)
-        for n in range(1, len(spoken) + 1):
-            open_options = [i for i in open_options if self.tokens[i][:n] == spoken[:n]]
+        for n in range(1, len(words) + 1):
+            open_options = [i for i in open_options if self.tokens[i][:n] == words[:n]]
             mass = math.fsum(self.p[i] for i in open_options)
             logps.append(math.log(mass / before))
             before = mass
@@ -98,7 +106,7 @@ class Table:
 
 
 class Teller(Protocol):
-    """Who works through a story: `grammar.py` is written against these three."""
+    """Who works through a document: the grammar is written against these three."""
 
     def choose(self, table: Table, taken: Container[str] = ()) -> int:
         """Settle on one phrase of the table that is not in `taken`, and tell it."""
@@ -122,9 +130,11 @@ class Writer:
         phrases = table.phrases
         chosen = bisect(table.cumulative, self.draw())
         if taken:
+            excluded = math.fsum(p for phrase, p in zip(phrases, table.p, strict=True) if phrase in taken)
+            if excluded > 1 - 1e-9:
+                raise ValueError(f"nothing is left to choose from {phrases}")
             while phrases[chosen] in taken:
                 chosen = bisect(table.cumulative, self.draw())
-            excluded = math.fsum(p for phrase, p in zip(phrases, table.p, strict=True) if phrase in taken)
             self.logp -= math.log1p(-excluded)
         self.logp += table.logp[chosen]
         self.pieces.append(phrases[chosen])
@@ -150,7 +160,10 @@ class Writer:
 
 
 class Reader:
-    """Finds the choices behind a text, word by word; raises Unreadable where there are none."""
+    """Finds the choices behind a text, word by word; raises Unreadable where there are none.
+
+    A text may break off anywhere: its last words are told as far as they go before the end is found unreadable.
+    """
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
@@ -162,22 +175,23 @@ class Reader:
     def choose(self, table: Table, taken: Container[str] = ()) -> int:
         chosen = self.match(table)
         if chosen is None or (taken and table.phrases[chosen] in taken):
+            self.break_off(table, taken)
             raise self.unreadable()
-        self._tell(table.phrases[chosen], table.word_logps(chosen, taken), table.mechanisms[chosen], table.logp[chosen])
+        self.tell(table.phrases[chosen], table.word_logps(chosen, taken), table.mechanisms[chosen], table.logp[chosen])
         return chosen
 
     def pick(self, phrases: Sequence[str], weights: Sequence[float], mechanisms: Sequence[str]) -> int:
         return self.choose(Table(phrases, weights, mechanisms))
 
     def say(self, phrase: str, mechanism: str = REST) -> None:
-        spoken = tokens_of(phrase)
-        if self.tokens[self.at : self.at + len(spoken)] != spoken:
+        words = spoken(phrase)
+        if self.tokens[self.at : self.at + len(words)] != words:
             agreeing = 0
-            while self.tokens[self.at + agreeing : self.at + agreeing + 1] == spoken[agreeing : agreeing + 1]:
+            while self.tokens[self.at + agreeing : self.at + agreeing + 1] == words[agreeing : agreeing + 1]:
                 agreeing += 1
-            self._tell(phrase, [0.0] * agreeing, REST, 0.0)  # the beginning of a document can end between its words
+            self.tell(beginning(phrase, agreeing), [0.0] * agreeing, REST, 0.0)
             raise self.unreadable()
-        self._tell(phrase, [0.0] * len(spoken), mechanism, 0.0)
+        self.tell(phrase, [0.0] * len(words), mechanism, 0.0)
 
     def match(self, table: Table) -> int | None:
         """The option of the table that the coming words show, if any."""
@@ -186,13 +200,26 @@ class Reader:
             chosen = table.index.get(self.tokens[at : at + n])
             if chosen is not None:
                 return chosen
+        left = self.tokens[at:] if table.lengths and len(self.tokens) - at < table.lengths[0] else ()
+        if left and any(words[: len(left)] == left for words in table.index):
+            return None  # the text breaks off inside a phrase
         coming = self.tokens[at] if at < len(self.tokens) else ""
         for chosen, leads in table.silent:
             if leads is None or coming in leads:
                 return chosen
         return None
 
-    def _tell(self, phrase: str, logps: list[float], mechanism: str, silent_logp: float) -> None:
+    def break_off(self, table: Table, taken: Container[str]) -> None:
+        """Where the text ends inside a phrase, tell the words that are there."""
+        left = self.tokens[self.at :]
+        for i, words in enumerate(table.tokens):
+            if left and words[: len(left)] == left and table.phrases[i] not in taken:
+                logps = table.word_logps(i, taken)[: len(left)]
+                self.tell(beginning(table.phrases[i], len(left)), logps, REST, 0.0)
+                return
+
+    def tell(self, phrase: str, logps: list[float], mechanism: str, silent_logp: float) -> None:
+        """Take the next words of the text for this phrase."""
         self.pieces.append(phrase)
         if not logps:
             self._silent_logp += silent_logp
@@ -212,3 +239,9 @@ class Reader:
     def text(self) -> str:
         """The text written again from the choices found."""
         return "".join(self.pieces).rstrip(END).lstrip(" ")
+
+
+def beginning(phrase: str, words: int) -> str:
+    """The first words of a phrase, with the spaces before them."""
+    ends = [match.end() for match in TOKEN.finditer(phrase)]
+    return phrase[: ends[words - 1]] if words else ""

@@ -135,7 +135,7 @@ class Words:
             self.moods(*([e for e in entries if e.startswith(VOWELS) is vowel] for entries in (lex.FINE, lex.POOR)))
             for vowel in (False, True)
         ]
-        self.say = self.verbs(lex.SAY)
+        self.said = self.verbs(lex.SAY)
         self.arrive = self.verbs(lex.ARRIVE)
 
         self.domains = [DomainWords(domain, self) for domain in lex.DOMAINS[:domains]]
@@ -240,7 +240,7 @@ class DomainWords:
         self.jobs = words.table(domain.jobs, fewest=2)
         self.conditions = words.table(domain.conditions)
         self.endings = words.ends((domain.spots, 0.3), (lex.TAILS, 0.1), links={})
-        pairs = [entry.split("/") for entry in words.cut(domain.scenery)]
+        pairs = [entry.split("/") for entry in words.cut(domain.scenery, fewest=2)]
         self.scenery = Table(
             spaced(noun for pair in pairs for noun in pair), [w for w in zipf(len(pairs)) for _ in pairs[0]]
         )

@@ -96,4 +96,6 @@ class World:
         except Unreadable as stopped:
             if stopped.position < len(reader.tokens):
                 raise
+        if reader.text() != text:
+            raise reader.unreadable()  # the words are right and the spaces are not
         return reader.words

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bertgpt.corpora.tinyworld.oracle import posterior
-from bertgpt.corpora.tinyworld.telling import Unreadable, tokens_of
+from bertgpt.corpora.tinyworld.telling import TOKEN, Unreadable, tokens_of
 from bertgpt.corpora.tinyworld.world import World
 
 BEGINNING = "There is fog on the north pier of Penwick. Agnes and Tom are there early."
@@ -38,7 +38,7 @@ def test_against_the_whole_vocabulary(world: World) -> None:
     vocabulary = sorted({word for d in world.documents(0, 2000) for word in tokens_of(d.text)})
     for index, position in ((1, 3), (1, 40), (2, 15), (8, 6)):
         document = world.document(index)
-        spans = [(m.start(), m.end()) for m in __import__("re").finditer(r"[A-Za-z'-]+|[^\sA-Za-z]", document.text)]
+        spans = [match.span() for match in TOKEN.finditer(document.text)]
         start, end = spans[position]
         logps = {}
         for word in vocabulary:

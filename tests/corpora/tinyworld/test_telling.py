@@ -15,6 +15,17 @@ def test_phrases_that_begin_alike_or_stand_twice_are_refused() -> None:
         Table([" a", " b", " a"])
 
 
+def test_silent_options_that_one_word_reveals_are_refused() -> None:
+    for leads in ([frozenset({"Then"}), frozenset({"Then", "Soon"})], [None, None]):
+        with pytest.raises(ValueError, match="revealed by the same word"):
+            Table(["", ""], leads=leads)
+
+
+def test_a_writer_does_not_look_for_ever_for_what_is_not_there() -> None:
+    with pytest.raises(ValueError, match="nothing is left"):
+        Writer(iter([0.1, 0.2])).choose(Table([" a", " b"]), [" a", " b"])
+
+
 def test_words_of_phrases_share_what_they_have_in_common() -> None:
     table = Table([" the old mill", " the old barn", " the sea", " a ship"], [1, 2, 3, 4])
     in_words = [math.exp(logp) for logp in table.word_logps(0, ())]

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -12,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from bertgpt.corpora.tinyworld.tasks import SENTENCE_END
-from bertgpt.corpora.tinyworld.telling import MECHANISMS, Unreadable, tokens_of
+from bertgpt.corpora.tinyworld.telling import MECHANISMS, TOKEN, Unreadable, tokens_of
 from bertgpt.corpora.tinyworld.world import World
 
 # Of the first 1000 documents of seed 0. It changes only when the world is meant to become another one.
-GOLDEN = "441e99a43bbeecb154f2dcbc3c9008f76ed0881aa3592b293c037766e952a4ee"
+GOLDEN = "b16beed2c526655d07249e2acb2f12c1698ebf7d131cf9ea17fcc52049d31d03"
 
 BEGINNINGS = [
     (3, "It was a cold morning on the north pier of Penwick. Agnes, the sailor, was there early."),
@@ -118,11 +119,32 @@ def test_word_probabilities_are_conditional_probabilities(
             assert abs(words[n] - math.log(masses[tokens[: n + 1]] / masses[tokens[:n]])) < 1e-9
 
 
-def test_the_probability_of_a_beginning_is_that_of_its_words(world: World) -> None:
-    for document in world.documents(50, 80):
-        words = world.read(document.text).words
-        end = document.text.index(". ") + 1
-        assert world.read_beginning(document.text[:end]) == words[: len(tokens_of(document.text[:end]))]
+def test_a_beginning_may_break_off_after_any_word(world: World) -> None:
+    for document in world.documents(50, 90):
+        whole = world.read(document.text).words
+        for n, match in enumerate(TOKEN.finditer(document.text), start=1):
+            words = world.read_beginning(document.text[: match.end()])
+            assert [w.text for w in words] == [w.text for w in whole[:n]]
+            assert [w.logp for w in words] == pytest.approx([w.logp for w in whole[:n]], abs=1e-9)
+    with pytest.raises(Unreadable):
+        world.read_beginning("It  was  a")
+    with pytest.raises(Unreadable):
+        world.read_beginning("It was Tom")
+
+
+HAND_TAGGED = """
+It was/agreement a cold morning on the north pier of Penwick . Agnes/names , the sailor , was/agreement there early with
+her/pronouns brother , Tom/names . She/pronouns picked up a small rope and handed the rope/possessions to him/pronouns .
+Outside , the boats near the gull were/agreement wet . Tom/names looked at the rope/possessions because it/pronouns
+was/agreement heavy . Even the rope/possessions was/agreement wet . Everyone was/agreement happy .
+"""
+
+
+def test_mechanisms_of_a_document_tagged_by_hand(world: World) -> None:
+    tagged = [pair.partition("/") for pair in HAND_TAGGED.split()]
+    text = re.sub(r" (?=[.,])", "", " ".join(word for word, _, _ in tagged))
+    words = world.read(text).words[:-1]
+    assert [(w.text, w.mechanism) for w in words] == [(word, tag or "rest") for word, _, tag in tagged]
 
 
 @pytest.mark.parametrize(
