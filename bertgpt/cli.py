@@ -9,14 +9,15 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand, TyperGroup
 
 from bertgpt import __version__, commands
-from bertgpt.config import COMMON, Argument, Options, Resolved, arguments, base_type, choices, resolve
+from bertgpt import console as console_module
+from bertgpt.config import COMMON, Argument, Options, Resolved, arguments, base_type, choices, resolve, takes_several
 from bertgpt.console import Console, complain, flush, prepare_streams, silence, write
 from bertgpt.errors import BROKEN_PIPE, INTERRUPTED, BertGPTError, did_you_mean, quoted
 from bertgpt.help import GENERAL, command_page, flag_words, main_page, summary, word
@@ -92,7 +93,11 @@ def execute(request: Request | str, console: Console) -> None:
         show_config(request, resolved, console)
         return
     command = commands.module(request.command)
-    result = command.run(resolved.options)
+    console_module.active = console
+    try:
+        result = command.run(resolved.options)
+    finally:
+        console_module.active = None
     if console.json:
         console.result(request.command, result)
     else:
@@ -250,10 +255,9 @@ def endpoint(name: str, model: type[Options]) -> Callable[..., Request]:
 def parameter(key: str, field: FieldInfo, argument: Argument | None) -> inspect.Parameter:
     """A field as a Typer parameter. Values stay text here: checking them is left to the options model."""
     if argument is not None:
-        return keyword(
-            key, Annotated[str | None, typer.Argument(metavar=argument.metavar)], None
-        )  # a config may have it
-    raw = bool if base_type(field) is bool else list[str] if get_origin(base_type(field)) is list else str
+        given = list[str] if takes_several(field) else str
+        return keyword(key, Annotated[given | None, typer.Argument(metavar=argument.metavar)], None)  # or from a config
+    raw = bool if base_type(field) is bool else list[str] if takes_several(field) else str
     option = typer.Option("/".join(flag_words(key, field)), help=field.description, autocompletion=completer(field))
     return keyword(key, Annotated[raw | None, option], None)
 

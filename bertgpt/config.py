@@ -5,14 +5,16 @@ flag > config file > preset > default and remembers where each value came from.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from bertgpt.errors import BertGPTError, did_you_mean, quoted
@@ -60,21 +62,100 @@ class Options(BaseModel):
         return value
 
 
-class InspectOptions(Options):
-    """Look into the built-in corpus, tinyworld.
+UNITS = {
+    "": 1, "k": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "KB": 10**3, "MB": 10**6, "GB": 10**9,
+    "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
+}  # fmt: skip
 
-    Prints documents with their exact surprise, or examples of the tasks that are set in the world. All of it is a
-    function of the seed and the number of the document.
+
+def counted(value: Any) -> Any:
+    """A count as people write it: 250k, 1.5M, 10B, 64MiB."""
+    match = re.fullmatch(r"([0-9][0-9_]*(?:[.][0-9]+)?)([A-Za-z]*)", value) if isinstance(value, str) else None
+    if match is None or match[2] not in UNITS:
+        return value
+    exact = Fraction(match[1].replace("_", "")) * UNITS[match[2]]
+    return int(exact) if exact.denominator == 1 else value
+
+
+Count = Annotated[int, BeforeValidator(counted)]
+
+
+class TextOptions(Options):
+    """What `tokenize` and `shard` have in common: how text is read and becomes ids."""
+
+    sources: Annotated[list[str], Argument("SOURCE...")] = Field(
+        [], description="Files, globs or folders of txt, jsonl, csv, parquet or arrow (also .gz, .zst), or tinyworld."
+    )
+    out: str | None = Field(None, description="The folder to make. For tinyworld there is a default.")
+    tokenizer: str | None = Field(None, description="gpt2, or the folder or file of a tokenizer.")
+    train: Literal["bpe", "wordpiece"] | None = Field(None, description="Train a tokenizer on the source instead.")
+    vocab_size: Count | None = Field(None, ge=300, le=1 << 24, description="How many tokens the trained one has.")
+    train_bytes: Count = Field(
+        50_000_000, ge=1000, description="How much text it is trained on, spread over the source."
+    )
+    text_column: str = Field("text", description="The column that holds the text.")
+    txt_documents: Literal["blank-line", "file"] = Field("blank-line", description="What ends a document in txt.")
+    separator: str | None = Field(None, min_length=1, description="A string that ends a document in txt instead.")
+    limit_docs: Count | None = Field(None, ge=1, description="Take the first documents only.")
+    limit_tokens: Count | None = Field(None, ge=1, description="Take the first documents up to so many tokens.")
+    limit_bytes: Count | None = Field(None, ge=1, description="Take the first documents up to so many bytes.")
+    on_error: Literal["stop", "skip", "replace"] = Field("stop", description="What to do with bad data.")
+    max_doc_bytes: Count = Field(100_000_000, ge=1, description="Longer documents are bad data.")
+    workers: int = Field(0, ge=0, le=1024, description="Worker processes; 0 is one for each core.")
+    fresh: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
+    dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
+
+
+class TokenizeOptions(TextOptions):
+    """Turn text into token parts.
+
+    The tokenizer is given or trained. A part holds the documents of a piece of the source in their order, without
+    special ids. Killed at any instant and run again, it goes on where it was and ends in the same bytes.
     """
 
     examples = (
-        "bertgpt inspect tinyworld",
-        "bertgpt inspect tinyworld --docs 1 --start 41 --seed 7",
-        "bertgpt inspect tinyworld --task cloze --docs 2 --json",
+        "bertgpt tokenize tinyworld --limit-docs 2k --train bpe --vocab-size 1024 --out work/tokens",
+        "bertgpt tokenize tinyworld --limit-docs 2k --train wordpiece --vocab-size 800 --dry-run",
     )
 
-    path: Annotated[str, Argument("PATH")] = Field(description="What to look into: tinyworld, the built-in corpus.")
-    docs: int = Field(3, ge=0, le=1000, description="How many documents or examples to show, at most 1000.")
+
+class ShardOptions(TextOptions):
+    """Turn text or token parts into training shards.
+
+    Exact duplicates are dropped, documents are dealt to train, val and test by hash, and shuffled. The bytes depend
+    on the texts, the tokenizer and the seed alone, not on workers, the order of files, or how often it was killed.
+    """
+
+    examples = (
+        "bertgpt shard tinyworld --limit-docs 2k --train bpe --vocab-size 1024 --out work/tw --shard-tokens 100k",
+        "bertgpt shard work/tokens --out work/shards --shard-tokens 50k --val-fraction 0.02",
+    )
+
+    shard_tokens: Count = Field(100_000_000, ge=1000, description="Tokens in a shard, about.")
+    val_fraction: float = Field(0.005, ge=0, lt=1, description="Share of the documents for validation.")
+    test_fraction: float = Field(0.0, ge=0, lt=1, description="Share of the documents for testing.")
+    seed: int = Field(1337, ge=0, lt=2**63, description="Decides the split and the order.")
+    dedup: bool = Field(True, description="Drop exact duplicates.")
+    repair: str | None = Field(None, description="Rebuild the broken files of this folder from its SOURCE.")
+
+
+class InspectOptions(Options):
+    """Look into such a folder, or the built-in corpus.
+
+    A folder shows what it holds, how long its documents are, and whether it is whole; --doc shows one document, its
+    tokens set apart. tinyworld shows documents with their exact surprise, or examples of the tasks set in the world.
+    """
+
+    examples = (
+        "bertgpt inspect tinyworld --docs 1 --start 41 --seed 7",
+        "bertgpt inspect tinyworld --task cloze --docs 2 --json",
+        "bertgpt inspect work/tw --verify",
+    )
+
+    path: Annotated[str, Argument("PATH")] = Field(description="A folder made by tokenize or shard, or tinyworld.")
+    doc: int | None = Field(None, ge=0, description="Show this document of a folder.")
+    verify: bool = Field(False, description="Compare every hash, even those that were compared before.")
+    docs: int = Field(3, ge=0, le=1000, description="How many documents or examples of tinyworld, at most 1000.")
     start: int = Field(0, ge=0, le=10**9, description="The number of the first one.")
     seed: int = Field(0, ge=0, lt=2**63, description="Which tinyworld: every seed is another one.")
     task: Literal["topic", "sentiment", "acceptability", "pairs", "endings", "cloze"] | None = Field(
@@ -94,16 +175,28 @@ def cache_folder() -> Path:
 
 def base_type(field: FieldInfo) -> Any:
     """The type of a field without its None."""
-    members = [member for member in get_args(field.annotation) if member is not type(None)]
-    if get_origin(field.annotation) in (Literal, list) or not members:
-        return field.annotation
-    return members[0] if len(members) == 1 else field.annotation
+    kind = field.annotation
+    members = [member for member in get_args(kind) if member is not type(None)]
+    if get_origin(kind) not in (Literal, list) and len(members) == 1:
+        kind = members[0]
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def is_count(field: FieldInfo) -> bool:
+    """Whether a field takes 250k and 1M."""
+    inner = [marker for member in get_args(field.annotation) for marker in getattr(member, "__metadata__", ())]
+    return any(isinstance(marker, BeforeValidator) for marker in (*field.metadata, *inner))
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
     """The words that a field accepts, if it accepts only certain words."""
     kind = base_type(field)
     return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def takes_several(field: FieldInfo) -> bool:
+    """Whether a field is a list."""
+    return get_origin(base_type(field)) is list
 
 
 @cache

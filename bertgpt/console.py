@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import time
 import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -39,6 +40,32 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open to the end
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+class Progress:
+    """A live line on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total = label, total
+        self.start = self.shown = time.monotonic()
+        self.live = sys.stderr.isatty()
+
+    def update(self, done: int, documents: int, tokens: int, fresh: int | None = None) -> None:
+        """Say how far it is; `fresh` is what was done now, not found done."""
+        now = time.monotonic()
+        if active is None or active.quiet or now - self.shown < (0.1 if self.live else 5.0):
+            return
+        self.shown = now
+        rate = (done if fresh is None else fresh) / max(now - self.start, 1e-3)
+        left = f", {(self.total - done) / rate:.0f} s left" if rate and done < self.total else ""
+        share = 100 * done / self.total if self.total else 100.0
+        line = f"{self.label}: {share:.0f} %, {documents:,} documents, {tokens:,} tokens, {rate / 1e6:.1f} MB/s{left}"
+        complain(f"\r\x1b[K{line}" if self.live else line + "\n")
+
+    def end(self) -> None:
+        """Take the live line away."""
+        if self.live and active is not None and not active.quiet:
+            complain("\r\x1b[K")
 
 
 class Console:
@@ -96,6 +123,15 @@ class Console:
     def _object(self, content: dict[str, Any]) -> None:
         text = json.dumps(content, ensure_ascii=False, allow_nan=False)
         write(re.sub(r"[^\x20-\x7e]", escaped, text) + "\n")
+
+
+active: Console | None = None  # of the command that runs; Python callers have none, and hear nothing
+
+
+def note(text: str) -> None:
+    """A note on the console of the command that runs, if one does."""
+    if active is not None:
+        active.note(text)
 
 
 def escaped(match: re.Match[str]) -> str:

@@ -4,11 +4,10 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from textwrap import wrap
-from typing import get_origin
 
 from pydantic.fields import FieldInfo
 
-from bertgpt.config import COMMON, Options, arguments, base_type, choices
+from bertgpt.config import COMMON, UNITS, Options, arguments, base_type, choices, is_count, takes_several
 from bertgpt.console import colourful
 
 METAVARS = {int: "INTEGER", float: "NUMBER"}
@@ -76,8 +75,9 @@ def flag_words(key: str, field: FieldInfo) -> list[str]:
 def spelling(key: str, field: FieldInfo) -> str:
     """An option with what it takes."""
     if base_type(field) is bool:
-        return "/".join(flag_words(key, field))
-    return f"{word(key)} {'NAME' if choices(field) else METAVARS.get(base_type(field), 'TEXT')}"
+        return "/".join(flag_words(key, field)) if field.default else word(key)
+    kind = "NAME" if choices(field) else "COUNT" if is_count(field) else METAVARS.get(base_type(field), "TEXT")
+    return f"{word(key)} {kind}"
 
 
 def explanation(field: FieldInfo) -> str:
@@ -85,12 +85,21 @@ def explanation(field: FieldInfo) -> str:
     text = field.description or ""
     if words := choices(field):
         text += f" One of {', '.join(words)}."
-    if get_origin(base_type(field)) is list:
+    if takes_several(field):
         text += " May be given several times."
-    if field.default is not None and not field.is_required():
-        default = ("no", "yes")[field.default] if isinstance(field.default, bool) else field.default
-        text += f" Default: {default}."
+    if field.default is not None and field.default is not False and field.default != [] and not field.is_required():
+        text += f" Default: {shown_default(field)}."
     return text
+
+
+def shown_default(field: FieldInfo) -> str:
+    """A default as people would type it."""
+    if field.default is True:
+        return "yes"
+    for unit in ("B", "M", "k"):
+        if is_count(field) and field.default and field.default % UNITS[unit] == 0:
+            return f"{field.default // UNITS[unit]}{unit}"
+    return str(field.default)
 
 
 def page(usage: str, intro: str, sections: Mapping[str, list[tuple[str, str]]], examples: Iterable[str]) -> str:
@@ -103,7 +112,8 @@ def page(usage: str, intro: str, sections: Mapping[str, list[tuple[str, str]]], 
             lines += ["", heading(title)]
         for term, text in rows:
             lines += row(term, text, column, width)
-    return "\n".join([*lines, "", heading("Examples"), *(f"  {example}" for example in examples), ""])
+    shown = (" \\\n      ".join(wrap(example, width - 8, break_on_hyphens=False)) for example in examples)
+    return "\n".join([*lines, "", heading("Examples"), *(f"  {example}" for example in shown), ""])
 
 
 def row(term: str, text: str, column: int, width: int) -> list[str]:

@@ -13,9 +13,10 @@ LAYERS = [
     {"cli"},
     {"help"},
     {"commands"},
-    {"corpora"},
-    {"draws", "yaml_files", "config"},
+    {"shards"},
+    {"tokens", "corpora"},
     {"console"},
+    {"files", "draws", "yaml_files", "config"},
     {"errors"},
     {"__init__"},
 ]
@@ -32,7 +33,7 @@ NEEDED_LATER = {
     "rich",
 }
 # Third-party modules that a layer may import at the top of a module, so that everything else stays lazy.
-HEAVY = {"corpora": {"numpy"}, "draws": {"numpy"}}
+HEAVY = {"corpora": {"numpy"}, "draws": {"numpy"}, "tokens": {"numpy"}, "shards": {"numpy", "pyarrow"}}
 
 
 def layer_of(part: str) -> int:

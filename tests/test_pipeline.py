@@ -50,6 +50,7 @@ def dvc(clone: Path, *argv: str) -> str:
 def test_repro_is_green_once_and_idle_twice(clone: Path) -> None:
     dvc(clone, "repro")
     first = (clone / "dvc.lock").read_text()
+    assert (clone / "data" / "shards" / "manifest.json").exists()
     sample = (clone / "data" / "tinyworld-sample.txt").read_text(encoding="utf-8")
     assert sample.startswith("document 0 · ")
     assert "didn't change, skipping" in dvc(clone, "repro")

@@ -10,10 +10,12 @@ from inspect import Parameter, Signature  # not the module: bertgpt.commands.ins
 from types import ModuleType
 from typing import Any
 
-from bertgpt.config import InspectOptions, Options, arguments, resolve
+from bertgpt.config import InspectOptions, Options, ShardOptions, TokenizeOptions, arguments, resolve, takes_several
 from bertgpt.errors import BertGPTError
 
 COMMANDS: dict[str, type[Options]] = {
+    "tokenize": TokenizeOptions,
+    "shard": ShardOptions,
     "inspect": InspectOptions,
 }
 
@@ -27,8 +29,11 @@ def function(command: str, name: str) -> Callable[..., dict[str, Any]]:
     """A command as a Python function of this name."""
     model = COMMANDS[command]
     places = arguments(model)
+    several = any(takes_several(model.model_fields[key]) for key in places)
 
     def call(*positional: Any, **options: Any) -> dict[str, Any]:
+        if several and all(isinstance(value, str) for value in positional):
+            positional = (list(positional),) if positional else ()
         if len(positional) > len(places):
             raise BertGPTError("BG203", f"{name} takes {', '.join(places)} by place and all else by name")
         by_place = dict(zip(places, positional, strict=False))

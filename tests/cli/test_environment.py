@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 import bertgpt
-from bertgpt import commands
 from bertgpt.config import InspectOptions
 from bertgpt.console import printable
 
@@ -186,26 +185,6 @@ def test_the_console_script_is_the_module(process: Callable[..., Any]) -> None:
         pytest.skip("bertgpt is not installed beside this Python")
     done = subprocess.run([script, *INSPECT], capture_output=True, encoding="utf-8")
     assert done.stdout == process(*INSPECT).out
-
-
-@pytest.mark.parametrize("example", [e for model in commands.COMMANDS.values() for e in model.examples])
-def test_python_returns_what_json_calls_result(example: str, run: Callable[..., Any]) -> None:
-    """Every example, by command line and as a function."""
-    _, name, *argv = [word for word in example.split() if word != "--json"]
-    positional, options = [], {}
-    words = iter(argv)
-    for word in words:
-        if word.startswith("--"):
-            options[word[2:].replace("-", "_")] = next(words)
-        else:
-            positional.append(word)
-    function = {"eval": "evaluate", "import": "import_hf"}.get(name, name)
-    result = getattr(bertgpt, function)(*positional, **options)
-    assert json.loads(run(name, *argv, "--json").out) == {
-        "ok": True,
-        "command": name,
-        "result": json.loads(json.dumps(result)),
-    }
 
 
 def test_functions_show_their_options() -> None:

@@ -229,7 +229,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(run: Callable[..., A
 
 
 def test_a_code_decides_the_exit_code() -> None:
-    assert {BertGPTError(code, "").exit_code for code in CODES} == {1, 2, 4}
+    assert {BertGPTError(code, "").exit_code for code in CODES} == {1, 2, 3, 4, 6}
     assert did_you_mean("zzz", ["aaa"]) is None
 
 
@@ -240,9 +240,9 @@ def test_every_code_is_explained_and_tested() -> None:
 
 
 def test_python_raises_the_same_errors() -> None:
-    with pytest.raises(BertGPTError, match="there is no option 'dosc'") as wrong:
-        bertgpt.inspect("tinyworld", dosc=3)
-    assert (wrong.value.code, wrong.value.hint) == ("BG208", "did you mean docs?")
+    with pytest.raises(BertGPTError, match="there is no option 'sede'") as wrong:
+        bertgpt.inspect("tinyworld", sede=3)
+    assert (wrong.value.code, wrong.value.hint) == ("BG208", "did you mean seed?")
     with pytest.raises(BertGPTError, match="PATH is missing"):
         bertgpt.inspect()
     with pytest.raises(BertGPTError, match="path is given twice"):

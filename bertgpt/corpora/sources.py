@@ -1,0 +1,169 @@
+"""What to read: files, globs and folders, or the built-in world, cut into pieces that one task each will read.
+
+Pieces depend on the source alone: neither on the order in which files are named, nor on their folder, nor on how many
+workers there are.
+"""
+
+import glob
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bertgpt.errors import BertGPTError, did_you_mean
+from bertgpt.files import sha256_of
+
+FORMATS = {
+    ".txt": "txt", ".text": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv",
+    ".parquet": "parquet", ".arrow": "arrow",
+}  # fmt: skip
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+SMALLEST, LARGEST, PIECES = 1_000_000, 128_000_000, 64  # bytes of a piece, and how many there should be
+WORLD_BYTES, WORLD_PIECE = 330, 8192  # a tinyworld document on average, and documents in a piece
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, or the built-in world."""
+
+    name: str  # without its folder
+    bytes: int
+    sha256: str
+    format: str
+    compression: str | None = None
+    path: str = ""
+    seed: int = 0  # of tinyworld
+
+    def identity(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        return {"name": self.name, "bytes": self.bytes, "sha256": self.sha256}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read documents; what follows is part of every artefact's config."""
+
+    text_column: str = "text"
+    txt_documents: str = "blank-line"
+    separator: str | None = None
+    max_doc_bytes: int = 100_000_000
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one task reads: bytes, row groups, record batches or documents `start` to `stop` of a source."""
+
+    source: Source
+    start: int
+    stop: int
+    weight: int  # bytes, about
+    reading: Reading = field(default_factory=Reading)
+
+    def identity(self) -> dict[str, Any]:
+        """What a receipt says of it."""
+        return {**self.source.identity(), "start": self.start, "stop": self.stop, **asdict(self.reading)}
+
+
+def find(names: Sequence[str]) -> list[Source]:
+    """The sources that are meant, in canonical order: by name, then by content."""
+    sources: dict[str, Source] = {}
+    for name in names:
+        for source in one(name):
+            key = str(Path(source.path).resolve()) if source.path else source.name
+            if key in sources:
+                raise BertGPTError("BG211", f"{source.path or name} is named twice")
+            sources[key] = source
+    return sorted(sources.values(), key=lambda source: (source.name, source.sha256))
+
+
+def one(name: str) -> list[Source]:
+    """What a single name stands for."""
+    if name.partition(":")[0] == "tinyworld" and not Path(name).exists():
+        seed = name.partition(":")[2] or "0"
+        if not seed.isdecimal():
+            raise BertGPTError("BG211", f"{name} is no world", hint="tinyworld, or tinyworld:SEED with a whole number")
+        return [Source(name, 0, f"seed {int(seed)}", "tinyworld", seed=int(seed))]
+    path = Path(name)
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and kind(file) and file.name[0] != "."]
+        missing = f"the folder {name} holds no text that can be read"
+    elif path.is_file():
+        if not kind(path):
+            known = ", ".join(FORMATS)
+            raise BertGPTError(
+                "BG211", f"{name} is of no known kind", cause=f"the kinds are {known}, each also with .gz or .zst"
+            )
+        files = [path]
+        missing = ""
+    else:
+        files = [
+            Path(file)
+            for file in sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - names may be absolute if Path(file).is_file() and kind(Path(file))
+        ]
+        missing = f"nothing matches {name}"
+    if not files:
+        near = did_you_mean(path.name, [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else [])
+        raise BertGPTError(
+            "BG211", missing, cause=f"looked in {Path.cwd()}", hint=near or did_you_mean(name, ["tinyworld"])
+        )
+    return [described(file) for file in files]
+
+
+def kind(path: Path) -> tuple[str, str | None] | None:
+    """The format and compression that a file's name tells."""
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    stem = path.with_suffix("") if compression else path
+    format_ = FORMATS.get(stem.suffix.lower())
+    return (format_, compression) if format_ else None
+
+
+def described(path: Path) -> Source:
+    """A file with its size and hash."""
+    format_, compression = kind(path) or ("", None)
+    try:
+        return Source(path.name, path.stat().st_size, sha256_of(path), format_, compression, str(path))
+    except OSError as error:
+        raise BertGPTError("BG313", "this file cannot be read", path=str(path), cause=error.strerror) from None
+
+
+def pieces(sources: Sequence[Source], reading: Reading, documents: int | None) -> list[Piece]:
+    """The sources cut up, in canonical order; `documents` bounds the built-in world, which has no end of its own."""
+    total = sum(source.bytes for source in sources)
+    size = min(max(total // PIECES, SMALLEST), LARGEST)
+    cut: list[Piece] = []
+    for source in sources:
+        if source.format == "tinyworld":
+            if documents is None:
+                raise BertGPTError("BG203", "tinyworld has no end", hint="say how much of it with --limit-docs")
+            for start in range(0, documents, WORLD_PIECE):
+                stop = min(start + WORLD_PIECE, documents)
+                cut.append(Piece(source, start, stop, (stop - start) * WORLD_BYTES, reading))
+        elif source.format in ("parquet", "arrow") and source.compression is None:
+            cut += grouped(source, size, reading)
+        elif source.compression or source.format in ("csv", "tsv") or one_document_each(source, reading):
+            cut.append(Piece(source, 0, -1, source.bytes, reading))  # can only be read from its beginning
+        else:
+            for start in range(0, source.bytes, size) or [0]:
+                stop = min(start + size, source.bytes)
+                cut.append(Piece(source, start, stop, stop - start, reading))
+    return cut
+
+
+def one_document_each(source: Source, reading: Reading) -> bool:
+    """Whether a whole file is one document."""
+    return source.format == "txt" and reading.separator is None and reading.txt_documents == "file"
+
+
+def grouped(source: Source, size: int, reading: Reading) -> list[Piece]:
+    """Runs of row groups (parquet) or record batches (arrow) of about `size` bytes."""
+    from bertgpt.corpora.readers import group_sizes
+
+    found: list[Piece] = []
+    start = weight = 0
+    sizes = group_sizes(source, reading.text_column)
+    for i, group in enumerate(sizes):
+        weight += group
+        if weight >= size or i == len(sizes) - 1:
+            found.append(Piece(source, start, i + 1, weight, reading))
+            start, weight = i + 1, 0
+    return found

@@ -1,0 +1,165 @@
+"""Files that are never half there: written aside, synced, renamed into place. And locks, and what a full disk says.
+
+Every step after which a crash leaves something else behind is a named `point`; tests kill the process at each of
+them ($BERTGPT_FAULT=NAME or NAME:3 for the third time it is passed).
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bertgpt.errors import BertGPTError
+
+_passed: Counter[str] = Counter()
+
+
+def point(name: str) -> None:
+    """A place where a crash would matter."""
+    wanted = os.environ.get("BERTGPT_FAULT")
+    if wanted is not None:
+        _passed[name] += 1
+        if wanted in (name, f"{name}:{_passed[name]}"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sha256_of(path: Path) -> str:
+    """The content hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_aside(path: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` make a file under another name, then put it in place whole, replacing what was there."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(aside)
+        point("file.written")
+        sync(aside)
+        point("file.synced")
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+    point("file.renamed")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """A JSON file, the same bytes for the same content."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_aside(path, lambda aside: void(aside.write_text(text, encoding="utf-8")))
+
+
+def void(_: Any) -> None:
+    """Nothing."""
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Put a finished folder into its place; one that was there before is gone when the new one is there."""
+    sync(folder)
+    point("publish.ready")
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+        point("publish.aside")
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = target.with_name(f".{target.name}.copy")  # the work folder is on another file system
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(folder, beside)
+        for path in [*beside.rglob("*"), beside]:
+            sync(path)
+        point("publish.copied")
+        beside.rename(target)
+    sync(target.parent)
+    point("publish.renamed")
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def lock(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file, which names the holder; a lock whose holder is gone is free."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise BertGPTError(
+                "BG601",
+                f"another process is writing {what}",
+                cause=file.read().strip() or None,
+                hint="wait for it, or end it",
+            ) from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def check_writable(target: Path) -> None:
+    """Find out before any work whether a folder can be made there."""
+    parent = target.absolute()
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise BertGPTError(
+            "BG404", "an output cannot be put there", path=str(target), cause=f"{parent} is not a folder"
+        )
+    probe = parent / f".probe.{os.getpid()}.tmp"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise BertGPTError("BG404", "an output cannot be put there", path=str(target), cause=error.strerror) from None
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Find out before any work whether the disk holds what will be written."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise BertGPTError(
+            "BG403",
+            "the disk is too full",
+            path=str(folder),
+            cause=f"about {needed:,} bytes are needed, {free:,} are free",
+        )
+
+
+def disk_error(error: OSError, path: Path) -> BertGPTError:
+    """What to say when writing fails midway."""
+    full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    try:
+        free = shutil.disk_usage(path if path.exists() else path.parent).free
+    except OSError:
+        free = 0
+    return BertGPTError(
+        "BG403" if full else "BG404",
+        "the disk is full" if full else "a file cannot be written",
+        path=error.filename or str(path),
+        cause=f"{error.strerror}; {free:,} bytes are free",
+        hint="make room and run the same command again: what is finished is kept" if full else None,
+    )

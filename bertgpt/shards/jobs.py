@@ -1,0 +1,226 @@
+"""The crash-safe parallel runner: tasks, each of which writes one file, and receipts of those that are done.
+
+A task is a pure function of its identity. Its file is written aside and renamed, then its receipt likewise; whoever
+comes again with the same identity and the same code takes the file as it is. So a run may be killed at any instant and
+begun again, with any number of workers, and ends in the same bytes.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+from bertgpt.errors import BertGPTError
+from bertgpt.files import disk_error, point, sha256_of, write_aside, write_json
+
+MAX_DEATHS = 3  # of workers, without a task finished in between
+ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+SMALL_WORK = 6_000_000  # bytes: done before worker processes would have started
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What makes one file. The name decides where it is put, the identity whether it is there already."""
+
+    name: str
+    identity: Facts
+    weight: int
+    work: Any
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A finished task: its file, and the facts that were found while it was made."""
+
+    name: str
+    bytes: int
+    sha256: str
+    facts: Facts
+
+
+class Worker(Protocol):
+    """Makes files for tasks; one lives in each process."""
+
+    def do(self, work: Any, path: Path) -> Facts:
+        """Write the file of a task, and say what is in it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Tasks of one kind: how a worker is made, and where their files go."""
+
+    make: Callable[..., Worker]
+    arguments: tuple[Any, ...]
+    folder: Path
+    stamp: str  # the fingerprint of the code; files made by other code are made again
+
+
+def run(
+    job: Job,
+    tasks: Sequence[Task],
+    workers: int,
+    report: Callable[[Task, Receipt], None] = lambda task, receipt: None,
+    enough: Callable[[list[Receipt]], bool] = lambda receipts: False,
+) -> list[Receipt]:
+    """Do the tasks that are not done; the receipts come in the order of the tasks.
+
+    `enough` is asked about the unbroken beginning of the receipts; once it is, no further task begins.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    for leftover in job.folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+    receipts: dict[int, Receipt] = {}
+    for i, task in enumerate(tasks):
+        if receipt := receipt_of(job, task):
+            receipts[i] = receipt
+            report(task, receipt)
+    waiting = [i for i in range(len(tasks)) if i not in receipts]
+    inline = workers == 1 or sum(tasks[i].weight for i in waiting) <= SMALL_WORK or len(waiting) == 1
+    perform_all = perform_here if inline else partial(perform_in_processes, workers=min(workers, max(1, len(waiting))))
+    if waiting and not enough(beginning(receipts)):
+        for i, receipt in perform_all(job, tasks, waiting, lambda: enough(beginning(receipts))):
+            receipts[i] = receipt
+            report(tasks[i], receipt)
+    return beginning(receipts)
+
+
+def beginning(receipts: dict[int, Receipt]) -> list[Receipt]:
+    """The receipts up to the first that is missing."""
+    found: list[Receipt] = []
+    while len(found) in receipts:
+        found.append(receipts[len(found)])
+    return found
+
+
+def receipt_of(job: Job, task: Task) -> Receipt | None:
+    """The receipt of a task that this code has done before, with its file still there."""
+    try:
+        kept = json.loads((job.folder / f"{task.name}.json").read_text(encoding="utf-8"))
+        size = (job.folder / task.name).stat().st_size
+    except (OSError, ValueError):
+        return None
+    if kept["task"] != hash_of(task.identity) or kept["stamp"] != job.stamp or kept["bytes"] != size:
+        return None
+    return Receipt(task.name, kept["bytes"], kept["sha256"], kept["facts"])
+
+
+def hash_of(identity: Facts) -> str:
+    """What a task is known by."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def perform_here(
+    job: Job, tasks: Sequence[Task], waiting: Sequence[int], enough: Callable[[], bool]
+) -> Iterator[tuple[int, Receipt]]:
+    """One after the other in this process."""
+    os.environ.update(ONE_THREAD)
+    worker = job.make(*job.arguments)
+    for i in waiting:
+        if enough():
+            return
+        yield i, perform(worker, job, tasks[i])
+
+
+def perform(worker: Worker, job: Job, task: Task) -> Receipt:
+    """Do one task: its file, then its receipt."""
+    if done := receipt_of(job, task):  # by a worker that was killed just after
+        return done
+    path = job.folder / task.name
+    facts: Facts = {}
+    try:
+        write_aside(path, lambda aside: facts.update(worker.do(task.work, aside)))
+        receipt = Receipt(task.name, path.stat().st_size, sha256_of(path), facts)
+        point("task.unreceipted")
+        kept = {"task": hash_of(task.identity), "stamp": job.stamp, "bytes": receipt.bytes, "sha256": receipt.sha256}
+        write_json(job.folder / f"{task.name}.json", kept | {"facts": facts})
+    except OSError as error:
+        raise disk_error(error, job.folder) from None
+    point("task.done")
+    return receipt
+
+
+# ----------------------------------------------------------------------------------------------- processes
+
+_worker: Worker
+_job: Job
+
+
+def start_process(job: Job, parent: int) -> None:
+    """What each worker process does first."""
+    global _worker, _job
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; what is being written is finished
+    os.environ.update(ONE_THREAD)
+    _job, _worker = job, job.make(*job.arguments)
+
+
+def perform_in_process(task: Task, parent: int) -> Receipt:
+    """One task, unless nobody waits for it any more."""
+    if os.getppid() != parent:
+        os._exit(1)
+    return perform(_worker, _job, task)
+
+
+def perform_in_processes(
+    job: Job, tasks: Sequence[Task], waiting: Sequence[int], enough: Callable[[], bool], workers: int
+) -> Iterator[tuple[int, Receipt]]:
+    """In worker processes, which are made anew when one of them is killed."""
+    left, deaths = list(waiting), 0
+    while left and not enough():
+        running: dict[Future[Receipt], int] = {}
+        with without_main(), pool(job, workers) as executor:
+            try:
+                while (left or running) and not (enough() and not running):
+                    while left and len(running) < workers + 1 and not enough():
+                        running[executor.submit(perform_in_process, tasks[left[0]], os.getpid())] = left[0]
+                        left.pop(0)
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        i = running[future]
+                        receipt = future.result()
+                        del running[future]
+                        deaths = 0
+                        yield i, receipt
+            except BrokenProcessPool:
+                deaths += 1
+                if deaths >= MAX_DEATHS:
+                    raise BertGPTError(
+                        "BG406", "a worker process was killed three times in a row", hint="use fewer --workers"
+                    ) from None
+                left = sorted({*left, *running.values()})
+
+
+@contextmanager
+def pool(job: Job, workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes. On the way out tasks that have not begun are dropped; those that have are finished."""
+    executor = ProcessPoolExecutor(workers, get_context("spawn"), start_process, (job, os.getpid()))
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Keep spawned processes from importing the program that calls us: they need nothing of it."""
+    main = sys.modules["__main__"]
+    saved = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    main.__spec__ = None
+    if hasattr(main, "__file__"):
+        del main.__file__
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            setattr(main, name, value)

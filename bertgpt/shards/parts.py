@@ -1,0 +1,194 @@
+"""Text to token parts: a task reads a piece of a source, and writes its documents as ids in the order of the source."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bertgpt.corpora.readers import Policy, read
+from bertgpt.corpora.sources import Piece
+from bertgpt.files import sha256_of, write_aside
+from bertgpt.shards.format import TokenFile, id_array, list_array, part_schema, write_batch
+from bertgpt.shards.jobs import Facts, Receipt, Task
+from bertgpt.tokens.encoders import Encoder
+from bertgpt.tokens.tokenizer import Tokenizer
+
+SPILL = 32_000_000  # ids that are kept in memory before they go to a file
+
+
+class PartWriter:
+    """The worker of the first stage."""
+
+    def __init__(self, tokenizer_folder: str, on_error: str) -> None:
+        self.tokenizer = Tokenizer.load(Path(tokenizer_folder))
+        self.warnings: list[str] = []
+        self.encoder = Encoder(self.tokenizer, self.warnings.append)
+        self.on_error = on_error
+
+    def do(self, work: Piece, path: Path) -> Facts:
+        """Write the part of one piece."""
+        policy = Policy(self.on_error)
+        self.encoder.begin_task()
+        self.warnings.clear()
+        specials = [text.encode() for text in self.tokenizer.special_texts]
+        counts: Counter[str] = Counter()
+        hashes: list[bytes] = []
+        sizes: list[int] = []
+        ids: list[NDArray[Any]] = []
+        lengths: list[NDArray[np.int64]] = []
+        with Spill(path, self.tokenizer.dtype) as spill:
+            for documents in read(work, policy):
+                flat, spans = self.encoder.encode(documents)
+                ids.append(narrow(flat, self.tokenizer))
+                lengths.append(spans)
+                for document in documents:
+                    hashes.append(hashlib.blake2b(document, digest_size=16).digest())
+                    sizes.append(len(document))
+                counts["special_in_text"] += sum(document.count(text) for document in documents for text in specials)
+                spill.add(ids)
+            flat = spill.all(ids)
+            offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
+            write_part(
+                path, work.source.name, np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16), flat, offsets, sizes
+            )
+            facts = facts_of(flat, offsets, sizes)
+        return facts | {
+            "counts": {name: n for name, n in sorted((policy.counts + counts).items()) if n},
+            "bad": sum(n for name, n in policy.counts.items() if name != "empty"),
+            "on_error": self.on_error,
+            "backend": self.encoder.backend.name,
+            "warnings": list(self.warnings),
+        }
+
+
+class Spill:
+    """Ids beyond what memory should hold go to a file beside the part, which is then read through a map."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+        self.path, self.dtype = path.with_suffix(".spill.tmp"), dtype
+        self.file: BinaryIO | None = None
+        self.pending = 0
+
+    def __enter__(self) -> "Spill":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.path.unlink(missing_ok=True)
+
+    def add(self, ids: list[NDArray[Any]]) -> None:
+        """Look whether there are too many, and put them away."""
+        if sum(len(some) for some in ids) > SPILL:
+            file = self.file = self.file or self.path.open("wb")
+            for some in ids:
+                some.tofile(file)
+            ids.clear()
+
+    def all(self, ids: list[NDArray[Any]]) -> NDArray[Any]:
+        """Every id of the part in one array."""
+        if self.file is None:
+            return np.concatenate(ids) if ids else np.empty(0, self.dtype)
+        for some in ids:
+            some.tofile(self.file)
+        self.file.flush()
+        return np.asarray(np.memmap(self.path, self.dtype, "r"))
+
+
+def narrow(ids: NDArray[np.uint32], tokenizer: Tokenizer) -> NDArray[Any]:
+    """Ids in the type that the tokenizer needs. A cast that is too narrow would wrap in silence: 70000 becomes 4464."""
+    if len(ids) and int(ids.max()) > tokenizer.max_id:
+        raise ValueError(f"the encoder gave the id {int(ids.max())}, the largest is {tokenizer.max_id}")
+    return ids.astype(tokenizer.dtype)
+
+
+def write_part(
+    path: Path,
+    source: str,
+    hashes: NDArray[np.uint8],
+    flat: NDArray[Any],
+    offsets: NDArray[np.int64],
+    sizes: Sequence[int],
+) -> None:
+    """A part as an Arrow file."""
+    schema = part_schema(flat.dtype)
+    columns = [
+        id_array(hashes),
+        pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(sizes), np.int16)), pa.array([source])),
+        list_array(flat, offsets),
+        pa.array(np.asarray(sizes, np.uint32)),
+    ]
+    write_batch(path, pa.RecordBatch.from_arrays(columns, schema=schema))
+
+
+def facts_of(flat: NDArray[Any], offsets: NDArray[np.int64], sizes: Sequence[int]) -> Facts:
+    """What a manifest says of a part."""
+    return {
+        "documents": len(offsets) - 1,
+        "tokens": len(flat),
+        "bytes": int(sum(sizes)),
+        "min_id": int(flat.min()) if len(flat) else None,
+        "max_id": int(flat.max()) if len(flat) else None,
+    }
+
+
+def part_tasks(pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[Task]:
+    """One task for each piece; parts are numbered in canonical order."""
+    return [
+        Task(f"part-{i:05}.arrow", piece.identity() | {"tokenizer": tokenizer.identity}, piece.weight, piece)
+        for i, piece in enumerate(pieces)
+    ]
+
+
+class Limit:
+    """The first documents of a source, in canonical order: whole ones, the one that crosses the limit is kept."""
+
+    def __init__(self, documents: int | None, tokens: int | None, size: int | None) -> None:
+        self.most = {"documents": documents, "tokens": tokens, "bytes": size}
+
+    def __bool__(self) -> bool:
+        return any(most is not None for most in self.most.values())
+
+    def reached(self, receipts: Sequence[Receipt]) -> bool:
+        """Whether these parts hold enough."""
+        return any(
+            most is not None and sum(receipt.facts[name] for receipt in receipts) >= most
+            for name, most in self.most.items()
+        )
+
+    def needed(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+        """The parts that are needed, the last of them perhaps not whole."""
+        for n in range(len(receipts) + 1):
+            if self.reached(receipts[:n]):
+                return list(receipts[:n])
+        return list(receipts)
+
+    def cut(self, folder: Path, receipts: Sequence[Receipt]) -> Receipt:
+        """The last part without what is over the limit, as a file beside it."""
+        *before, last = receipts
+        part = TokenFile(folder / last.name)
+        sizes = part.batch.column("n_bytes").to_numpy()
+        rows = {
+            "documents": np.arange(1, len(part) + 1),
+            "tokens": part.offsets[1:],
+            "bytes": sizes.cumsum(dtype=np.int64),
+        }
+        keep = len(part)
+        for name, most in self.most.items():
+            if most is not None:
+                left = most - sum(receipt.facts[name] for receipt in before)
+                keep = min(keep, int(np.searchsorted(rows[name], left)) + 1)
+        if keep >= len(part):
+            return last
+        offsets = part.offsets[: keep + 1]
+        flat, kept_sizes = part.flat[: offsets[-1]], sizes[:keep].tolist()
+        path = folder / last.name.replace("part-", "last-")
+        source = str(part.batch.column("source").dictionary[0])
+        write_aside(path, lambda aside: write_part(aside, source, part.documents[:keep], flat, offsets, kept_sizes))
+        facts = last.facts | facts_of(flat, offsets, kept_sizes)
+        return Receipt(path.name, path.stat().st_size, sha256_of(path), facts)

@@ -1,0 +1,224 @@
+"""Bulk encoding: a batch of documents to one flat array of ids. The fast ones are checked against the reference.
+
+    gigatoken    byte-level BPE        tokie        WordPiece
+    tiktoken     byte-level BPE, where gigatoken has no wheel
+    tokenizers   either; slow, and right by definition
+
+A backend that differs from the reference on the first documents it is given is put aside for the whole task, with a
+warning; so which backend ran never shows in the ids.
+"""
+
+import json
+import re
+import tempfile
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertgpt.tokens.tokenizer import Tokenizer
+
+Ids = NDArray[np.uint32]
+Lengths = NDArray[np.int64]
+Documents = Sequence[bytes]  # UTF-8
+
+BREAK = re.compile("[ \n]")
+CHECKED_BYTES = 4096  # of each task: documents are checked until so many bytes are
+
+
+class Backend(Protocol):
+    """One way to encode a batch."""
+
+    name: str
+
+    def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
+        """All ids in one array, and how many belong to each document."""
+
+
+class Reference:
+    """`tokenizers` itself."""
+
+    name = "tokenizers"
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.reference = tokenizer.reference
+
+    def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
+        texts = [document.decode() for document in documents]
+        return flat([e.ids for e in self.reference.encode_batch_fast(texts, add_special_tokens=False)])
+
+
+class Gigatoken:
+    """Byte-level BPE with a cache of words."""
+
+    name = "gigatoken"
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        from gigatoken import Tokenizer as Fast
+
+        self.fast = Fast.from_json(tokenizer.plain_content)
+
+    def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
+        layout = self.fast.encode_batch(list(documents), parallel=False).layout
+        offsets = np.asarray(layout.offsets.data)
+        return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets).astype(np.int64)
+
+
+class Tokie:
+    """WordPiece; words with characters that it may normalise otherwise go to the reference."""
+
+    name = "tokie"
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        Fast: Any = import_module("tokie").Tokenizer  # noqa: N806 - its stubs lack what is called here
+
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:  # it reads files only
+            file.write(tokenizer.plain_content)
+            file.flush()
+            self.fast = Fast.from_json(file.name)
+        self.reference = Reference(tokenizer)
+
+    def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
+        texts = [document.decode() for document in documents]
+        spans = [list(odd_words(text)) for text in texts]
+        if not any(spans):
+            return self.encode_plain(texts)
+        pieces: list[str] = []  # WordPiece never looks past a space, so a text can be encoded in pieces
+        owners: list[int] = []
+        odd: list[int] = []
+        for owner, text in enumerate(texts):
+            start = 0
+            for begin, end in spans[owner]:
+                odd.append(len(pieces) + 1)
+                pieces += [text[start:begin], text[begin:end]]
+                start = end
+            pieces.append(text[start:])
+            owners += [owner] * (len(pieces) - len(owners))
+        odd_ids, odd_lengths = self.reference.encode([pieces[i].encode() for i in odd])
+        for i in odd:
+            pieces[i] = ""
+        ids, lengths = self.encode_plain(pieces)
+        ends = np.cumsum(lengths)[odd]  # where the ids of each odd word belong
+        ids = np.insert(ids, np.repeat(ends, odd_lengths), odd_ids)
+        lengths[odd] = odd_lengths
+        return ids, np.bincount(owners, weights=lengths, minlength=len(texts)).astype(np.int64)
+
+    def encode_plain(self, texts: list[str]) -> tuple[Ids, Lengths]:
+        """By tokie alone."""
+        ids, lengths = self.fast.encode_batch_flat(texts, False)
+        return ids, lengths.astype(np.int64)
+
+
+class Tiktoken:
+    """Byte-level BPE whose ids are in the order of the merges."""
+
+    name = "tiktoken"
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        from tiktoken import Encoding
+        from tiktoken_ext.openai_public import r50k_pat_str
+
+        ranks = {tokenizer.bytes_of(i): i for i in tokenizer.vocab.values() if i not in tokenizer.special_ids}
+        merged = [tokenizer.vocab["".join(merge)] for merge in tokenizer.content["model"]["merges"]]
+        if merged != sorted(merged):
+            raise ValueError("its ids are not in the order of its merges")
+        self.encoding = Encoding(tokenizer.identity[:8], pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
+
+    def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
+        return flat([self.encoding.encode_ordinary(document.decode()) for document in documents])
+
+
+def flat(lists: list[list[int]]) -> tuple[Ids, Lengths]:
+    """Lists of ids as one array and their lengths."""
+    lengths = np.fromiter(map(len, lists), np.int64, len(lists))
+    ids = np.fromiter((i for ids in lists for i in ids), np.uint32, int(lengths.sum()))
+    return ids, lengths
+
+
+def odd_words(text: str) -> Iterator[tuple[int, int]]:
+    """Where in a text the words stand that have an odd character, found from one such character to the next."""
+    end = 0
+    while match := odd_character().search(text, end):
+        at = match.start()
+        begin = max(end, text.rfind(" ", end, at) + 1, text.rfind("\n", end, at) + 1)
+        after = BREAK.search(text, at)
+        end = after.start() if after else len(text)
+        yield begin, end
+
+
+@cache
+def odd_character() -> re.Pattern[str]:
+    """Characters that are young, or that Unicode has put into another category since version 3.2.
+
+    Normalisers follow tables of different years. On all other characters tokie and tokenizers agree, each checked alone
+    and inside a word.
+    """
+    then = unicodedata.ucd_3_2_0
+    settled = [
+        code
+        for code in range(0x10000)
+        if chr(code) in "\t\n\r"
+        or (unicodedata.category(chr(code))[0] != "C" and then.category(chr(code)) == unicodedata.category(chr(code)))
+    ]
+    runs: list[list[int]] = []
+    for code in settled:
+        if runs and runs[-1][1] == code - 1:
+            runs[-1][1] = code
+        else:
+            runs.append([code, code])
+    return re.compile("[^" + "".join(f"\\u{first:04x}-\\u{last:04x}" for first, last in runs) + "]")
+
+
+class Encoder:
+    """Encodes batches with the fastest backend that agrees with the reference."""
+
+    def __init__(self, tokenizer: Tokenizer, warn: Callable[[str], None]) -> None:
+        self.tokenizer, self.warn = tokenizer, warn
+        self.backend = self.fastest()
+        self.unchecked = CHECKED_BYTES
+
+    def fastest(self) -> Backend:
+        """The first backend that this tokenizer and this installation allow."""
+        makers: list[Callable[[], Backend]] = []
+        if self.tokenizer.kind == "bpe":
+            makers = [lambda: Gigatoken(self.tokenizer), lambda: Tiktoken(self.tokenizer)]
+        elif self.tokenizer.kind == "wordpiece":
+            makers = [lambda: Tokie(self.tokenizer)]
+        for make in makers:
+            with suppress(Exception):  # young packages: an import that fails, a tokenizer that one cannot read
+                return make()
+        return Reference(self.tokenizer)
+
+    def begin_task(self) -> None:
+        """A new task begins: check again."""
+        self.unchecked = CHECKED_BYTES
+
+    def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
+        """All ids in one array, and how many belong to each document."""
+        ids, lengths = self.backend.encode(documents)
+        if self.unchecked > 0 and not isinstance(self.backend, Reference):
+            difference = self.difference(documents, ids, lengths)
+            if difference is not None:
+                self.warn(f"{self.backend.name} differs from tokenizers and is put aside: {difference}")
+                self.backend = Reference(self.tokenizer)
+                return self.backend.encode(documents)
+        return ids, lengths
+
+    def difference(self, documents: Documents, ids: Ids, lengths: Lengths) -> str | None:
+        """What the reference makes of the first documents, where that is something else."""
+        if len(lengths) != len(documents) or int(lengths.sum()) != len(ids):
+            return "it lost documents"
+        end = 0
+        for document, length in zip(documents, lengths, strict=True):
+            if self.unchecked <= 0:
+                break
+            begin, end = end, end + int(length)
+            if self.tokenizer.encode(document.decode()) != ids[begin:end].tolist():
+                return f"in a document that begins {json.dumps(document.decode()[:60])}"
+            self.unchecked -= len(document)
+        return None
