@@ -6,6 +6,7 @@ a wrong value is answered alike whether it came from a flag, a config file or Py
 
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from bertgpt import __version__, commands
 from bertgpt import console as console_module
 from bertgpt.config import COMMON, Argument, Options, Resolved, arguments, base_type, choices, resolve, takes_several
 from bertgpt.console import Console, complain, flush, prepare_streams, silence, write
-from bertgpt.errors import BROKEN_PIPE, INTERRUPTED, BertGPTError, did_you_mean, quoted
+from bertgpt.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, BertGPTError, did_you_mean, quoted
 from bertgpt.help import GENERAL, command_page, flag_words, main_page, summary, word
 
 
@@ -41,15 +42,28 @@ def run(argv: list[str]) -> int:
     prepare_streams()
     before = argv[: argv.index("--")] if "--" in argv else argv
     console = Console(json="--json" in before, quiet="--quiet" in before)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         code = attempt(argv, console)
         return BROKEN_PIPE if stdout_is_closed and code == 0 else code
     except BrokenPipeError:
         silence(sys.stdout)
         return BROKEN_PIPE
+    except Terminated:
+        console.note("terminated; the same command goes on where this one was")
+        return TERMINATED
     except KeyboardInterrupt:
-        console.note("interrupted")
+        console.note("interrupted; the same command goes on where this one was")
         return INTERRUPTED
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever cleans up after Ctrl-C cleans up after this as well."""
+
+
+def terminate(signum: int, frame: Any) -> None:
+    """What SIGTERM does."""
+    raise Terminated
 
 
 def attempt(argv: list[str], console: Console) -> int:

@@ -120,21 +120,14 @@ def lock(path: Path, what: str) -> Iterator[None]:
         yield
 
 
-def check_writable(target: Path) -> None:
-    """Find out before any work whether a folder can be made there."""
-    parent = target.absolute()
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir():
-        raise BertGPTError(
-            "BG404", "an output cannot be put there", path=str(target), cause=f"{parent} is not a folder"
-        )
-    probe = parent / f".probe.{os.getpid()}.tmp"
+def make_folder(folder: Path) -> None:
+    """Make a folder to write in, before any work; an error if it cannot be made, or not be written in."""
     try:
-        probe.mkdir()
-        probe.rmdir()
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise BertGPTError("BG404", "an output cannot be put there", path=str(target), cause=error.strerror) from None
+        raise BertGPTError("BG404", "nothing can be written there", path=str(folder), cause=error.strerror) from None
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -21,7 +21,7 @@ from bertgpt.config import ShardOptions, TextOptions, TokenizeOptions
 from bertgpt.corpora.readers import Policy, columns_of, missing_column, read
 from bertgpt.corpora.sources import Reading, Source, find, pieces
 from bertgpt.errors import BertGPTError
-from bertgpt.files import check_space, check_writable, disk_error, lock, publish, sha256_of, write_json
+from bertgpt.files import check_space, disk_error, lock, make_folder, publish, sha256_of, write_json
 from bertgpt.shards.format import FORMAT, VERSION, broken_files, config_hash, read_manifest, verify
 from bertgpt.shards.gather import Documents, Plan, ShardWriter, make_plan, shard_tasks
 from bertgpt.shards.jobs import Job, Receipt, Task, run
@@ -402,9 +402,10 @@ class Work:
         self.root = Path(moved).absolute() / f"{out.name}-{short}" if moved else self.out.parent / f".{out.name}.work"
 
     def __enter__(self) -> "Work":
-        check_writable(self.out)
-        check_writable(self.root)
-        self.out.parent.mkdir(parents=True, exist_ok=True)
+        if self.out.exists() and not self.out.is_dir():
+            raise BertGPTError("BG404", "the output is a file, and should be a folder", path=str(self.out))
+        make_folder(self.out.parent)
+        make_folder(self.root)
         self._lock = lock(self.root / "lock", str(self.out))
         self._lock.__enter__()
         return self
