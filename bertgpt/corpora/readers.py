@@ -9,7 +9,10 @@ import json
 import mmap
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,17 @@ from bertgpt.errors import BertGPTError, did_you_mean
 BATCH_BYTES, BLOCK_BYTES = 4_000_000, 8_000_000
 BLANK_LINES = re.compile(rb"(?:[ \t]*\r?\n){2,}")
 BOM = b"\xef\xbb\xbf"
+SPACES = frozenset(b"\t\n\v\f\r\x1c\x1d\x1e\x1f \xc2\xe1\xe2\xe3")  # the first bytes of what is white space
 
-Place = str  # FILE:LINE or FILE, for messages
-Found = tuple[bytes | None, Place]  # None: the column holds no text there
+Places = Callable[[int], str]  # where document i of a chunk stands: FILE:LINE, or as near as can be said
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some documents as they stand in a source; None where the column holds no text."""
+
+    documents: list[bytes | None]
+    place: Places
 
 
 class Policy:
@@ -43,9 +54,10 @@ def read(piece: Piece, policy: Policy) -> Iterator[list[bytes]]:
     """The documents of a piece that hold any text, in batches of a few megabytes."""
     batch: list[bytes] = []
     size = 0
-    for document in checked(raw_documents(piece, policy), piece, policy):
-        batch.append(document)
-        size += len(document)
+    for chunk in chunks(piece, policy):
+        good = sound(chunk, piece.reading.max_doc_bytes) or checked(chunk, piece, policy)
+        batch += good
+        size += sum(map(len, good))
         if size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
@@ -53,46 +65,61 @@ def read(piece: Piece, policy: Policy) -> Iterator[list[bytes]]:
         yield batch
 
 
-def raw_documents(piece: Piece, policy: Policy) -> Iterator[Found]:
+def chunks(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     """The documents as they stand there."""
     try:
         yield from READERS[piece.source.format](piece, policy)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, ValueError) as error:  # pyarrow's errors are among them
         raise unreadable(piece.source, error) from None
-    except ValueError as error:  # pyarrow's errors are of this kind
-        raise unreadable(piece.source, error) from None
+
+
+def sound(chunk: Chunk, longest: int) -> list[bytes] | None:
+    """The documents, if there is nothing wrong with any of them, which is found out for all of them at once."""
+    documents = chunk.documents
+    if not documents or not all(documents):
+        return None
+    whole: list[bytes] = documents  # type: ignore[assignment]
+    if max(map(len, whole)) > longest:
+        return None
+    try:
+        b"\n".join(whole).decode()  # what is wrong with a part is wrong with the whole, and the other way round
+    except UnicodeDecodeError:
+        return None
+    blank = any(document[0] in SPACES and document.decode().isspace() for document in whole)
+    return None if blank else whole
+
+
+def checked(chunk: Chunk, piece: Piece, policy: Policy) -> list[bytes]:
+    """The same one by one: leave out, or refuse, what is no text, too long or not UTF-8; drop what is blank."""
+    longest = piece.reading.max_doc_bytes
+    good: list[bytes] = []
+    for i, document in enumerate(chunk.documents):
+        if document is None:
+            error = BertGPTError("BG303", f"the column {piece.reading.text_column} holds no text", path=chunk.place(i))
+            policy.bad("no_text", error)
+            continue
+        if len(document) > longest:
+            cause = f"{len(document):,} bytes, at most {longest:,} are taken (--max-doc-bytes)"
+            policy.bad("too_long", BertGPTError("BG312", "a document is too long", path=chunk.place(i), cause=cause))
+            continue
+        try:
+            text = document.decode()
+        except UnicodeDecodeError as error:
+            cause = f"{error.reason} at byte {error.start}"
+            policy.bad("bad_utf8", BertGPTError("BG301", "a text is not UTF-8", path=chunk.place(i), cause=cause))
+            if policy.on_error == "skip":
+                continue
+            text = document.decode(errors="replace")
+        if text.isspace() or not text:
+            policy.counts["empty"] += 1
+            continue
+        good.append(text.encode())
+    return good
 
 
 def unreadable(source: Source, error: Exception) -> BertGPTError:
     """A file that breaks off, or is not what its name says."""
     return BertGPTError("BG313", "this file cannot be read", path=source.path, cause=str(error).split("\n")[0][:200])
-
-
-def checked(found: Iterable[Found], piece: Piece, policy: Policy) -> Iterator[bytes]:
-    """Leave out, or refuse, what is no text, too long or not UTF-8; drop what is blank."""
-    longest = piece.reading.max_doc_bytes
-    for document, place in found:
-        if document is None:
-            policy.bad(
-                "no_text", BertGPTError("BG303", f"the column {piece.reading.text_column} holds no text", path=place)
-            )
-            continue
-        if len(document) > longest:
-            cause = f"{len(document):,} bytes, at most {longest:,} are taken (--max-doc-bytes)"
-            policy.bad("too_long", BertGPTError("BG312", "a document is too long", path=place, cause=cause))
-            continue
-        try:
-            text = document.decode()
-        except UnicodeDecodeError as error:
-            policy.bad("bad_utf8", BertGPTError("BG301", "a text is not UTF-8", path=place, cause=str(error)))
-            if policy.on_error == "skip":
-                continue
-            text = document.decode(errors="replace")
-            document = text.encode()
-        if text.isspace() or not text:
-            policy.counts["empty"] += 1
-            continue
-        yield document
 
 
 # --------------------------------------------------------------------------------------------- plain text
@@ -107,18 +134,24 @@ def open_bytes(source: Source) -> Any:
     return pa.CompressedInputStream(pa.OSFile(source.path, "rb"), source.compression)
 
 
-def txt(piece: Piece, policy: Policy) -> Iterator[Found]:
+def txt(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     """Documents of a text file. One belongs to the piece in which it begins."""
-    source, reading = piece.source, piece.reading
+    source = piece.source
     if source.bytes == 0:
         return
-    separator = BLANK_LINES if reading.separator is None else re.compile(re.escape(unescaped(reading.separator)))
     if source.compression or piece.stop < 0:
         whole = open_bytes(source).read()
-        yield from split(whole, separator, piece, 0, len(whole))
+        yield from grouped(split(whole, piece, 0, len(whole)), source)
         return
     with Path(source.path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        yield from split(content, separator, piece, piece.start, piece.stop)
+        yield from grouped(split(content, piece, piece.start, piece.stop), source)
+
+
+def grouped(found: Iterator[tuple[bytes, int]], source: Source) -> Iterator[Chunk]:
+    """Documents with their places in chunks of a thousand."""
+    while some := list(islice(found, 1000)):
+        places = [f"{source.path}, byte {place}" for _, place in some]
+        yield Chunk([document for document, _ in some], places.__getitem__)
 
 
 def unescaped(separator: str) -> bytes:
@@ -126,29 +159,28 @@ def unescaped(separator: str) -> bytes:
     return separator.replace("\\n", "\n").replace("\\t", "\t").encode()
 
 
-def split(content: Any, separator: re.Pattern[bytes], piece: Piece, start: int, stop: int) -> Iterator[Found]:
-    """The documents that begin between `start` and `stop`."""
+def split(content: Any, piece: Piece, start: int, stop: int) -> Iterator[tuple[bytes, int]]:
+    """The documents that begin between `start` and `stop`, and where."""
     refuse_utf16(content[:2], piece.source)
-    name = piece.source.path
-    if piece.reading.separator is None and piece.reading.txt_documents == "file":
-        yield content[len(BOM) if content[: len(BOM)] == BOM else 0 :], name
+    first = len(BOM) if content[: len(BOM)] == BOM else 0
+    given = piece.reading.separator
+    if given is None and piece.reading.txt_documents == "file":
+        yield content[first:], first
         return
-    at = start
-    if start > 0:  # a document begins after a separator, which may begin before this piece
+    separator = BLANK_LINES if given is None else re.compile(re.escape(unescaped(given)))
+    at = first
+    if start > 0:  # a document begins after a separator, which may itself begin before this piece
         before = start
         while before > 0 and content[before - 1 : before] in (b" ", b"\t", b"\r", b"\n"):
             before -= 1
-        width = 0 if piece.reading.separator is None else len(unescaped(piece.reading.separator)) - 1
-        at = next(
-            (m.end() for m in separator.finditer(content, max(0, min(before, start - width))) if m.end() >= start), stop
-        )
-    elif content[: len(BOM)] == BOM:
-        at = len(BOM)
+        width = 0 if given is None else len(unescaped(given)) - 1
+        ends = (match.end() for match in separator.finditer(content, max(0, min(before, start - width))))
+        at = next((end for end in ends if end >= start), stop)
     while at < stop:
         match = separator.search(content, at)
         end = match.start() if match else len(content)
         if end > at:
-            yield content[at:end], f"{name}, byte {at}"
+            yield content[at:end], at
         at = match.end() if match else len(content)
 
 
@@ -166,16 +198,23 @@ def refuse_utf16(first: bytes, source: Source) -> None:
 # --------------------------------------------------------------------------------------------------- jsonl
 
 
-def jsonl(piece: Piece, policy: Policy) -> Iterator[Found]:
+def jsonl(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     """One JSON object a line. Blocks of lines are read at once; a block with something odd in it line by line."""
-    first_line = 1 if piece.start == 0 else None
+    line = 1 if piece.start == 0 else None
     for block, offset in line_blocks(piece):
         column = whole_block(block, piece.reading.text_column)
         if column is not None:
-            yield from zip(column, [f"{piece.source.path}, after byte {offset}"] * len(column), strict=True)
+            yield Chunk(column, partial(place_of_line, piece.source, block, offset, line))
         else:
-            yield from single_lines(block, offset, first_line, piece, policy)
-        first_line = None if first_line is None else first_line + block.count(b"\n")
+            yield single_lines(block, offset, line, piece, policy)
+        line = None if line is None else line + block.count(b"\n")
+
+
+def place_of_line(source: Source, block: bytes, offset: int, first: int | None, i: int) -> str:
+    """FILE:LINE where lines were counted from the beginning of the file, else FILE and a byte."""
+    if first is not None:
+        return f"{source.path}:{first + i}"
+    return f"{source.path}, byte {offset + sum(map(len, block.splitlines(keepends=True)[:i]))}"
 
 
 def line_blocks(piece: Piece) -> Iterator[tuple[bytes, int]]:
@@ -236,15 +275,15 @@ def whole_block(block: bytes, column: str) -> list[bytes | None] | None:
     return found
 
 
-def single_lines(block: bytes, offset: int, number: int | None, piece: Piece, policy: Policy) -> Iterator[Found]:
+def single_lines(block: bytes, offset: int, first: int | None, piece: Piece, policy: Policy) -> Chunk:
     """The same line by line, with the place of whatever is wrong."""
     column = piece.reading.text_column
-    for line in block.splitlines(keepends=True):
-        place = f"{piece.source.path}:{number}" if number is not None else f"{piece.source.path}, byte {offset}"
-        offset += len(line)
-        number = None if number is None else number + 1
+    documents: list[bytes | None] = []
+    places: list[str] = []
+    for i, line in enumerate(block.split(b"\n")):
         if not line.strip():
             continue
+        place = place_of_line(piece.source, block, offset, first, i)
         try:
             row = json.loads(line)
             if not isinstance(row, dict):
@@ -255,16 +294,16 @@ def single_lines(block: bytes, offset: int, number: int | None, piece: Piece, po
                 "bad_lines", BertGPTError("BG302", f"a line is not JSON: {excerpt}", path=place, cause=str(error))
             )
             continue
-        text = row.get(column)
         if column not in row:
             policy.bad("no_text", missing_column(column, row, place))
-        elif not isinstance(text, str):
-            yield None, place
-        else:
-            yield text.encode(errors="surrogatepass"), place
+            continue
+        text = row[column]
+        documents.append(text.encode(errors="surrogatepass") if isinstance(text, str) else None)
+        places.append(place)
+    return Chunk(documents, places.__getitem__)
 
 
-def missing_column(column: str, columns: Iterable[str], place: Place) -> BertGPTError:
+def missing_column(column: str, columns: Iterable[str], place: str) -> BertGPTError:
     """The text column is not there."""
     names = [str(name) for name in columns]
     return BertGPTError(
@@ -279,22 +318,36 @@ def missing_column(column: str, columns: Iterable[str], place: Place) -> BertGPT
 # ------------------------------------------------------------------------------------- csv, parquet, arrow
 
 
-def table_documents(batches: Iterable[Any], column: str, place: Place) -> Iterator[Found]:
+def table_chunks(batches: Iterable[Any], column: str, place: str) -> Iterator[Chunk]:
     """The text column of record batches; rows are counted from 0 within what is read."""
     import pyarrow as pa
 
-    row = 0
+    first = 0
     for batch in batches:
         texts = batch.column(batch.schema.get_field_index(column))
         if pa.types.is_dictionary(texts.type):
             texts = texts.dictionary_decode()
+        if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type) or is_binary(texts.type)):
+            raise BertGPTError("BG303", f"the column {column} holds {texts.type}, not text", path=place)
         wide = pa.types.is_large_string(texts.type) or pa.types.is_large_binary(texts.type)
-        for text in texts.cast(pa.large_binary() if wide else pa.binary()).to_pylist():
-            yield text, f"{place}, row {row}"
-            row += 1
+        documents = texts.cast(pa.large_binary() if wide else pa.binary()).to_pylist()
+        yield Chunk(documents, partial(place_of_row, place, first))
+        first += len(documents)
 
 
-def csv(piece: Piece, policy: Policy) -> Iterator[Found]:
+def place_of_row(place: str, first: int, i: int) -> str:
+    """A row of a table."""
+    return f"{place}, row {first + i}"
+
+
+def is_binary(kind: Any) -> bool:
+    """Whether a column holds bytes, which may be text."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def csv(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     """A table with a header; every cell is text."""
     import pyarrow as pa
     import pyarrow.csv as pc
@@ -323,22 +376,24 @@ def csv(piece: Piece, policy: Policy) -> Iterator[Found]:
             include_columns=[column], column_types={column: pa.binary()}, strings_can_be_null=False
         ),
     )
-    yield from table_documents(reader, column, piece.source.path)
+    yield from table_chunks(reader, column, piece.source.path)
     policy.counts["bad_lines"] += skipped
 
 
-def parquet(piece: Piece, policy: Policy) -> Iterator[Found]:
+def parquet(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     """Row groups `start` to `stop`."""
     import pyarrow.parquet as pq
 
     column = piece.reading.text_column
     file = pq.ParquetFile(piece.source.path, memory_map=True)
     groups = list(range(piece.start, piece.stop if piece.stop >= 0 else file.num_row_groups))
-    batches = file.iter_batches(batch_size=1000, row_groups=groups, columns=[column], use_threads=False)
-    yield from table_documents(batches, column, f"{piece.source.path}, row groups from {piece.start}")
+    rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+    size = max(1, min(rows, BATCH_BYTES * rows // max(piece.weight, 1)))  # rows of a batch of the wanted size
+    batches = file.iter_batches(batch_size=size, row_groups=groups, columns=[column], use_threads=False)
+    yield from table_chunks(batches, column, f"{piece.source.path}, row groups from {piece.start}")
 
 
-def arrow(piece: Piece, policy: Policy) -> Iterator[Found]:
+def arrow(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     """Record batches `start` to `stop` of an IPC file; a stream is read whole."""
     import pyarrow as pa
 
@@ -349,7 +404,7 @@ def arrow(piece: Piece, policy: Policy) -> Iterator[Found]:
             batches: Iterable[Any] = reader
         else:
             batches = (reader.get_batch(i) for i in range(piece.start, piece.stop))
-        yield from table_documents(batches, column, f"{piece.source.path}, batches from {piece.start}")
+        yield from table_chunks(batches, column, f"{piece.source.path}, batches from {piece.start}")
 
 
 def open_arrow(content: Any) -> Any:
@@ -414,12 +469,13 @@ def columns_of(source: Source) -> list[str] | None:
 # ------------------------------------------------------------------------------------------------ tinyworld
 
 
-def tinyworld(piece: Piece, policy: Policy) -> Iterator[Found]:
+def tinyworld(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     """Documents `start` to `stop` of the built-in world."""
     from bertgpt.corpora.tinyworld import World
 
-    for document in World(piece.source.seed).documents(piece.start, piece.stop):
-        yield document.text.encode(), piece.source.name
+    documents = World(piece.source.seed).documents(piece.start, piece.stop)
+    while some := [document.text.encode() for document in islice(documents, 2000)]:
+        yield Chunk(list(some), lambda i: piece.source.name)
 
 
 READERS = {

@@ -14,7 +14,8 @@ from bertgpt.errors import BertGPTError, did_you_mean
 from bertgpt.files import sha256_of
 
 FORMATS = {
-    ".txt": "txt", ".text": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv",
+    ".txt": "txt", ".text": "txt", ".tokens": "txt", ".raw": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".csv": "csv", ".tsv": "tsv",
     ".parquet": "parquet", ".arrow": "arrow",
 }  # fmt: skip
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -102,7 +103,8 @@ def one(name: str) -> list[Source]:
         ]
         missing = f"nothing matches {name}"
     if not files:
-        near = did_you_mean(path.name, [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else [])
+        beside = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() and not path.is_dir() else []
+        near = did_you_mean(path.name, beside)
         raise BertGPTError(
             "BG211", missing, cause=f"looked in {Path.cwd()}", hint=near or did_you_mean(name, ["tinyworld"])
         )

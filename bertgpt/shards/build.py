@@ -24,14 +24,15 @@ from bertgpt.errors import BertGPTError
 from bertgpt.files import check_space, disk_error, lock, make_folder, publish, sha256_of, write_json
 from bertgpt.shards.format import FORMAT, VERSION, broken_files, config_hash, read_manifest, verify
 from bertgpt.shards.gather import Documents, Plan, ShardWriter, make_plan, shard_tasks
-from bertgpt.shards.jobs import Job, Receipt, Task, run
-from bertgpt.shards.parts import Limit, PartWriter, part_tasks
+from bertgpt.shards.jobs import Job, Pool, Receipt, Task, run
+from bertgpt.shards.parts import Limit, PartWriter, at_hand, part_tasks
 from bertgpt.tokens.tokenizer import Tokenizer
 from bertgpt.tokens.training import train
 
 Facts = dict[str, Any]
 STAGE_CODE = ("corpora", "tokens", "shards", "draws.py", "files.py")  # what the bytes depend on; dvc.yaml says the same
 FILE_FACTS = ("documents", "tokens", "min_id", "max_id")
+SMALL_WORK = 40_000_000  # bytes: done in one process before others would have started
 PART_SHARE, SHARD_SHARE = 0.7, 0.6  # bytes on disk for each byte of text, about
 
 
@@ -53,7 +54,7 @@ def tokenize(options: TokenizeOptions) -> Facts:
             os.link(folder / receipt.name, final / receipt.name)
             files.append(file_entry(receipt))
         manifest = manifest_of("tokens", text.config, tokenizer, text.identities, counts, files)
-        work.publish(final, manifest, tokenizer, text.run_facts(receipts, started))
+        work.publish(final, manifest, text.tokenizer_folder(work), text.run_facts(receipts, started))
     return summary(out)
 
 
@@ -81,7 +82,7 @@ def shard(options: ShardOptions) -> Facts:
         manifest = manifest_of("shards", config, tokenizer, origin.identities, counts, files)
         manifest["splits"] = splits_of(receipts)
         manifest["parent"] = origin.parent
-        work.publish(final, manifest, tokenizer, origin.run_facts(parts, started))
+        work.publish(final, manifest, origin.tokenizer_folder(work), origin.run_facts(parts, started))
     return summary(out)
 
 
@@ -207,18 +208,18 @@ class Text:
             "bytes": self.size,
             "disk_needed": int(self.size * share),
             "disk_free": shutil.disk_usage(existing(out)).free,
-            "workers": worker_count(self.options),
+            "workers": worker_count(self.options, self.size),
         }
 
     def parts(self, work: "Work") -> tuple[list[Receipt], Tokenizer, Path]:
         """The token parts, those of them that are needed, the last perhaps cut; and the tokenizer."""
+        work.start(self.options, self.size)
         tokenizer = self.tokenizer(work)
         folder = work.folder(self.config, "parts")
-        kept = work.folder(self.config, "tokenizer")
-        job = Job(PartWriter, (str(kept), self.options.on_error), folder, fingerprint())
+        job = Job(PartWriter, (str(self.tokenizer_folder(work)), self.options.on_error), folder, fingerprint())
         tasks = part_tasks(self.pieces, tokenizer)
         self.forget_other_policy(folder, tasks)
-        receipts = work.run(job, tasks, self.options, "tokenizing", self.limit.reached if self.limit else None)
+        receipts = work.run(job, tasks, "tokenizing", self.limit.reached if self.limit else None)
         if self.limit:
             receipts = self.limit.needed(receipts)
             receipts = [*receipts[:-1], self.limit.cut(folder, receipts)] if receipts else receipts
@@ -245,13 +246,19 @@ class Text:
                 if facts["bad"] and facts["on_error"] != self.options.on_error:
                     path.unlink()
 
+    def tokenizer_folder(self, work: "Work") -> Path:
+        """Where the tokenizer is kept."""
+        return work.folder(self.config, "tokenizer")
+
     def tokenizer(self, work: "Work") -> Tokenizer:
         """The tokenizer given or trained, kept in the work folder."""
-        folder = work.folder(self.config, "tokenizer")
+        folder = self.tokenizer_folder(work)
         if (folder / "tokenizer_config.json").exists():
-            return Tokenizer.load(folder)
-        tokenizer = self.given or train(self.options.train or "", self.options.vocab_size or 0, self.sample())
-        tokenizer.save(folder)
+            tokenizer = self.given or Tokenizer.load(folder)
+        else:
+            tokenizer = self.given or train(self.options.train or "", self.options.vocab_size or 0, self.sample())
+            tokenizer.save(folder)
+        at_hand[str(folder)] = tokenizer
         return tokenizer
 
     def sample(self) -> Iterator[str]:
@@ -326,6 +333,10 @@ class Parts:
             receipts.append(Receipt(file["path"], file["bytes"], file["sha256"], facts))
         return receipts, tokenizer, self.path
 
+    def tokenizer_folder(self, work: "Work") -> Path:
+        """Where the tokenizer is kept."""
+        return self.path / "tokenizer"
+
     def run_facts(self, receipts: Sequence[Receipt], started: float) -> Facts:
         """What run.json says beyond the manifest."""
         return {"options": None, "seconds": round(time.monotonic() - started, 3)}
@@ -377,7 +388,8 @@ def gather(
     tasks = [task for task in shard_tasks(plan, rows, identity) if only is None or task.name in only]
     arguments = ([str(path) for path in paths], str(rows), tokenizer.end, tokenizer.max_id)
     job = Job(ShardWriter, arguments, made, fingerprint())
-    return plan, work.run(job, tasks, options, "gathering"), made
+    work.start(options, sum(task.weight for task in tasks) * 3)
+    return plan, work.run(job, tasks, "gathering"), made
 
 
 def splits_of(receipts: Sequence[Receipt]) -> Facts:
@@ -397,6 +409,7 @@ class Work:
 
     def __init__(self, out: Path, fresh: bool) -> None:
         self.out, self.fresh = out.absolute(), fresh
+        self.pool: Pool | None = None
         moved = os.environ.get("BERTGPT_WORK")
         short = hashlib.sha256(str(self.out).encode()).hexdigest()[:12]
         self.root = Path(moved).absolute() / f"{out.name}-{short}" if moved else self.out.parent / f".{out.name}.work"
@@ -413,6 +426,8 @@ class Work:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if not any(path.is_dir() for path in self.root.glob("*")):
             self.remove()  # nothing was begun
+        if self.pool is not None:
+            self.pool.close()
         self._lock.__exit__(kind, error, trace)
         if isinstance(error, OSError):
             raise disk_error(error, self.root) from None
@@ -443,11 +458,17 @@ class Work:
         self.remove()
         return True
 
+    def start(self, options: TextOptions, size: int) -> None:
+        """Have worker processes start, if there is enough for them to do."""
+        workers = worker_count(options, size)
+        if workers > 1 and self.pool is None:
+            self.pool = Pool(workers)
+            self.pool.executor()
+
     def run(
         self,
         job: Job,
         tasks: Sequence[Task],
-        options: TextOptions,
         label: str,
         enough: Callable[[list[Receipt]], bool] | None = None,
     ) -> list[Receipt]:
@@ -459,13 +480,13 @@ class Work:
             done.update(weight=task.weight, documents=receipt.facts["documents"], tokens=receipt.facts["tokens"])
             progress.update(done["weight"], done["documents"], done["tokens"])
 
-        receipts = run(job, tasks, worker_count(options), report, enough or (lambda receipts: False))
+        receipts = run(job, tasks, self.pool, report, enough or (lambda receipts: False))
         progress.end()
         return receipts
 
-    def publish(self, final: Path, manifest: Facts, tokenizer: Tokenizer, facts: Facts) -> None:
+    def publish(self, final: Path, manifest: Facts, tokenizer: Path, facts: Facts) -> None:
         """Put the finished folder in place: the manifest is written last."""
-        tokenizer.save(final / "tokenizer")
+        shutil.copytree(tokenizer, final / "tokenizer")
         run_json = {"bertgpt": __version__, "python": platform.python_version(), "host": platform.node()}
         write_json(
             final / "run.json",
@@ -497,8 +518,10 @@ def existing(path: Path) -> Path:
     return path
 
 
-def worker_count(options: TextOptions) -> int:
-    """How many processes work: by default one for each core that we may use."""
+def worker_count(options: TextOptions, size: int) -> int:
+    """How many processes work: by default one for each core that we may use, unless they would start for too little."""
+    if options.workers == 0 and size < SMALL_WORK:
+        return 1
     return options.workers or len(
         os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     )

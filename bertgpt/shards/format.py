@@ -53,14 +53,27 @@ def shard_schema(dtype: np.dtype[Any]) -> pa.Schema:
     )
 
 
+def column(values: NDArray[Any], kind: pa.DataType | None = None) -> pa.Array:
+    """A column over an existing buffer; `pa.array` would first import pandas, to see whether this is a series."""
+    buffer = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(kind or pa.from_numpy_dtype(values.dtype), len(values), [None, buffer])
+
+
+def one_text(text: str) -> pa.Array:
+    """A column of one text, without pandas again."""
+    raw = text.encode()
+    return pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, len(raw)], np.int32)), pa.py_buffer(raw))
+
+
 def list_array(flat: NDArray[Any], offsets: NDArray[np.int64]) -> pa.Array:
     """A list column over existing buffers."""
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat), type=token_list(flat.dtype))
+    return pa.LargeListArray.from_arrays(column(offsets), column(flat), type=token_list(flat.dtype))
 
 
-def id_array(ids: NDArray[np.uint8]) -> pa.Array:
-    """Document ids, shape (documents, 16), as a column."""
-    return pa.FixedSizeBinaryArray.from_buffers(DOCUMENT, len(ids), [None, pa.py_buffer(np.ascontiguousarray(ids))])
+def bit_array(bits: NDArray[np.bool_]) -> pa.Array:
+    """A column of truth values, eight to a byte."""
+    packed = pa.py_buffer(np.packbits(bits, bitorder="little"))
+    return pa.Array.from_buffers(pa.bool_(), len(bits), [None, packed])
 
 
 def write_batch(path: Path, batch: pa.RecordBatch) -> None:
@@ -92,25 +105,31 @@ class TokenFile:
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
         """Where each row begins in the flat stream, and where the last one ends."""
-        offsets: NDArray[np.int64] = self.batch.column("tokens").offsets.to_numpy()
-        return offsets
+        tokens = self.batch.column("tokens")
+        return np.frombuffer(tokens.buffers()[1], np.int64, len(self) + 1, 8 * tokens.offset)
 
     @cached_property
     def flat(self) -> NDArray[Any]:
         """All ids of the file."""
-        flat: NDArray[Any] = self.batch.column("tokens").values.to_numpy(zero_copy_only=True)
-        return flat
+        values = self.batch.column("tokens").values
+        dtype = np.dtype(np.uint16 if values.type == pa.uint16() else np.uint32)
+        return np.frombuffer(values.buffers()[1] or b"", dtype, len(values), dtype.itemsize * values.offset)
 
     def row(self, i: int) -> NDArray[Any]:
         """The ids of one row."""
         return self.flat[self.offsets[i] : self.offsets[i + 1]]
 
     @cached_property
+    def n_bytes(self) -> NDArray[np.uint32]:
+        """The size of each document of a part, as text."""
+        return np.frombuffer(self.batch.column("n_bytes").buffers()[1] or b"", np.uint32, len(self))
+
+    @cached_property
     def documents(self) -> NDArray[np.uint8]:
         """The document ids, shape (rows, 16)."""
         name = "document" if "document" in self.batch.schema.names else "doc_id"
         column = self.batch.column(name)
-        raw = np.frombuffer(column.buffers()[1], np.uint8, 16 * len(self), 16 * column.offset)
+        raw = np.frombuffer(column.buffers()[1] or b"", np.uint8, 16 * len(self), 16 * column.offset)
         return raw.reshape(-1, 16)
 
     def check_ids(self, max_id: int) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bertgpt.draws import fold, mix
-from bertgpt.shards.format import TokenFile, id_array, list_array, shard_schema, write_batch
+from bertgpt.shards.format import DOCUMENT, TokenFile, bit_array, column, list_array, shard_schema, write_batch
 from bertgpt.shards.jobs import Facts, Task
 
 SPLIT_SALT, ORDER_SALT = 1, 2  # the same seed serves both, for different purposes
@@ -51,7 +51,7 @@ class Documents:
             np.concatenate([file.offsets[:-1] for file in files]),
             np.concatenate([file.offsets[1:] for file in files]),
             np.concatenate([file.documents for file in files]),
-            np.concatenate([file.batch.column("n_bytes").to_numpy() for file in files]),
+            np.concatenate([file.n_bytes for file in files]),
         )
 
     @property
@@ -63,9 +63,16 @@ class Documents:
     def first_of_each(self) -> NDArray[np.int64]:
         """The documents without exact duplicates, of which the first is kept."""
         low, high = self.halves
-        order = np.lexsort((np.arange(len(low)), high, low))
-        same = (low[order][1:] == low[order][:-1]) & (high[order][1:] == high[order][:-1])
-        return np.sort(order[np.concatenate([[True], ~same])]) if len(order) else order
+        order = np.argsort(low)
+        same_low = low[order][1:] == low[order][:-1]
+        shared = np.zeros(len(low), np.bool_)
+        shared[order[1:][same_low]] = shared[order[:-1][same_low]] = True
+        some = np.flatnonzero(shared)  # few: only among these can there be duplicates
+        some = some[np.lexsort((some, high[some], low[some]))]
+        again = (low[some][1:] == low[some][:-1]) & (high[some][1:] == high[some][:-1])
+        first = np.ones(len(low), np.bool_)
+        first[some[1:][again]] = False
+        return np.flatnonzero(first)
 
 
 @dataclass(frozen=True)
@@ -96,11 +103,10 @@ def make_plan(documents: Documents, seed: int, shard_tokens: int, fractions: dic
         count = max(1, -(-int(lengths[inside].sum()) // shard_tokens))
         if split != "train" and not len(rows):
             continue
-        home = (row_keys % np.uint64(count)).astype(np.int64)
+        home = row_keys % np.uint64(count)
         for i in range(count):
-            mine = np.flatnonzero(home == i)
-            order = mine[np.lexsort((rows["start"][mine], rows["part"][mine], row_keys[mine]))]
-            files[f"{split}-{i:05}.arrow"] = rows[order]
+            mine = np.flatnonzero(home == i)  # in canonical order, which decides between equal keys
+            files[f"{split}-{i:05}.arrow"] = rows[mine[np.argsort(row_keys[mine], kind="stable")]]
     return Plan(files, len(low) - len(chosen), int(cut))
 
 
@@ -160,7 +166,7 @@ class ShardWriter:
         ):
             flat[at : at + stop - start] = self.part(part).flat[start:stop]
         flat[offsets[1:][rows["last"]] - 1] = self.end
-        columns = [list_array(flat, offsets), id_array(rows["document"]), pa.array(rows["continued"])]
+        columns = [list_array(flat, offsets), column(rows["document"], DOCUMENT), bit_array(rows["continued"])]
         write_batch(path, pa.RecordBatch.from_arrays(columns, schema=shard_schema(dtype)))
         if len(flat) and int(flat.max()) > self.max_id:
             TokenFile(path).check_ids(self.max_id)

@@ -15,7 +15,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +24,6 @@ from bertgpt.files import disk_error, point, sha256_of, write_aside, write_json
 
 MAX_DEATHS = 3  # of workers, without a task finished in between
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-SMALL_WORK = 6_000_000  # bytes: done before worker processes would have started
 
 Facts = dict[str, Any]
 
@@ -70,11 +68,11 @@ class Job:
 def run(
     job: Job,
     tasks: Sequence[Task],
-    workers: int,
+    pool: "Pool | None",
     report: Callable[[Task, Receipt], None] = lambda task, receipt: None,
     enough: Callable[[list[Receipt]], bool] = lambda receipts: False,
 ) -> list[Receipt]:
-    """Do the tasks that are not done; the receipts come in the order of the tasks.
+    """Do the tasks that are not done, here or in a pool; the receipts come in the order of the tasks.
 
     `enough` is asked about the unbroken beginning of the receipts; once it is, no further task begins.
     """
@@ -87,8 +85,7 @@ def run(
             receipts[i] = receipt
             report(task, receipt)
     waiting = [i for i in range(len(tasks)) if i not in receipts]
-    inline = workers == 1 or sum(tasks[i].weight for i in waiting) <= SMALL_WORK or len(waiting) == 1
-    perform_all = perform_here if inline else partial(perform_in_processes, workers=min(workers, max(1, len(waiting))))
+    perform_all = perform_here if pool is None or len(waiting) <= 1 else pool.perform
     if waiting and not enough(beginning(receipts)):
         for i, receipt in perform_all(job, tasks, waiting, lambda: enough(beginning(receipts))):
             receipts[i] = receipt
@@ -153,45 +150,68 @@ def perform(worker: Worker, job: Job, task: Task) -> Receipt:
 
 # ----------------------------------------------------------------------------------------------- processes
 
-_worker: Worker
-_job: Job
+_workers: dict[Path, Worker] = {}  # of this process, by the folder of their job
 
 
-def start_process(job: Job, parent: int) -> None:
+def start_process() -> None:
     """What each worker process does first."""
-    global _worker, _job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; what is being written is finished
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(ONE_THREAD)
-    _job, _worker = job, job.make(*job.arguments)
 
 
-def perform_in_process(task: Task, parent: int) -> Receipt:
+def nothing() -> None:
+    """A first task, which has a process started and this module imported."""
+
+
+def perform_in_process(job: Job, task: Task, parent: int) -> Receipt:
     """One task, unless nobody waits for it any more."""
     if os.getppid() != parent:
         os._exit(1)
-    return perform(_worker, _job, task)
+    if job.folder not in _workers:
+        _workers[job.folder] = job.make(*job.arguments)
+    return perform(_workers[job.folder], job, task)
 
 
-def perform_in_processes(
-    job: Job, tasks: Sequence[Task], waiting: Sequence[int], enough: Callable[[], bool], workers: int
-) -> Iterator[tuple[int, Receipt]]:
-    """In worker processes, which are made anew when one of them is killed."""
-    left, deaths = list(waiting), 0
-    while left and not enough():
+class Pool:
+    """Worker processes that serve one job after the other, and are made anew when one of them is killed."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._executor: ProcessPoolExecutor | None = None
+
+    def executor(self) -> ProcessPoolExecutor:
+        """The processes; they start in the background when they are first asked for."""
+        if self._executor is None:
+            self._executor = ProcessPoolExecutor(self.workers, get_context("spawn"), start_process)
+            with without_main():
+                for _ in range(self.workers):
+                    self._executor.submit(nothing)
+        return self._executor
+
+    def close(self) -> None:
+        """Drop tasks that have not begun; wait for those that have."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+    def perform(
+        self, job: Job, tasks: Sequence[Task], waiting: Sequence[int], enough: Callable[[], bool]
+    ) -> Iterator[tuple[int, Receipt]]:
+        """Do tasks in the processes, the earlier ones first."""
+        left, deaths = list(waiting), 0
         running: dict[Future[Receipt], int] = {}
-        with without_main(), pool(job, workers) as executor:
+        while running or (left and not enough()):
             try:
-                while (left or running) and not (enough() and not running):
-                    while left and len(running) < workers + 1 and not enough():
-                        running[executor.submit(perform_in_process, tasks[left[0]], os.getpid())] = left[0]
-                        left.pop(0)
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        i = running[future]
-                        receipt = future.result()
-                        del running[future]
-                        deaths = 0
-                        yield i, receipt
+                with without_main():
+                    while left and len(running) <= self.workers and not enough():
+                        future = self.executor().submit(perform_in_process, job, tasks[left[0]], os.getpid())
+                        running[future] = left.pop(0)
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    receipt = future.result()
+                    deaths = 0
+                    yield running.pop(future), receipt
             except BrokenProcessPool:
                 deaths += 1
                 if deaths >= MAX_DEATHS:
@@ -199,16 +219,8 @@ def perform_in_processes(
                         "BG406", "a worker process was killed three times in a row", hint="use fewer --workers"
                     ) from None
                 left = sorted({*left, *running.values()})
-
-
-@contextmanager
-def pool(job: Job, workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes. On the way out tasks that have not begun are dropped; those that have are finished."""
-    executor = ProcessPoolExecutor(workers, get_context("spawn"), start_process, (job, os.getpid()))
-    try:
-        yield executor
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+                running.clear()
+                self.close()
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Text to token parts: a task reads a piece of a source, and writes its documents as ids in the order of the source."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from bertgpt.corpora.readers import Policy, read
 from bertgpt.corpora.sources import Piece
 from bertgpt.files import sha256_of, write_aside
-from bertgpt.shards.format import TokenFile, id_array, list_array, part_schema, write_batch
+from bertgpt.shards.format import DOCUMENT, TokenFile, column, list_array, one_text, part_schema, write_batch
 from bertgpt.shards.jobs import Facts, Receipt, Task
 from bertgpt.tokens.encoders import Encoder
 from bertgpt.tokens.tokenizer import Tokenizer
 
+at_hand: dict[str, Tokenizer] = {}  # tokenizers that this process has loaded already, by folder
 SPILL = 32_000_000  # ids that are kept in memory before they go to a file
 
 
@@ -25,7 +26,7 @@ class PartWriter:
     """The worker of the first stage."""
 
     def __init__(self, tokenizer_folder: str, on_error: str) -> None:
-        self.tokenizer = Tokenizer.load(Path(tokenizer_folder))
+        self.tokenizer = at_hand.get(tokenizer_folder) or Tokenizer.load(Path(tokenizer_folder))
         self.warnings: list[str] = []
         self.encoder = Encoder(self.tokenizer, self.warnings.append)
         self.on_error = on_error
@@ -46,10 +47,10 @@ class PartWriter:
                 flat, spans = self.encoder.encode(documents)
                 ids.append(narrow(flat, self.tokenizer))
                 lengths.append(spans)
-                for document in documents:
-                    hashes.append(hashlib.blake2b(document, digest_size=16).digest())
-                    sizes.append(len(document))
-                counts["special_in_text"] += sum(document.count(text) for document in documents for text in specials)
+                hashes += [blake2b(document, digest_size=16).digest() for document in documents]
+                sizes += map(len, documents)
+                together = b"\0".join(documents)
+                counts["special_in_text"] += sum(map(together.count, specials))
                 spill.add(ids)
             flat = spill.all(ids)
             offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
@@ -118,10 +119,10 @@ def write_part(
     """A part as an Arrow file."""
     schema = part_schema(flat.dtype)
     columns = [
-        id_array(hashes),
-        pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(sizes), np.int16)), pa.array([source])),
+        column(hashes, DOCUMENT),
+        pa.DictionaryArray.from_arrays(column(np.zeros(len(sizes), np.int16)), one_text(source)),
         list_array(flat, offsets),
-        pa.array(np.asarray(sizes, np.uint32)),
+        column(np.asarray(sizes, np.uint32)),
     ]
     write_batch(path, pa.RecordBatch.from_arrays(columns, schema=schema))
 
@@ -172,7 +173,7 @@ class Limit:
         """The last part without what is over the limit, as a file beside it."""
         *before, last = receipts
         part = TokenFile(folder / last.name)
-        sizes = part.batch.column("n_bytes").to_numpy()
+        sizes = part.n_bytes
         rows = {
             "documents": np.arange(1, len(part) + 1),
             "tokens": part.offsets[1:],

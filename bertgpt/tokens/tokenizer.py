@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertgpt.errors import BertGPTError
+from bertgpt.files import void, write_aside
 
 ROLES = ("pad", "unk", "cls", "sep", "mask", "end")
 OWN_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|end|>")  # ids 0-5 of a tokenizer trained here
@@ -64,9 +65,13 @@ class Tokenizer:
     @cached_property
     def identity(self) -> str:
         """sha256 of all that decides which ids a text becomes, and of the roles."""
-        content = {key: value for key, value in self.content.items() if key not in NOT_IDENTITY}
-        canonical = json.dumps([content, self.roles], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        content = {key: value for key, value in self.content.items() if key not in (*NOT_IDENTITY, "model")}
+        model = {key: value for key, value in self.content["model"].items() if key not in ("vocab", "merges")}
+        vocab = sorted((i, token) for token, i in self.content["model"]["vocab"].items())
+        digest = hashlib.sha256(json.dumps([content, model, self.roles], sort_keys=True, ensure_ascii=False).encode())
+        for entries in ((f"{i} {token}" for i, token in vocab), map(" ".join, self.content["model"].get("merges", ()))):
+            digest.update(b"\0\0" + "\0".join(entries).encode())
+        return digest.hexdigest()
 
     @property
     def end(self) -> int:
@@ -308,5 +313,6 @@ def read_lines(path: Path) -> list[str]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """JSON that is the same bytes for the same content."""
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    """JSON that is the same bytes for the same content; on one line, since Python writes that ten times faster."""
+    text = json.dumps(content, ensure_ascii=False) + "\n"
+    write_aside(path, lambda aside: void(aside.write_text(text, encoding="utf-8")))
