@@ -3,10 +3,10 @@
     python benchmarks/shard.py --data FOLDER [--rounds 5] [--only large|sample|wordpiece] [--megabytes 520]
 
 FOLDER holds fineweb-edu/*.parquet, enwiki/*.jsonl.zst and tokenizers/{gpt2,bert-base-uncased}. The large corpus is
-those texts and as much of tinyworld as is missing, all distinct. Each run is a process of its own, from its start to its
-last byte on disk: `bertgpt shard` with its hashes, its check against the reference and its manifest; a multiprocessing
-pool over tiktoken that writes flat uint16 shards; `datasets.map` over `tokenizers` with two processes. What the last two
-need of the files in Arrow form is made in a warm-up that does not count.
+those texts and as much of tinyworld as is missing, all distinct. Each run is a process of its own, from its start to
+its last byte on disk: `bertgpt shard` with its hashes, its check against the reference and its manifest; a
+multiprocessing pool over tiktoken that writes flat uint16 shards; `datasets.map` over `tokenizers` with two processes.
+What the last two need of the files in Arrow form is made in a warm-up that does not count.
 """
 
 import argparse
@@ -144,29 +144,21 @@ def compare(
     size, tokens = facts(files, tokenizer, work)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     memory: dict[str, list[float]] = {name: [] for name in names}
-    for round_ in range(max(rounds.values()) + 1):
+    for round_ in range(rounds + 1):
         for name in names:
-            if round_ <= rounds[name]:  # the first does not count
-                took, peak = measured(name, files, tokenizer, work)
-                if round_:
-                    seconds[name].append(took)
-                    memory[name].append(peak)
+            took, most = measured(name, files, tokenizer, work)
+            if round_:  # the first does not count
+                seconds[name].append(took)
+                memory[name].append(most)
     console.heading(f"{title}: {size / 1e6:.1f} MB of text, {tokens / 1e6:.1f} M tokens")
     ours = statistics.median(seconds["bertgpt"])
     rows = []
     for name in names:
         took = statistics.median(seconds[name])
-        spread = f"{min(seconds[name]):.2f}-{max(seconds[name]):.2f}"
-        rows.append(
-            [
-                name,
-                f"{took:.2f} s",
-                f"{spread} ({len(seconds[name])})",
-                f"{size / took / 1e6:.1f}",
-                f"{tokens / took / 1e6:.2f}",
-            ]
-            + [f"{statistics.median(memory[name]):.0f} MB", f"{took / ours:.2f}"]
-        )
+        spread = f"{min(seconds[name]):.2f}-{max(seconds[name]):.2f} ({len(seconds[name])})"
+        peak = f"{statistics.median(memory[name]):.0f} MB"
+        speed = [f"{size / took / 1e6:.1f}", f"{tokens / took / 1e6:.2f}"]
+        rows.append([name, f"{took:.2f} s", spread, *speed, peak, f"{took / ours:.2f}"])
     console.table(["", "median", "range (runs)", "MB/s", "M tokens/s", "peak memory", "ratio"], rows)
     console.text()
     sys.stdout.flush()
@@ -210,7 +202,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("BERTGPT_TEST_DATA"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--map-rounds", type=int, help="for datasets.map on the large corpus, which takes minutes")
     parser.add_argument("--only", choices=["large", "sample", "wordpiece"])
     parser.add_argument("--megabytes", type=int, default=520)
     parser.add_argument("--job", help=argparse.SUPPRESS)
@@ -219,7 +210,7 @@ def main() -> None:
         name, files, tokenizer, out = json.loads(options.job)
         PEERS[name](files, Path(tokenizer), Path(out))
         return
-    rounds = dict.fromkeys(RUNS, options.rounds) | {"datasets.map": options.map_rounds or options.rounds}
+    rounds = options.rounds
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         gpt2 = options.data / "tokenizers" / "gpt2"
@@ -231,13 +222,12 @@ def main() -> None:
         sample = [str(path) for path in sorted((options.data / "fineweb-edu").glob("*.parquet"))]
         if options.only in (None, "sample"):
             compare("GPT-2, the FineWeb-Edu sample", sample, tokenizers["gpt2"], RUNS, rounds, work)
-        if options.only in (None, "large", "wordpiece"):
-            files = corpus(options.data, work, options.megabytes)
-        if options.only in (None, "large"):
-            compare("GPT-2, the large corpus", files, tokenizers["gpt2"], RUNS, rounds, work)
         if options.only in (None, "wordpiece"):
-            names = ["bertgpt", "datasets.map"]
-            compare("WordPiece, the large corpus", files, tokenizers["bert-base-uncased"], names, rounds, work)
+            files, names = corpus(options.data, work, 0), ["bertgpt", "datasets.map"]
+            compare("WordPiece, all real text", files, tokenizers["bert-base-uncased"], names, rounds, work)
+        if options.only in (None, "large"):
+            files = corpus(options.data, work, options.megabytes)
+            compare("GPT-2, the large corpus", files, tokenizers["gpt2"], RUNS, rounds, work)
 
 
 if __name__ == "__main__":

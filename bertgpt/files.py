@@ -106,14 +106,13 @@ def lock(path: Path, what: str) -> Iterator[None]:
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if os.fstat(file.fileno()).st_ino != path.stat().st_ino:  # the holder before has just removed it
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError):
             file.seek(0)
-            raise BertGPTError(
-                "BG601",
-                f"another process is writing {what}",
-                cause=file.read().strip() or None,
-                hint="wait for it, or end it",
-            ) from None
+            holder = file.read().strip() or None
+            hint = "wait for it, or end it"
+            raise BertGPTError("BG601", f"another process is writing {what}", cause=holder, hint=hint) from None
         file.truncate(0)
         file.write(f"pid {os.getpid()} on {socket.gethostname()}")
         file.flush()

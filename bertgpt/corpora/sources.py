@@ -5,12 +5,13 @@ workers there are.
 """
 
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertgpt.errors import BertGPTError, did_you_mean
+from bertgpt.errors import BertGPTError, did_you_mean, quoted
 from bertgpt.files import sha256_of
 
 FORMATS = {
@@ -49,6 +50,21 @@ class Reading:
     separator: str | None = None
     max_doc_bytes: int = 100_000_000
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a txt file can only be split from its beginning: it is one document, or separators may overlap.
+
+        In "-----" with the separator "--" the second begins where the first has ended, which a reader that comes in the
+        middle cannot know.
+        """
+        ends = self.separator or ""
+        return self.whole_files or any(ends.startswith(ends[i:]) for i in range(1, len(ends)))
+
+    @property
+    def whole_files(self) -> bool:
+        """Whether a txt file is one document."""
+        return self.separator is None and self.txt_documents == "file"
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -70,7 +86,7 @@ def find(names: Sequence[str]) -> list[Source]:
     sources: dict[str, Source] = {}
     for name in names:
         for source in one(name):
-            key = str(Path(source.path).resolve()) if source.path else source.name
+            key = str(Path(source.path).resolve()) if source.path else f"tinyworld:{source.seed}"
             if key in sources:
                 raise BertGPTError("BG211", f"{source.path or name} is named twice")
             sources[key] = source
@@ -85,26 +101,23 @@ def one(name: str) -> list[Source]:
             raise BertGPTError("BG211", f"{name} is no world", hint="tinyworld, or tinyworld:SEED with a whole number")
         return [Source(name, 0, f"seed {int(seed)}", "tinyworld", seed=int(seed))]
     path = Path(name)
-    if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and kind(file) and file.name[0] != "."]
+    if os.path.isdir(name):  # noqa: PTH112 - a Path of an impossible name raises
+        files = [f for f in sorted(path.rglob("*")) if not any(p[0] == "." for p in f.relative_to(path).parts)]
         missing = f"the folder {name} holds no text that can be read"
-    elif path.is_file():
+    elif os.path.isfile(name):  # noqa: PTH113
         if not kind(path):
             known = ", ".join(FORMATS)
-            raise BertGPTError(
-                "BG211", f"{name} is of no known kind", cause=f"the kinds are {known}, each also with .gz or .zst"
-            )
-        files = [path]
-        missing = ""
+            cause = f"the kinds are {known}, each also with .gz or .zst"
+            raise BertGPTError("BG211", f"{name} is of no known kind", cause=cause)
+        files, missing = [path], ""
     else:
-        files = [
-            Path(file)
-            for file in sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - names may be absolute if Path(file).is_file() and kind(Path(file))
-        ]
-        missing = f"nothing matches {name}"
+        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - names may be absolute
+        files = [Path(file) for file in found]
+        missing = f"nothing matches {quoted(name)}"
+    files = [file for file in files if kind(file) and file.is_file()]
     if not files:
-        beside = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() and not path.is_dir() else []
-        near = did_you_mean(path.name, beside)
+        known_names = [file.name for file in path.parent.glob("*")] if os.path.isdir(path.parent) else []  # noqa: PTH112
+        near = did_you_mean(path.name, [known for known in known_names if known != path.name])
         raise BertGPTError(
             "BG211", missing, cause=f"looked in {Path.cwd()}", hint=near or did_you_mean(name, ["tinyworld"])
         )
@@ -142,7 +155,7 @@ def pieces(sources: Sequence[Source], reading: Reading, documents: int | None) -
                 cut.append(Piece(source, start, stop, (stop - start) * WORLD_BYTES, reading))
         elif source.format in ("parquet", "arrow") and source.compression is None:
             cut += grouped(source, size, reading)
-        elif source.compression or source.format in ("csv", "tsv") or one_document_each(source, reading):
+        elif source.compression or source.format in ("csv", "tsv") or (source.format == "txt" and reading.is_whole):
             cut.append(Piece(source, 0, -1, source.bytes, reading))  # can only be read from its beginning
         else:
             for start in range(0, source.bytes, size) or [0]:
@@ -151,14 +164,9 @@ def pieces(sources: Sequence[Source], reading: Reading, documents: int | None) -
     return cut
 
 
-def one_document_each(source: Source, reading: Reading) -> bool:
-    """Whether a whole file is one document."""
-    return source.format == "txt" and reading.separator is None and reading.txt_documents == "file"
-
-
 def grouped(source: Source, size: int, reading: Reading) -> list[Piece]:
     """Runs of row groups (parquet) or record batches (arrow) of about `size` bytes."""
-    from bertgpt.corpora.readers import group_sizes
+    from bertgpt.corpora.tables import group_sizes
 
     found: list[Piece] = []
     start = weight = 0

@@ -22,7 +22,7 @@ from bertgpt.corpora.readers import Policy, columns_of, missing_column, read
 from bertgpt.corpora.sources import Reading, Source, find, pieces
 from bertgpt.errors import BertGPTError
 from bertgpt.files import check_space, disk_error, lock, make_folder, publish, sha256_of, write_json
-from bertgpt.shards.format import FORMAT, VERSION, broken_files, config_hash, read_manifest, verify
+from bertgpt.shards.format import FORMAT, VERSION, broken_files, config_hash, read_manifest, verify, verify_tokenizer
 from bertgpt.shards.gather import Documents, Plan, ShardWriter, make_plan, shard_tasks
 from bertgpt.shards.jobs import Job, Pool, Receipt, Task, run
 from bertgpt.shards.parts import Limit, PartWriter, at_hand, part_tasks
@@ -62,7 +62,9 @@ def shard(options: ShardOptions) -> Facts:
     """Make a folder of shards, from text or from token parts."""
     if options.repair is not None:
         return repair(options)
-    origin = Parts(Path(options.sources[0])) if is_tokens(options.sources) else Text(options)
+    if options.val_fraction + options.test_fraction >= 1:
+        raise BertGPTError("BG204", "--val-fraction and --test-fraction leave nothing for training")
+    origin = Parts(options) if is_tokens(options.sources) else Text(options)
     out = output_of(options, "shards", origin.sources)
     if options.dry_run:
         return origin.plan(out, PART_SHARE + SHARD_SHARE)
@@ -95,7 +97,7 @@ def repair(options: ShardOptions) -> Facts:
         console.note(f"nothing is broken in {folder}")
         return summary(folder)
     options = options_again(options, folder, manifest)
-    origin = Parts(Path(options.sources[0])) if is_tokens(options.sources) else Text(options)
+    origin = Parts(options) if is_tokens(options.sources) else Text(options)
     with Work(folder, fresh=True) as work:
         config = shard_config(options, origin.config)
         if config != manifest["config"]:
@@ -126,12 +128,13 @@ def options_again(options: ShardOptions, folder: Path, manifest: Mapping[str, An
 
     try:
         kept = json.loads((folder / "run.json").read_text(encoding="utf-8"))["options"]
-    except (OSError, ValueError, KeyError):
+        sources = options.sources or list(kept["sources"])
+        given = kept["tokenizer"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise BertGPTError(
             "BG307", "run.json is missing or broken, and tells how these shards were made", path=str(folder)
         ) from None
-    sources = options.sources or kept["sources"]
-    tokenizer = str(folder / "tokenizer") if kept["train"] is None and not is_tokens(sources) else kept["tokenizer"]
+    tokenizer = given and str(folder / "tokenizer")
     return ShardOptions.model_validate(kept | {"sources": sources, "tokenizer": tokenizer, "workers": options.workers})
 
 
@@ -149,15 +152,6 @@ class Text:
             raise BertGPTError(
                 "BG203", "SOURCE... is missing", hint=options.__class__.model_fields["sources"].description
             )
-        self.sources = find(options.sources)
-        self.reading = Reading(options.text_column, options.txt_documents, options.separator, options.max_doc_bytes)
-        for source in self.sources:
-            names = columns_of(source)
-            if names is not None and options.text_column not in names:
-                raise missing_column(options.text_column, names, source.path)
-        self.limit = Limit(options.limit_docs, options.limit_tokens, options.limit_bytes)
-        self.pieces = pieces(self.sources, self.reading, self.world_documents())
-        self.size = sum(piece.weight for piece in self.pieces)
         if (options.tokenizer is None) == (options.train is None):
             raise BertGPTError(
                 "BG203",
@@ -167,6 +161,15 @@ class Text:
             )
         if options.train is not None and options.vocab_size is None:
             raise BertGPTError("BG203", "--train needs --vocab-size", hint="8192 is a good start for a small model")
+        self.sources = find(options.sources)
+        self.reading = Reading(options.text_column, options.txt_documents, options.separator, options.max_doc_bytes)
+        for source in self.sources:
+            names = columns_of(source)
+            if names is not None and options.text_column not in names:
+                raise missing_column(options.text_column, names, source.path)
+        self.limit = Limit(options.limit_docs, options.limit_tokens, options.limit_bytes)
+        self.pieces = pieces(self.sources, self.reading, self.world_documents())
+        self.size = sum(piece.weight for piece in self.pieces)
 
     def world_documents(self) -> int | None:
         """How many documents of the built-in world the limits can ask for at most."""
@@ -224,7 +227,9 @@ class Text:
             receipts = self.limit.needed(receipts)
             receipts = [*receipts[:-1], self.limit.cut(folder, receipts)] if receipts else receipts
         if not sum(receipt.facts["documents"] for receipt in receipts):
-            raise BertGPTError("BG310", "there is no text: 0 documents, 0 tokens", path=", ".join(self.options.sources))
+            raise BertGPTError(
+                "BG310", "there is no text: 0 documents, 0 tokens", path=", ".join(self.options.sources)[:200]
+            )
         special = sum(receipt.facts["counts"].get("special_in_text", 0) for receipt in receipts)
         if special:
             console.note(f"note: special tokens stand in the text {special} times; they are taken as text")
@@ -293,8 +298,11 @@ class Text:
 class Parts:
     """Token parts that were made before."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder
+    def __init__(self, options: ShardOptions) -> None:
+        if options.tokenizer is not None or options.train is not None:
+            raise BertGPTError("BG203", "token parts have their tokenizer; give neither --tokenizer nor --train")
+        self.options = options
+        self.path = folder = Path(options.sources[0])
         self.manifest = read_manifest(folder)
         verify(folder, self.manifest)
         self.sources: list[Source] = []
@@ -318,15 +326,7 @@ class Parts:
 
     def parts(self, work: "Work") -> tuple[list[Receipt], Tokenizer, Path]:
         """What the manifest says of them."""
-        tokenizer = Tokenizer.load(self.path / "tokenizer")
-        if tokenizer.identity != self.manifest["tokenizer"]["sha256"]:
-            raise BertGPTError(
-                "BG308",
-                "the tokenizer in this folder is another one than the parts were made with",
-                path=str(self.path),
-                cause=f"{tokenizer.identity} there, {self.manifest['tokenizer']['sha256']} in the manifest",
-                hint="tokenize again",
-            )
+        tokenizer = verify_tokenizer(self.path, self.manifest)
         receipts = []
         for file in self.manifest["files"]:
             facts = {name: file[name] for name in FILE_FACTS} | {"bytes": file["text_bytes"], "counts": file["counts"]}
@@ -339,7 +339,8 @@ class Parts:
 
     def run_facts(self, receipts: Sequence[Receipt], started: float) -> Facts:
         """What run.json says beyond the manifest."""
-        return {"options": None, "seconds": round(time.monotonic() - started, 3)}
+        options = self.options.model_dump(mode="json") | {"sources": [str(self.path.resolve())]}
+        return {"options": options, "seconds": round(time.monotonic() - started, 3)}
 
 
 def is_tokens(sources: Sequence[str]) -> bool:
@@ -377,8 +378,6 @@ def gather(
     only: set[str] | None = None,
 ) -> tuple[Plan, list[Receipt], Path]:
     """Deal the documents of the parts to shards, and write those."""
-    if options.val_fraction + options.test_fraction >= 1:
-        raise BertGPTError("BG204", "--val-fraction and --test-fraction leave nothing for training")
     paths = [folder / receipt.name for receipt in parts]
     fractions = {"val": options.val_fraction, "test": options.test_fraction}
     fractions = {split: fraction for split, fraction in fractions.items() if fraction}
@@ -442,11 +441,14 @@ class Work:
 
     def finished(self, config: Facts) -> bool:
         """Whether the output is there already; an error if what is there is something else."""
-        if self.fresh or not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+        if not self.out.exists() or not any(self.out.iterdir()):
+            return False
+        if not (self.out / "manifest.json").is_file():
+            hint = "give another --out, or remove it yourself"
+            raise BertGPTError("BG213", "this folder exists and is none of ours", path=str(self.out), hint=hint)
+        if self.fresh:
             return False
         hint = "give another --out, or --fresh to make it anew"
-        if not (self.out / "manifest.json").is_file():
-            raise BertGPTError("BG213", "this folder exists and is none of ours", path=str(self.out), hint=hint)
         manifest = read_manifest(self.out)
         if manifest["config"] != config:
             cause = "; ".join(differences(manifest["config"], config))
@@ -486,7 +488,7 @@ class Work:
 
     def publish(self, final: Path, manifest: Facts, tokenizer: Path, facts: Facts) -> None:
         """Put the finished folder in place: the manifest is written last."""
-        shutil.copytree(tokenizer, final / "tokenizer")
+        shutil.copytree(tokenizer, final / "tokenizer", ignore=shutil.ignore_patterns(".*"))
         run_json = {"bertgpt": __version__, "python": platform.python_version(), "host": platform.node()}
         write_json(
             final / "run.json",

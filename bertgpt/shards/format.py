@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bertgpt.config import cache_folder
 from bertgpt.errors import BertGPTError
 from bertgpt.files import sha256_of, write_json
+from bertgpt.tokens.tokenizer import Tokenizer
 
 FORMAT, VERSION = "bertgpt", 1
 DOCUMENT = pa.binary(16)  # blake2b-128 of the exact UTF-8 bytes
@@ -170,11 +171,42 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BertGPTError(
             "BG307", f"this artefact was made by a later bertgpt: format {manifest.get('version')}", path=str(path)
         )
+    if not well_formed(manifest):
+        raise BertGPTError("BG307", "this manifest lacks what a manifest has", path=str(path))
     for file in manifest["files"]:
         relative = PurePosixPath(file["path"])
         if relative.is_absolute() or ".." in relative.parts or (folder / relative).is_symlink():
             raise BertGPTError("BG307", f"the manifest names a file outside of the folder: {relative}", path=str(path))
     return manifest
+
+
+def well_formed(manifest: Mapping[str, Any]) -> bool:
+    """Whether the keys that everything relies on are there."""
+    files, tokenizer = manifest.get("files"), manifest.get("tokenizer")
+    return (
+        isinstance(manifest.get("kind"), str)
+        and isinstance(manifest.get("config"), dict)
+        and isinstance(manifest.get("counts"), dict)
+        and isinstance(tokenizer, dict)
+        and isinstance(tokenizer.get("sha256"), str)
+        and isinstance(files, list)
+        and all(isinstance(file, dict) and {"path", "bytes", "sha256"} <= file.keys() for file in files)
+        and all(isinstance(file["path"], str) for file in files)
+    )
+
+
+def verify_tokenizer(folder: Path, manifest: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer in a folder, which must be the one that its ids were made with."""
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    if tokenizer.identity != manifest["tokenizer"]["sha256"]:
+        raise BertGPTError(
+            "BG308",
+            "the tokenizer in this folder is another one than its ids were made with",
+            path=str(folder),
+            cause=f"{tokenizer.identity} there, {manifest['tokenizer']['sha256']} in the manifest",
+            hint=f"make it again: bertgpt {'shard' if manifest['kind'] == 'shards' else 'tokenize'} ... --fresh",
+        )
+    return tokenizer
 
 
 def broken_files(folder: Path, manifest: Mapping[str, Any], contents: bool) -> dict[str, BertGPTError]:

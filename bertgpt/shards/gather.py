@@ -166,10 +166,11 @@ class ShardWriter:
         ):
             flat[at : at + stop - start] = self.part(part).flat[start:stop]
         flat[offsets[1:][rows["last"]] - 1] = self.end
+        if len(flat) and int(flat.max()) > self.max_id:
+            for part in np.unique(rows["part"]).tolist():
+                self.part(part).check_ids(self.max_id)
         columns = [list_array(flat, offsets), column(rows["document"], DOCUMENT), bit_array(rows["continued"])]
         write_batch(path, pa.RecordBatch.from_arrays(columns, schema=shard_schema(dtype)))
-        if len(flat) and int(flat.max()) > self.max_id:
-            TokenFile(path).check_ids(self.max_id)
         return {
             "documents": int((~rows["continued"]).sum()),
             "tokens": len(flat),

@@ -106,11 +106,11 @@ def receipt_of(job: Job, task: Task) -> Receipt | None:
     try:
         kept = json.loads((job.folder / f"{task.name}.json").read_text(encoding="utf-8"))
         size = (job.folder / task.name).stat().st_size
-    except (OSError, ValueError):
+        if (kept["task"], kept["stamp"], kept["bytes"]) == (hash_of(task.identity), job.stamp, size):
+            return Receipt(task.name, kept["bytes"], kept["sha256"], kept["facts"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if kept["task"] != hash_of(task.identity) or kept["stamp"] != job.stamp or kept["bytes"] != size:
-        return None
-    return Receipt(task.name, kept["bytes"], kept["sha256"], kept["facts"])
+    return None
 
 
 def hash_of(identity: Facts) -> str:

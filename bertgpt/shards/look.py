@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bertgpt.errors import BertGPTError
-from bertgpt.shards.format import TokenFile, read_manifest, verify
+from bertgpt.shards.format import TokenFile, read_manifest, verify, verify_tokenizer
 from bertgpt.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -26,8 +26,13 @@ def look(folder: Path, document: int | None, contents: bool) -> dict[str, Any]:
     """The manifest in brief with the lengths of documents, or one document decoded."""
     manifest = read_manifest(folder)
     verify(folder, manifest, contents)
+    tokenizer = verify_tokenizer(folder, manifest)
     if document is not None:
-        return {"kind": manifest["kind"], "path": str(folder), "document": one_document(folder, manifest, document)}
+        found = one_document(folder, manifest, tokenizer, document)
+        return {"kind": manifest["kind"], "path": str(folder), "document": found}
+    if contents:
+        for _, file in open_files(folder, manifest):
+            file.check_ids(tokenizer.max_id)
     lengths = np.concatenate([np.diff(file.offsets) for _, file in open_files(folder, manifest)])
     return {
         "kind": manifest["kind"],
@@ -46,11 +51,8 @@ def look(folder: Path, document: int | None, contents: bool) -> dict[str, Any]:
     }
 
 
-def one_document(folder: Path, manifest: dict[str, Any], number: int) -> dict[str, Any]:
+def one_document(folder: Path, manifest: dict[str, Any], tokenizer: Tokenizer, number: int) -> dict[str, Any]:
     """Row `number`, counted through all files, with its tokens apart."""
-    tokenizer = Tokenizer.load(folder / "tokenizer")
-    if tokenizer.identity != manifest["tokenizer"]["sha256"]:
-        raise BertGPTError("BG308", "the tokenizer in this folder is another one than the ids are of", path=str(folder))
     left = number
     for entry, file in open_files(folder, manifest):
         if left < len(file):

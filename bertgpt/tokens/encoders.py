@@ -28,6 +28,7 @@ Lengths = NDArray[np.int64]
 Documents = Sequence[bytes]  # UTF-8
 
 BREAK = re.compile("[ \n]")
+PIECE = 50_000  # characters that tokie is given at once
 LONG = 1000  # bytes of a document, on average, from which encoding one by one costs nothing
 CHECKED_BYTES = 4096  # of each task: documents are checked until so many bytes are
 
@@ -90,27 +91,25 @@ class Tokie:
 
     def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
         texts = [document.decode() for document in documents]
-        spans = [list(odd_words(text)) for text in texts]
-        if not any(spans):
+        if max(map(len, texts), default=0) <= PIECE and not any(map(odd_character().search, texts)):
             return self.encode_plain(texts)
         pieces: list[str] = []  # WordPiece never looks past a space, so a text can be encoded in pieces
         owners: list[int] = []
         odd: list[int] = []
         for owner, text in enumerate(texts):
-            start = 0
-            for begin, end in spans[owner]:
-                odd.append(len(pieces) + 1)
-                pieces += [text[start:begin], text[begin:end]]
-                start = end
-            pieces.append(text[start:])
-            owners += [owner] * (len(pieces) - len(owners))
+            for piece, is_odd in pieces_of(text):
+                if is_odd:
+                    odd.append(len(pieces))
+                pieces.append(piece)
+                owners.append(owner)
         odd_ids, odd_lengths = self.reference.encode([pieces[i].encode() for i in odd])
         for i in odd:
             pieces[i] = ""
         ids, lengths = self.encode_plain(pieces)
-        ends = np.cumsum(lengths)[odd]  # where the ids of each odd word belong
-        ids = np.insert(ids, np.repeat(ends, odd_lengths), odd_ids)
-        lengths[odd] = odd_lengths
+        if odd:
+            ends = np.cumsum(lengths)[odd]  # where the ids of each odd piece belong
+            ids = np.insert(ids, np.repeat(ends, odd_lengths), odd_ids)
+            lengths[odd] = odd_lengths
         return ids, np.bincount(owners, weights=lengths, minlength=len(texts)).astype(np.int64)
 
     def encode_plain(self, texts: list[str]) -> tuple[Ids, Lengths]:
@@ -145,15 +144,34 @@ def flat(lists: list[list[int]]) -> tuple[Ids, Lengths]:
     return ids, lengths
 
 
-def odd_words(text: str) -> Iterator[tuple[int, int]]:
-    """Where in a text the words stand that have an odd character, found from one such character to the next."""
-    end = 0
-    while match := odd_character().search(text, end):
-        at = match.start()
-        begin = max(end, text.rfind(" ", end, at) + 1, text.rfind("\n", end, at) + 1)
-        after = BREAK.search(text, at)
-        end = after.start() if after else len(text)
-        yield begin, end
+def pieces_of(text: str) -> Iterator[tuple[str, bool]]:
+    """A text in pieces cut at spaces, none of them long, words with an odd character apart (True).
+
+    tokie cuts long texts to share them among threads, and not always between words; so they come to it in pieces.
+    """
+    start = 0
+    while start < len(text):
+        stop = min(start + PIECE, len(text))
+        match = odd_character().search(text, start, stop)
+        if match is not None:
+            begin = max(text.rfind(" ", start, match.start()), text.rfind("\n", start, match.start())) + 1 or start
+            after = BREAK.search(text, match.start())
+            end = after.start() if after else len(text)
+            yield text[start:begin], False
+            yield text[begin:end], True
+            start = end
+            continue
+        if stop < len(text):
+            cut = max(text.rfind(" ", start, stop), text.rfind("\n", start, stop)) + 1
+            if not cut:  # one endless word: no matter how, but by the reference
+                after = BREAK.search(text, stop)
+                stop = after.start() if after else len(text)
+                yield text[start:stop], True
+                start = stop
+                continue
+            stop = cut
+        yield text[start:stop], False
+        start = stop
 
 
 @cache
@@ -179,6 +197,24 @@ def odd_character() -> re.Pattern[str]:
     return re.compile("[^" + "".join(f"\\u{first:04x}-\\u{last:04x}" for first, last in runs) + "]")
 
 
+def is_gpt2_like(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer is byte-level BPE just as GPT-2's: what the fast backends are known to do right."""
+    content = tokenizer.content
+    split = content.get("pre_tokenizer") or {}
+    usual = split.get("type") == "ByteLevel" and split.get("use_regex", True) and not split.get("add_prefix_space")
+    return tokenizer.kind == "bpe" and usual and content.get("normalizer") is None and not tokenizer.plain_added
+
+
+def is_bert_like(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer is WordPiece just as BERT's, lower-casing or not."""
+    content = tokenizer.content
+    change = content.get("normalizer") or {}
+    usual = change.get("type") == "BertNormalizer" and change.get("clean_text") and change.get("handle_chinese_chars")
+    split = (content.get("pre_tokenizer") or {}).get("type") == "BertPreTokenizer"
+    kept = change.get("strip_accents") is None and not tokenizer.plain_added
+    return tokenizer.kind == "wordpiece" and bool(usual) and split and kept
+
+
 class Encoder:
     """Encodes batches with the fastest backend that agrees with the reference."""
 
@@ -190,9 +226,9 @@ class Encoder:
     def fastest(self) -> Backend:
         """The first backend that this tokenizer and this installation allow."""
         makers: list[Callable[[], Backend]] = []
-        if self.tokenizer.kind == "bpe":
+        if is_gpt2_like(self.tokenizer):
             makers = [lambda: Gigatoken(self.tokenizer), lambda: Tiktoken(self.tokenizer)]
-        elif self.tokenizer.kind == "wordpiece":
+        elif is_bert_like(self.tokenizer):
             makers = [lambda: Tokie(self.tokenizer)]
         for make in makers:
             with suppress(Exception):  # young packages: an import that fails, a tokenizer that one cannot read
@@ -205,19 +241,30 @@ class Encoder:
 
     def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
         """All ids in one array, and how many belong to each document."""
-        ids, lengths = self.backend.encode(documents)
+        try:
+            ids, lengths = self.backend.encode(documents)
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as error:  # panics of Rust are no Exceptions
+            if isinstance(self.backend, Reference):
+                raise
+            return self.put_aside(f"it fails with {type(error).__name__}", documents)
         if self.unchecked > 0 and not isinstance(self.backend, Reference):
             difference = self.difference(documents, ids, lengths)
             if difference is not None:
-                self.warn(f"{self.backend.name} differs from tokenizers and is put aside: {difference}")
-                self.backend = Reference(self.tokenizer)
-                return self.backend.encode(documents)
+                return self.put_aside(f"it differs from tokenizers {difference}", documents)
         return ids, lengths
+
+    def put_aside(self, reason: str, documents: Documents) -> tuple[Ids, Lengths]:
+        """Go on with the reference."""
+        self.warn(f"{self.backend.name} is put aside: {reason}")
+        self.backend = Reference(self.tokenizer)
+        return self.backend.encode(documents)
 
     def difference(self, documents: Documents, ids: Ids, lengths: Lengths) -> str | None:
         """What the reference makes of the first documents, where that is something else."""
         if len(lengths) != len(documents) or int(lengths.sum()) != len(ids):
-            return "it lost documents"
+            return "in the number of documents"
         end = 0
         for document, length in zip(documents, lengths, strict=True):
             if self.unchecked <= 0:

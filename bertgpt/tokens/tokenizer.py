@@ -6,6 +6,7 @@ in a text are text; special ids come from us, by role.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bertgpt.errors import BertGPTError
+from bertgpt.errors import BertGPTError, quoted
 from bertgpt.files import void, write_aside
 
 ROLES = ("pad", "unk", "cls", "sep", "mask", "end")
@@ -80,11 +81,20 @@ class Tokenizer:
 
     # ------------------------------------------------------------------------------------- text and ids
 
+    @property
+    def plain_added(self) -> list[dict[str, Any]]:
+        """Tokens beside the model that are no special ones."""
+        return [token for token in self.content.get("added_tokens", ()) if not token["special"]]
+
     @cached_property
     def plain_content(self) -> str:
         """tokenizer.json without special tokens, so that one that is typed in a text stays text."""
-        added = [token for token in self.content.get("added_tokens", ()) if not token["special"]]
-        plain = self.content | {"added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
+        plain = self.content | {
+            "added_tokens": self.plain_added,
+            "post_processor": None,
+            "truncation": None,
+            "padding": None,
+        }
         return json.dumps(plain, ensure_ascii=False)
 
     @cached_property
@@ -137,7 +147,15 @@ class Tokenizer:
 
     def bytes_of(self, i: int) -> bytes:
         """The bytes that an id of a byte-level tokenizer stands for; none for special ones."""
-        return b"" if i in self.special_ids else bytes(BYTE_OF[c] for c in self.tokens[i])
+        if i in self.special_ids:
+            return b""
+        token = self.tokens[i]
+        return token.encode() if token in self.added else bytes(BYTE_OF[c] for c in token)
+
+    @cached_property
+    def added(self) -> frozenset[str]:
+        """Tokens that stand beside the model, written as they are."""
+        return frozenset(token["content"] for token in self.content.get("added_tokens", ()))
 
     @cached_property
     def starts_word(self) -> NDArray[np.bool_]:
@@ -169,9 +187,18 @@ class Tokenizer:
 
             return from_tiktoken()
         path = Path(source)
-        if not path.exists():
-            raise BertGPTError("BG211", f"there is no tokenizer {source}", hint="give gpt2, a folder or a file")
-        return from_folder(path) if path.is_dir() else from_file(path)
+        if not os.path.exists(source):  # noqa: PTH110 - a Path of an impossible name raises
+            raise BertGPTError("BG211", f"there is no tokenizer {quoted(source)}", hint="give gpt2, a folder or a file")
+        try:
+            tokenizer = from_folder(path) if path.is_dir() else from_file(path)
+            assert tokenizer.reference
+            assert tokenizer.starts_word is not None  # which looks at every token
+        except (BertGPTError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # `tokenizers` panics with exceptions of its own kind
+            cause = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            raise BertGPTError("BG314", "this tokenizer cannot be read", path=str(path), cause=cause) from None
+        return tokenizer
 
 
 BYTE_OF = byte_alphabet()
@@ -185,7 +212,8 @@ def from_folder(folder: Path) -> Tokenizer:
     for vocab, merges in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
         if (folder / vocab).exists() and (folder / merges).exists():
             lines = read_lines(folder / merges)
-            return byte_level(read_json(folder / vocab), [line.split(" ") for line in lines if line[:9] != "#version:"])
+            pairs = [line.split(" ") for line in lines if line and line[:9] != "#version:"]
+            return byte_level(read_json(folder / vocab), pairs)
     if (folder / "vocab.txt").exists():
         return from_file(folder / "vocab.txt")
     raise BertGPTError(
@@ -212,8 +240,10 @@ def from_json(path: Path, config: dict[str, Any]) -> Tokenizer:
     """A tokenizer.json, its roles found in tokenizer_config.json or by the usual names."""
     content = read_json(path)
     model = content.get("model", {})
-    if model.get("type") not in ("BPE", "WordPiece") or not model.get("vocab"):
+    if not isinstance(model, dict) or model.get("type") not in ("BPE", "WordPiece") or not model.get("vocab"):
         raise BertGPTError("BG314", "this tokenizer is neither BPE nor WordPiece", path=str(path))
+    if model["type"] == "BPE" and "ByteLevel" not in json.dumps(content.get("pre_tokenizer")):
+        raise BertGPTError("BG314", "this tokenizer's BPE is not one of bytes", path=str(path))
     if model["type"] == "BPE":
         model["merges"] = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     vocab = model["vocab"] | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
@@ -245,6 +275,7 @@ def byte_level(vocab: dict[str, int], merges: Iterable[Sequence[str]], specials:
     """Byte-level BPE as GPT-2 has it; without `specials` its own <|endoftext|> ends documents."""
     options = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     names = specials or ["<|endoftext|>"]
+    vocab = dict(sorted(vocab.items(), key=lambda entry: entry[1]))  # so that the file is the same bytes too
     content = {
         "version": "1.0",
         "truncation": None,
@@ -270,6 +301,7 @@ def wordpiece(vocab: dict[str, int], specials: Sequence[str] = ()) -> Tokenizer:
     """WordPiece as BERT has it, lower-casing unless the vocabulary holds capitals; [SEP] ends documents by default."""
     lower = not any(token != token.lower() for token in vocab if not token.startswith(("[", "<|")))
     names = specials or OWN_SPECIALS[:5]
+    vocab = dict(sorted(vocab.items(), key=lambda entry: entry[1]))  # so that the file is the same bytes too
     normalizer = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": lower}
     content = {
         "version": "1.0",

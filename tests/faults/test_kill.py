@@ -216,6 +216,7 @@ def test_two_writers_of_one_folder(corpus: Path, tmp_path: Path) -> None:
     first = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
     while first.poll() is None and not receipts(tmp_path):
         os.sched_yield()
+    first.send_signal(signal.SIGSTOP)
     second = subprocess.run(command(corpus, tmp_path / "out"), capture_output=True, text=True)
     assert second.returncode == 6
     assert "error[BG601]" in second.stderr

@@ -1,0 +1,76 @@
+"""What readers have in common: chunks of documents, the policy for bad data, files opened however compressed."""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from bertgpt.corpora.sources import Source
+from bertgpt.errors import BertGPTError, did_you_mean
+
+BUFFER = 1 << 20
+BOM = b"\xef\xbb\xbf"
+
+Places = Callable[[int], str]  # where document i of a chunk stands: FILE:LINE, or as near as can be said
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some documents as they stand in a source; None where the column holds no text."""
+
+    documents: list[bytes | None]
+    place: Places
+
+
+class Policy:
+    """What to do with bad data, and how much of it there was."""
+
+    def __init__(self, on_error: str) -> None:
+        self.on_error = on_error
+        self.counts: Counter[str] = Counter()
+
+    def bad(self, what: str, error: BertGPTError) -> None:
+        """Count something that is left out, or stop."""
+        if self.on_error == "stop":
+            error.hint = error.hint or "--on-error skip leaves such documents out and counts them"
+            raise error
+        self.counts[what] += 1
+
+
+def open_bytes(source: Source) -> IO[bytes]:
+    """The bytes of a file, decompressed."""
+    if source.compression is None:
+        return Path(source.path).open("rb", buffering=BUFFER)
+    import pyarrow as pa
+
+    return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(source.path, "rb"), source.compression), BUFFER)
+
+
+def unreadable(source: Source, error: Exception) -> BertGPTError:
+    """A file that breaks off, or is not what its name says."""
+    return BertGPTError("BG313", "this file cannot be read", path=source.path, cause=str(error).split("\n")[0][:200])
+
+
+def refuse_utf16(first: bytes, source: Source) -> None:
+    """Text in UTF-16 would pass as text full of NULs."""
+    if first in (b"\xff\xfe", b"\xfe\xff"):
+        raise BertGPTError(
+            "BG311",
+            "this looks like UTF-16",
+            path=source.path,
+            hint=f"iconv -f UTF-16 -t UTF-8 {source.name} > utf8.txt",
+        )
+
+
+def missing_column(column: str, columns: Iterable[str], place: str) -> BertGPTError:
+    """The text column is not there."""
+    names = [str(name) for name in columns]
+    return BertGPTError(
+        "BG212",
+        f"there is no column {column}",
+        path=place,
+        cause=f"the columns are {', '.join(names)}",
+        hint=did_you_mean(column, names) or "name one with --text-column",
+    )

@@ -1,0 +1,151 @@
+"""csv, parquet and arrow: tables with a text column."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from bertgpt.corpora.chunks import Chunk, Policy, open_bytes, refuse_utf16, unreadable
+from bertgpt.corpora.sources import Piece, Source
+
+BATCH_BYTES, BLOCK_BYTES = 4_000_000, 8_000_000
+
+
+def table_chunks(batches: Iterable[Any], column: str, place: str) -> Iterator[Chunk]:
+    """The text column of record batches; rows are counted from 0 within what is read."""
+    import pyarrow as pa
+
+    first = 0
+    for batch in batches:
+        texts = batch.column(batch.schema.get_field_index(column))
+        if pa.types.is_dictionary(texts.type):
+            texts = texts.dictionary_decode()
+        documents = as_bytes(texts)
+        yield Chunk(documents, partial(place_of_row, place, first))
+        first += len(documents)
+
+
+def place_of_row(place: str, first: int, i: int) -> str:
+    """A row of a table."""
+    return f"{place}, row {first + i}"
+
+
+def as_bytes(texts: Any) -> list[bytes | None]:
+    """A column as bytes; one that holds no text is as good as nulls."""
+    import pyarrow as pa
+
+    kind = texts.type
+    if kind in (pa.string(), pa.binary()):
+        return list(texts.cast(pa.binary()).to_pylist())
+    if kind in (pa.large_string(), pa.string_view()):
+        return list(texts.cast(pa.large_string()).cast(pa.large_binary()).to_pylist())
+    if kind in (pa.large_binary(), pa.binary_view()) or pa.types.is_fixed_size_binary(kind):
+        return list(texts.cast(pa.large_binary()).to_pylist())
+    return [None] * len(texts)
+
+
+def csv(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+    """A table with a header; every cell is text."""
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    with open_bytes(piece.source) as file:
+        first = file.read(2)
+    refuse_utf16(first, piece.source)
+    if not first:
+        return
+    column = piece.reading.text_column
+    skipped = 0
+
+    def invalid(row: Any) -> str:
+        nonlocal skipped
+        if policy.on_error == "stop":
+            return "error"
+        skipped += 1
+        return "skip"
+
+    reader = pc.open_csv(
+        open_bytes(piece.source),
+        read_options=pc.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+        parse_options=pc.ParseOptions(
+            delimiter="\t" if piece.source.format == "tsv" else ",",
+            newlines_in_values=True,
+            invalid_row_handler=invalid,
+        ),
+        convert_options=pc.ConvertOptions(
+            include_columns=[column], column_types={column: pa.binary()}, strings_can_be_null=False
+        ),
+    )
+    yield from table_chunks(reader, column, piece.source.path)
+    policy.counts["bad_lines"] += skipped
+
+
+def parquet(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+    """Row groups `start` to `stop`."""
+    import pyarrow.parquet as pq
+
+    column = piece.reading.text_column
+    file = pq.ParquetFile(content_of(piece.source))
+    groups = list(range(piece.start, piece.stop if piece.stop >= 0 else file.num_row_groups))
+    rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+    size = max(1, min(rows, BATCH_BYTES * rows // max(piece.weight, 1)))  # rows of a batch of the wanted size
+    batches = file.iter_batches(batch_size=size, row_groups=groups, columns=[column], use_threads=False)
+    yield from table_chunks(batches, column, f"{piece.source.path}, row groups from {piece.start}")
+
+
+def arrow(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+    """Record batches `start` to `stop` of an IPC file; a stream is read whole."""
+    import pyarrow as pa
+
+    column = piece.reading.text_column
+    with content_of(piece.source) as content:
+        reader = open_arrow(content)
+        if isinstance(reader, pa.ipc.RecordBatchStreamReader):
+            batches: Iterable[Any] = reader
+        else:
+            stop = piece.stop if piece.stop >= 0 else reader.num_record_batches
+            batches = (reader.get_batch(i) for i in range(piece.start, stop))
+        yield from table_chunks(batches, column, f"{piece.source.path}, batches from {piece.start}")
+
+
+def content_of(source: Source) -> Any:
+    """A file that can be read anywhere: mapped, or decompressed into memory."""
+    import pyarrow as pa
+
+    if source.compression is None:
+        return pa.memory_map(source.path)
+    with open_bytes(source) as file:
+        return pa.BufferReader(file.read())
+
+
+def open_arrow(content: Any) -> Any:
+    """An IPC file, or an IPC stream that was given the same ending."""
+    import pyarrow as pa
+
+    try:
+        return pa.ipc.open_file(content)
+    except pa.ArrowInvalid:
+        content.seek(0)
+        return pa.ipc.open_stream(content)
+
+
+def group_sizes(source: Source, column: str) -> list[int]:
+    """The bytes of the text column in each row group or record batch."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if source.format == "parquet":
+            metadata = pq.read_metadata(source.path)
+            names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+            at = names.index(column) if column in names else -1
+            return [
+                metadata.row_group(i).column(max(at, 0)).total_uncompressed_size for i in range(metadata.num_row_groups)
+            ]
+        with pa.memory_map(source.path) as content:
+            reader = open_arrow(content)
+            if isinstance(reader, pa.ipc.RecordBatchStreamReader):
+                return [source.bytes]
+            batches = reader.num_record_batches
+            return [source.bytes // max(1, batches)] * batches
+    except (OSError, ValueError) as error:
+        raise unreadable(source, error) from None
