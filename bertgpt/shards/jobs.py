@@ -10,12 +10,13 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -158,16 +159,22 @@ def start_process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; what is being written is finished
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(ONE_THREAD)
+    threading.Thread(target=follow_parent, daemon=True).start()
+
+
+def follow_parent() -> None:
+    """Go when the parent has gone: a killed parent tells nobody, and its workers would wait for ever."""
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def nothing() -> None:
     """A first task, which has a process started and this module imported."""
 
 
-def perform_in_process(job: Job, task: Task, parent: int) -> Receipt:
-    """One task, unless nobody waits for it any more."""
-    if os.getppid() != parent:
-        os._exit(1)
+def perform_in_process(job: Job, task: Task) -> Receipt:
+    """One task, by the worker that this process has for its job."""
     if job.folder not in _workers:
         _workers[job.folder] = job.make(*job.arguments)
     return perform(_workers[job.folder], job, task)
@@ -205,7 +212,7 @@ class Pool:
             try:
                 with without_main():
                     while left and len(running) <= self.workers and not enough():
-                        future = self.executor().submit(perform_in_process, job, tasks[left[0]], os.getpid())
+                        future = self.executor().submit(perform_in_process, job, tasks[left[0]])
                         running[future] = left.pop(0)
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:

@@ -180,6 +180,17 @@ def test_a_worker_killed_from_outside_costs_one_retry(
     assert content(tmp_path / "out") == undisturbed
 
 
+def test_workers_go_with_a_killed_parent(corpus: Path, tmp_path: Path) -> None:
+    running = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
+    while running.poll() is None and not receipts(tmp_path):
+        os.sched_yield()
+    workers = list(workers_of(running))
+    running.kill()
+    assert len(workers) == 2
+    assert not psutil.wait_procs(workers, timeout=30)[1]
+    running.communicate(timeout=30)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_stop_cleanly_and_lose_nothing(
     number: signal.Signals, code: int, corpus: Path, undisturbed: dict[str, str], tmp_path: Path
