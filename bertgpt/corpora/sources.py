@@ -1,8 +1,4 @@
-"""What to read: files, globs and folders, or the built-in world, cut into pieces that one task each will read.
-
-Pieces depend on the source alone: neither on the order in which files are named, nor on their folder, nor on how many
-workers there are.
-"""
+"""What to read: files, globs and folders, or the built-in world, each known by its name and its content."""
 
 import glob
 import os
@@ -20,8 +16,6 @@ FORMATS = {
     ".parquet": "parquet", ".arrow": "arrow",
 }  # fmt: skip
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-SMALLEST, LARGEST, PIECES = 1_000_000, 128_000_000, 64  # bytes of a piece, and how many there should be
-WORLD_BYTES, WORLD_PIECE = 330, 8192  # a tinyworld document on average, and documents in a piece
 
 
 @dataclass(frozen=True)
@@ -139,41 +133,3 @@ def described(path: Path) -> Source:
         return Source(path.name, path.stat().st_size, sha256_of(path), format_, compression, str(path))
     except OSError as error:
         raise BertGPTError("BG313", "this file cannot be read", path=str(path), cause=error.strerror) from None
-
-
-def pieces(sources: Sequence[Source], reading: Reading, documents: int | None) -> list[Piece]:
-    """The sources cut up, in canonical order; `documents` bounds the built-in world, which has no end of its own."""
-    total = sum(source.bytes for source in sources)
-    size = min(max(total // PIECES, SMALLEST), LARGEST)
-    cut: list[Piece] = []
-    for source in sources:
-        if source.format == "tinyworld":
-            if documents is None:
-                raise BertGPTError("BG203", "tinyworld has no end", hint="say how much of it with --limit-docs")
-            for start in range(0, documents, WORLD_PIECE):
-                stop = min(start + WORLD_PIECE, documents)
-                cut.append(Piece(source, start, stop, (stop - start) * WORLD_BYTES, reading))
-        elif source.format in ("parquet", "arrow") and source.compression is None:
-            cut += grouped(source, size, reading)
-        elif source.compression or source.format in ("csv", "tsv") or (source.format == "txt" and reading.is_whole):
-            cut.append(Piece(source, 0, -1, source.bytes, reading))  # can only be read from its beginning
-        else:
-            for start in range(0, source.bytes, size) or [0]:
-                stop = min(start + size, source.bytes)
-                cut.append(Piece(source, start, stop, stop - start, reading))
-    return cut
-
-
-def grouped(source: Source, size: int, reading: Reading) -> list[Piece]:
-    """Runs of row groups (parquet) or record batches (arrow) of about `size` bytes."""
-    from bertgpt.corpora.tables import group_sizes
-
-    found: list[Piece] = []
-    start = weight = 0
-    sizes = group_sizes(source, reading.text_column)
-    for i, group in enumerate(sizes):
-        weight += group
-        if weight >= size or i == len(sizes) - 1:
-            found.append(Piece(source, start, i + 1, weight, reading))
-            start, weight = i + 1, 0
-    return found

@@ -19,6 +19,8 @@ from bertgpt.tokens.encoders import Encoder
 from bertgpt.tokens.tokenizer import Tokenizer
 
 at_hand: dict[str, Tokenizer] = {}  # tokenizers that this process has loaded already, by folder
+PART, CUT = "part-", "cut-"  # how parts are called; one that a limit cuts stands beside the whole one meanwhile
+FILE_FACTS = ("documents", "tokens", "min_id", "max_id")  # what a manifest says of a file
 SPILL = 32_000_000  # ids that are kept in memory before they go to a file
 
 
@@ -141,7 +143,7 @@ def facts_of(flat: NDArray[Any], offsets: NDArray[np.int64], sizes: Sequence[int
 def part_tasks(pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[Task]:
     """One task for each piece; parts are numbered in canonical order."""
     return [
-        Task(f"part-{i:05}.arrow", piece.identity() | {"tokenizer": tokenizer.identity}, piece.weight, piece)
+        Task(f"{PART}{i:05}.arrow", piece.identity() | {"tokenizer": tokenizer.identity}, piece.weight, piece)
         for i, piece in enumerate(pieces)
     ]
 
@@ -188,7 +190,7 @@ class Limit:
             return last
         offsets = part.offsets[: keep + 1]
         flat, kept_sizes = part.flat[: offsets[-1]], sizes[:keep].tolist()
-        path = folder / last.name.replace("part-", "last-")
+        path = folder / last.name.replace(PART, CUT)
         source = str(part.batch.column("source").dictionary[0])
         write_aside(path, lambda aside: write_part(aside, source, part.documents[:keep], flat, offsets, kept_sizes))
         facts = last.facts | facts_of(flat, offsets, kept_sizes)

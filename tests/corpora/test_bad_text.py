@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bertgpt.corpora.pieces import pieces
 from bertgpt.corpora.readers import Policy, columns_of, read
-from bertgpt.corpora.sources import Reading, find, pieces
+from bertgpt.corpora.sources import Reading, find
 from bertgpt.errors import BertGPTError
 
 

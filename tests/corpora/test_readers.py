@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bertgpt
+from bertgpt.corpora.pieces import pieces
 from bertgpt.corpora.readers import Policy, columns_of, read
-from bertgpt.corpora.sources import Piece, Reading, find, pieces
+from bertgpt.corpora.sources import Piece, Reading, find
 from bertgpt.errors import BertGPTError
 
 TEXTS = [
@@ -162,7 +163,7 @@ def test_a_separator_that_overlaps_itself(
     separator: str, alphabet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it begins can only be known from the beginning, so such a file is one piece."""
-    monkeypatch.setattr("bertgpt.corpora.sources.SMALLEST", 1)
+    monkeypatch.setattr("bertgpt.corpora.pieces.SMALLEST", 1)
     path = tmp_path / "t.txt"
 
     @settings(max_examples=150, deadline=None, derandomize=True)

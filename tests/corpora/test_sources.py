@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bertgpt.corpora import sources
-from bertgpt.corpora.sources import Piece, Reading, find, pieces
+from bertgpt.corpora.pieces import pieces
+from bertgpt.corpora.sources import Piece, Reading, find
 from bertgpt.errors import BertGPTError
 
 
@@ -116,14 +117,14 @@ def spans(cut: list[Piece]) -> list[tuple[int, int]]:
 
 
 def test_pieces_cover_a_file_without_gaps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "SMALLEST", 10)
+    monkeypatch.setattr("bertgpt.corpora.pieces.SMALLEST", 10)
     (folder / "long.txt").write_bytes(b"x" * 35)
     assert spans(pieces(find(["long.txt"]), Reading(), None)) == [(0, 10), (10, 20), (20, 30), (30, 35)]
     assert spans(pieces(find(["long.txt"]), Reading(txt_documents="file"), None)) == [(0, -1)]
 
 
 def test_pieces_depend_neither_on_order_nor_on_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "SMALLEST", 2)
+    monkeypatch.setattr("bertgpt.corpora.pieces.SMALLEST", 2)
     (folder / "moved").mkdir()
     for name in ("b.txt", "deep/a.jsonl"):
         (folder / "moved" / Path(name).name).write_bytes((folder / "texts" / name).read_bytes())
@@ -136,7 +137,7 @@ def test_pieces_depend_neither_on_order_nor_on_folders(folder: Path, monkeypatch
 
 
 def test_pieces_are_runs_of_row_groups(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "SMALLEST", 6000)
+    monkeypatch.setattr("bertgpt.corpora.pieces.SMALLEST", 6000)
     table = pa.table({"text": [f"{i:0>1000}" for i in range(20)]})
     pq.write_table(table, folder / "t.parquet", row_group_size=2, use_dictionary=False)
     cut = spans(pieces(find(["t.parquet"]), Reading(), None))

@@ -141,6 +141,9 @@ def test_limits_take_the_first_whole_documents(run: Run, here: Path, tokenizer: 
                 str(amount), "--workers", workers, "--no-dedup",
             )  # fmt: skip
             assert Counter(row[1] for row in rows(out)) == Counter(text + "<|end|>" for text in texts[:wanted])
+    run("tokenize", "b.jsonl", "--tokenizer", str(tokenizer), "--limit-docs", "5", "--out", "tokens")
+    assert [file["path"] for file in read_manifest(Path("tokens"))["files"]] == ["part-00000.arrow"]
+    assert len(TokenFile(Path("tokens/part-00000.arrow"))) == 5
 
 
 @pytest.mark.parametrize(("largest", "dtype"), [(65_534, "uint16"), (65_535, "uint16"), (65_536, "uint32")])

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bertgpt.corpora.pieces import pieces
 from bertgpt.corpora.readers import Policy, read
-from bertgpt.corpora.sources import Reading, find, pieces
+from bertgpt.corpora.sources import Reading, find
 from bertgpt.tokens.encoders import Encoder, Reference
 from bertgpt.tokens.tokenizer import Tokenizer
 

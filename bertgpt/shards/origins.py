@@ -1,0 +1,234 @@
+"""Where the ids of shards come from: text that is tokenized on the way, or token parts that were made before."""
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+from bertgpt import console
+from bertgpt.config import ShardOptions, TextOptions
+from bertgpt.corpora.pieces import pieces
+from bertgpt.corpora.readers import Policy, columns_of, missing_column, read
+from bertgpt.corpora.sources import Reading, Source, find
+from bertgpt.errors import BertGPTError
+from bertgpt.files import sha256_of
+from bertgpt.shards.format import read_manifest, verify, verify_tokenizer
+from bertgpt.shards.jobs import Facts, Job, Receipt, Task
+from bertgpt.shards.parts import FILE_FACTS, Limit, PartWriter, at_hand, part_tasks
+from bertgpt.shards.work import Work, existing, fingerprint, worker_count
+from bertgpt.tokens.tokenizer import Tokenizer
+from bertgpt.tokens.training import train
+
+
+class Text:
+    """Text that is tokenized on the way."""
+
+    parent = None
+
+    def __init__(self, options: TextOptions) -> None:
+        self.options = options
+        if not options.sources:
+            raise BertGPTError(
+                "BG203", "SOURCE... is missing", hint=options.__class__.model_fields["sources"].description
+            )
+        if (options.tokenizer is None) == (options.train is None):
+            raise BertGPTError(
+                "BG203",
+                "text needs one tokenizer",
+                cause="neither --tokenizer nor --train is given" if options.train is None else "both are given",
+                hint="--tokenizer gpt2, or --train bpe --vocab-size 8192",
+            )
+        if options.train is not None and options.vocab_size is None:
+            raise BertGPTError("BG203", "--train needs --vocab-size", hint="8192 is a good start for a small model")
+        self.sources = find(options.sources)
+        self.reading = Reading(options.text_column, options.txt_documents, options.separator, options.max_doc_bytes)
+        for source in self.sources:
+            names = columns_of(source)
+            if names is not None and options.text_column not in names:
+                raise missing_column(options.text_column, names, source.path)
+        self.limit = Limit(options.limit_docs, options.limit_tokens, options.limit_bytes)
+        self.pieces = pieces(self.sources, self.reading, self.world_documents())
+        self.size = sum(piece.weight for piece in self.pieces)
+
+    def world_documents(self) -> int | None:
+        """How many documents of the built-in world the limits can ask for at most."""
+        limits = (self.options.limit_docs, self.options.limit_tokens, self.options.limit_bytes)
+        bounds = [-(-most // least) for most, least in zip(limits, (1, 12, 60), strict=True) if most is not None]
+        return min(bounds, default=None)
+
+    @property
+    def identities(self) -> list[Facts]:
+        """What the manifest says of the sources."""
+        return [source.identity() for source in self.sources]
+
+    @cached_property
+    def given(self) -> Tokenizer | None:
+        """The tokenizer, where none is trained."""
+        return None if self.options.tokenizer is None else Tokenizer.load(self.options.tokenizer)
+
+    @cached_property
+    def config(self) -> Facts:
+        """What decides the bytes of the parts."""
+        training = {
+            "kind": self.options.train,
+            "vocab_size": self.options.vocab_size,
+            "bytes": self.options.train_bytes,
+        }
+        return {
+            "sources": self.identities,
+            "reading": asdict(self.reading),
+            "tokenizer": self.given.identity if self.given else training,
+            "limit": self.limit.most,
+        }
+
+    def plan(self, out: Path, share: float) -> Facts:
+        """What would be done."""
+        return {
+            "path": str(out),
+            "files": len(self.sources),
+            "pieces": len(self.pieces),
+            "bytes": self.size,
+            "disk_needed": int(self.size * share),
+            "disk_free": shutil.disk_usage(existing(out)).free,
+            "workers": worker_count(self.options, self.size),
+        }
+
+    def parts(self, work: Work) -> tuple[list[Receipt], Tokenizer, Path]:
+        """The token parts, those of them that are needed, the last perhaps cut; and the tokenizer."""
+        work.start(self.options, self.size)
+        tokenizer = self.tokenizer(work)
+        folder = work.folder(self.config, "parts")
+        job = Job(PartWriter, (str(self.tokenizer_folder(work)), self.options.on_error), folder, fingerprint())
+        tasks = part_tasks(self.pieces, tokenizer)
+        self.forget_other_policy(folder, tasks)
+        receipts = work.run(job, tasks, "tokenizing", self.limit.reached if self.limit else None)
+        if self.limit:
+            receipts = self.limit.needed(receipts)
+            receipts = [*receipts[:-1], self.limit.cut(folder, receipts)] if receipts else receipts
+        if not sum(receipt.facts["documents"] for receipt in receipts):
+            raise BertGPTError(
+                "BG310", "there is no text: 0 documents, 0 tokens", path=", ".join(self.options.sources)[:200]
+            )
+        special = sum(receipt.facts["counts"].get("special_in_text", 0) for receipt in receipts)
+        if special:
+            console.note(f"note: special tokens stand in the text {special} times; they are taken as text")
+        bad = sum(receipt.facts["bad"] for receipt in receipts)
+        if bad:
+            console.note(f"note: bad data {bad} times ({self.options.on_error}); the manifest has the counts")
+        for warning in sorted({warning for receipt in receipts for warning in receipt.facts["warnings"]}):
+            console.note(f"warning: {warning}")
+        return receipts, tokenizer, folder
+
+    def forget_other_policy(self, folder: Path, tasks: Sequence[Task]) -> None:
+        """A part in which bad data was met is only good for the policy it was made under."""
+        for task in tasks:
+            path = folder / f"{task.name}.json"
+            if path.exists():
+                facts = json.loads(path.read_text(encoding="utf-8"))["facts"]
+                if facts["bad"] and facts["on_error"] != self.options.on_error:
+                    path.unlink()
+
+    def tokenizer_folder(self, work: Work) -> Path:
+        """Where the tokenizer is kept."""
+        return work.folder(self.config, "tokenizer")
+
+    def tokenizer(self, work: Work) -> Tokenizer:
+        """The tokenizer given or trained, kept in the work folder."""
+        folder = self.tokenizer_folder(work)
+        if (folder / "tokenizer_config.json").exists():
+            tokenizer = self.given or Tokenizer.load(folder)
+        else:
+            tokenizer = self.given or train(self.options.train or "", self.options.vocab_size or 0, self.sample())
+            tokenizer.save(folder)
+        at_hand[str(folder)] = tokenizer
+        return tokenizer
+
+    def sample(self) -> Iterator[str]:
+        """The first documents of every piece: so much text of each that it is the wanted amount in all."""
+        policy = Policy("skip")
+        share = self.options.train_bytes // max(1, len(self.pieces))
+        for piece in self.pieces:
+            left = share
+            for documents in read(piece, policy):
+                for document in documents:
+                    if left <= 0:
+                        break
+                    left -= len(document)
+                    yield document.decode()
+                if left <= 0:
+                    break
+
+    def run_facts(self, receipts: Sequence[Receipt], started: float) -> Facts:
+        """What run.json says beyond the manifest."""
+        seconds = time.monotonic() - started
+        size = sum(receipt.facts["bytes"] for receipt in receipts)
+        console.note(f"{size / 1e6:.1f} MB of text in {seconds:.1f} s ({size / 1e6 / max(seconds, 1e-9):.1f} MB/s)")
+        return {
+            "options": self.options.model_dump(mode="json")
+            | {"sources": [source.path or source.name for source in self.sources]},
+            "paths": [str(Path(source.path).resolve()) if source.path else source.name for source in self.sources],
+            "seconds": round(seconds, 3),
+            "backends": dict(Counter(receipt.facts["backend"] for receipt in receipts)),
+        }
+
+
+class Parts:
+    """Token parts that were made before."""
+
+    def __init__(self, options: ShardOptions) -> None:
+        if options.tokenizer is not None or options.train is not None:
+            raise BertGPTError("BG203", "token parts have their tokenizer; give neither --tokenizer nor --train")
+        self.options = options
+        self.path = folder = Path(options.sources[0])
+        self.manifest = read_manifest(folder)
+        verify(folder, self.manifest)
+        self.sources: list[Source] = []
+        self.parent = {"manifest_sha256": sha256_of(folder / "manifest.json")}
+        self.config = {"parent": self.parent["manifest_sha256"]}
+        self.identities = self.manifest["sources"]
+        self.size = 2 * sum(file["bytes"] for file in self.manifest["files"])
+
+    def plan(self, out: Path, share: float) -> Facts:
+        """What would be done."""
+        need = sum(file["bytes"] for file in self.manifest["files"])
+        counts = self.manifest["counts"]
+        free = shutil.disk_usage(existing(out)).free
+        return {
+            "path": str(out),
+            "documents": counts["documents"],
+            "tokens": counts["tokens"],
+            "disk_needed": need,
+            "disk_free": free,
+        }
+
+    def parts(self, work: Work) -> tuple[list[Receipt], Tokenizer, Path]:
+        """What the manifest says of them."""
+        tokenizer = verify_tokenizer(self.path, self.manifest)
+        receipts = []
+        for file in self.manifest["files"]:
+            facts = {name: file[name] for name in FILE_FACTS} | {"bytes": file["text_bytes"], "counts": file["counts"]}
+            receipts.append(Receipt(file["path"], file["bytes"], file["sha256"], facts))
+        return receipts, tokenizer, self.path
+
+    def tokenizer_folder(self, work: Work) -> Path:
+        """Where the tokenizer is kept."""
+        return self.path / "tokenizer"
+
+    def run_facts(self, receipts: Sequence[Receipt], started: float) -> Facts:
+        """What run.json says beyond the manifest."""
+        options = self.options.model_dump(mode="json") | {"sources": [str(self.path.resolve())]}
+        return {"options": options, "seconds": round(time.monotonic() - started, 3)}
+
+
+def is_tokens(sources: Sequence[str]) -> bool:
+    """Whether the one source is a folder of token parts."""
+    if len(sources) != 1 or not (Path(sources[0]) / "manifest.json").is_file():
+        return False
+    kind = read_manifest(Path(sources[0]))["kind"]
+    if kind != "tokens":
+        raise BertGPTError("BG211", f"{sources[0]} holds {kind}, not token parts or text")
+    return True

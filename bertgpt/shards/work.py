@@ -1,0 +1,170 @@
+"""The work folder of an output: held by one process, named by what decides the bytes, gone when the output is there.
+
+Work goes to a hidden sibling of the output, `.NAME.work/HASH/` ($BERTGPT_WORK moves it). What is finished there is used
+again after a kill; the finished folder is renamed into place.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bertgpt import __version__, console
+from bertgpt.config import TextOptions
+from bertgpt.errors import BertGPTError
+from bertgpt.files import disk_error, lock, make_folder, publish, write_json
+from bertgpt.shards.format import config_hash, read_manifest, verify
+from bertgpt.shards.jobs import Facts, Job, Pool, Receipt, Task, run
+
+STAGE_CODE = ("corpora", "tokens", "shards", "draws.py", "files.py")  # what the bytes depend on; dvc.yaml says the same
+SMALL_WORK = 40_000_000  # bytes: done in one process before others would have started
+
+
+class Work:
+    """The work folder of an output, held by one process at a time."""
+
+    def __init__(self, out: Path, fresh: bool) -> None:
+        self.out, self.fresh = out.absolute(), fresh
+        self.pool: Pool | None = None
+        moved = os.environ.get("BERTGPT_WORK")
+        short = hashlib.sha256(str(self.out).encode()).hexdigest()[:12]
+        self.root = Path(moved).absolute() / f"{out.name}-{short}" if moved else self.out.parent / f".{out.name}.work"
+
+    def __enter__(self) -> "Work":
+        if self.out.exists() and not self.out.is_dir():
+            raise BertGPTError("BG404", "the output is a file, and should be a folder", path=str(self.out))
+        make_folder(self.out.parent)
+        make_folder(self.root)
+        self._lock = lock(self.root / "lock", str(self.out))
+        self._lock.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not any(path.is_dir() for path in self.root.glob("*")):
+            self.remove()  # nothing was begun
+        if self.pool is not None:
+            self.pool.close()
+        self._lock.__exit__(kind, error, trace)
+        if isinstance(error, OSError):
+            raise disk_error(error, self.root) from None
+
+    def folder(self, config: Facts, name: str, empty: bool = False) -> Path:
+        """A folder for one purpose of one config."""
+        folder = self.root / config_hash(config)[:16] / name
+        if empty:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def finished(self, config: Facts) -> bool:
+        """Whether the output is there already; an error if what is there is something else."""
+        if not self.out.exists() or not any(self.out.iterdir()):
+            return False
+        if not (self.out / "manifest.json").is_file():
+            hint = "give another --out, or remove it yourself"
+            raise BertGPTError("BG213", "this folder exists and is none of ours", path=str(self.out), hint=hint)
+        if self.fresh:
+            return False
+        hint = "give another --out, or --fresh to make it anew"
+        manifest = read_manifest(self.out)
+        if manifest["config"] != config:
+            cause = "; ".join(differences(manifest["config"], config))
+            raise BertGPTError(
+                "BG213", "this exists, and was made otherwise", path=str(self.out), cause=cause, hint=hint
+            )
+        verify(self.out, manifest)
+        console.note(f"nothing to do: {self.out} is there already")
+        self.remove()
+        return True
+
+    def start(self, options: TextOptions, size: int) -> None:
+        """Have worker processes start, if there is enough for them to do."""
+        workers = worker_count(options, size)
+        if workers > 1 and self.pool is None:
+            self.pool = Pool(workers)
+            self.pool.executor()
+
+    def run(
+        self,
+        job: Job,
+        tasks: Sequence[Task],
+        label: str,
+        enough: Callable[[list[Receipt]], bool] | None = None,
+    ) -> list[Receipt]:
+        """Do tasks, and show how far they are."""
+        progress = console.Progress(label, sum(task.weight for task in tasks))
+        done: Counter[str] = Counter()
+
+        def report(task: Task, receipt: Receipt) -> None:
+            done.update(weight=task.weight, documents=receipt.facts["documents"], tokens=receipt.facts["tokens"])
+            progress.update(done["weight"], done["documents"], done["tokens"])
+
+        receipts = run(job, tasks, self.pool, report, enough or (lambda receipts: False))
+        progress.end()
+        return receipts
+
+    def publish(self, final: Path, manifest: Facts, tokenizer: Path, facts: Facts) -> None:
+        """Put the finished folder in place: the manifest is written last."""
+        shutil.copytree(tokenizer, final / "tokenizer", ignore=shutil.ignore_patterns(".*"))
+        run_json = {"bertgpt": __version__, "python": platform.python_version(), "host": platform.node()}
+        write_json(
+            final / "run.json",
+            run_json | {"made": time.strftime("%FT%TZ", time.gmtime()), "fingerprint": fingerprint()} | facts,
+        )
+        write_json(final / "manifest.json", manifest)
+        publish(final, self.out)
+        self.remove()
+
+    def remove(self) -> None:
+        """The work is done."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder above that exists."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def worker_count(options: TextOptions, size: int) -> int:
+    """How many processes work: by default one for each core that we may use, unless they would start for too little."""
+    if options.workers == 0 and size < SMALL_WORK:
+        return 1
+    return options.workers or len(
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+
+
+def fingerprint() -> str:
+    """A hash of the code that the bytes depend on."""
+    package = Path(__file__).parents[1]
+    files = sorted(
+        file
+        for name in STAGE_CODE
+        for file in ([package / name] if name.endswith(".py") else (package / name).rglob("*.py"))
+    )
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Where two configs differ, in words."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        return [text for key in keys for text in differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
+    return [f"{name} was {shortened(old)}, is now {shortened(new)}"]
+
+
+def shortened(value: Any) -> str:
+    """A value that is short enough to be read."""
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
