@@ -10,6 +10,7 @@ What the last two need of the files in Arrow form is made in a warm-up that does
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -19,6 +20,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from bertgpt.console import Console
 from bertgpt.tokens.tokenizer import Tokenizer
@@ -121,42 +125,55 @@ RUNS = ["bertgpt", *PEERS]
 # ------------------------------------------------------------------------------------------------- measurement
 
 
-def measured(name: str, files: list[str], tokenizer: Path, work: Path) -> tuple[float, float]:
-    """Seconds and peak megabytes of one run in a process of its own."""
+def started(name: str, files: list[str], tokenizer: Path, work: Path) -> subprocess.Popen[bytes]:
+    """One run in a process of its own."""
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
     os.sync()
     job = [sys.executable, __file__, "--job", json.dumps([name, files, str(tokenizer), str(out)])]
     argv = bertgpt(files, tokenizer, out) if name == "bertgpt" else job
+    return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def seconds_of(*run: Any) -> float:
+    """How long a run takes."""
     start = time.perf_counter()
-    child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)  # of the process and those that it waited for
-    if status:
-        raise SystemExit(f"{name} failed: {argv}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    if started(*run).wait():
+        raise SystemExit(f"{run[0]} failed")
+    return time.perf_counter() - start
 
 
-def compare(
-    title: str, files: list[str], tokenizer: Path, names: list[str], rounds: dict[str, int], work: Path
-) -> None:
+def memory_of(*run: Any) -> float:
+    """The most megabytes that a run and all its processes hold together, pages that they share counted once."""
+    child, most = started(*run), 0
+    while child.poll() is None:
+        held = 0
+        with contextlib.suppress(psutil.Error):
+            tree = psutil.Process(child.pid)
+            for process in [tree, *tree.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    held += process.memory_full_info().pss
+        most = max(most, held)
+        time.sleep(0.05)
+    return most / 1e6
+
+
+def compare(title: str, files: list[str], tokenizer: Path, names: list[str], rounds: int, work: Path) -> None:
     """Runs in turn, and their medians."""
     console = Console()
     size, tokens = facts(files, tokenizer, work)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    memory: dict[str, list[float]] = {name: [] for name in names}
-    for round_ in range(rounds + 1):
+    memory = {name: memory_of(name, files, tokenizer, work) for name in names}  # and files are in Arrow form then
+    for _ in range(rounds):
         for name in names:
-            took, most = measured(name, files, tokenizer, work)
-            if round_:  # the first does not count
-                seconds[name].append(took)
-                memory[name].append(most)
+            seconds[name].append(seconds_of(name, files, tokenizer, work))
     console.heading(f"{title}: {size / 1e6:.1f} MB of text, {tokens / 1e6:.1f} M tokens")
     ours = statistics.median(seconds["bertgpt"])
     rows = []
     for name in names:
         took = statistics.median(seconds[name])
         spread = f"{min(seconds[name]):.2f}-{max(seconds[name]):.2f} ({len(seconds[name])})"
-        peak = f"{statistics.median(memory[name]):.0f} MB"
+        peak = f"{memory[name]:.0f} MB"
         speed = [f"{size / took / 1e6:.1f}", f"{tokens / took / 1e6:.2f}"]
         rows.append([name, f"{took:.2f} s", spread, *speed, peak, f"{took / ours:.2f}"])
     console.table(["", "median", "range (runs)", "MB/s", "M tokens/s", "peak memory", "ratio"], rows)
@@ -222,12 +239,14 @@ def main() -> None:
         sample = [str(path) for path in sorted((options.data / "fineweb-edu").glob("*.parquet"))]
         if options.only in (None, "sample"):
             compare("GPT-2, the FineWeb-Edu sample", sample, tokenizers["gpt2"], RUNS, rounds, work)
-        if options.only in (None, "wordpiece"):
-            files, names = corpus(options.data, work, 0), ["bertgpt", "datasets.map"]
-            compare("WordPiece, all real text", files, tokenizers["bert-base-uncased"], names, rounds, work)
+        if options.only == "sample":
+            return
+        large = corpus(options.data, work, options.megabytes)
         if options.only in (None, "large"):
-            files = corpus(options.data, work, options.megabytes)
-            compare("GPT-2, the large corpus", files, tokenizers["gpt2"], RUNS, rounds, work)
+            compare("GPT-2, the large corpus", large, tokenizers["gpt2"], RUNS, rounds, work)
+        if options.only in (None, "wordpiece"):
+            names = ["bertgpt", "datasets.map"]
+            compare("WordPiece, the large corpus", large, tokenizers["bert-base-uncased"], names, rounds, work)
 
 
 if __name__ == "__main__":

@@ -38,26 +38,31 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_aside(path: Path, write: Callable[[Path], None]) -> None:
-    """Have `write` make a file under another name, then put it in place whole, replacing what was there."""
+def write_aside(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
+    """Have `write` make a file under another name, then put it in place whole, replacing what was there.
+
+    What is not `durable` outlives this process, but perhaps not the machine.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(aside)
         point("file.written")
-        sync(aside)
+        if durable:
+            sync(aside)
         point("file.synced")
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
     point("file.renamed")
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, durable: bool = True) -> None:
     """A JSON file, the same bytes for the same content."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_aside(path, lambda aside: void(aside.write_text(text, encoding="utf-8")))
+    write_aside(path, lambda aside: void(aside.write_text(text, encoding="utf-8")), durable)
 
 
 def void(_: Any) -> None:
@@ -73,9 +78,15 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def sync_all(folder: Path) -> None:
+    """Wait until a folder is on the disk, with all that is in it."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
 def publish(folder: Path, target: Path) -> None:
     """Put a finished folder into its place; one that was there before is gone when the new one is there."""
-    sync(folder)
+    sync_all(folder)
     point("publish.ready")
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -90,8 +101,7 @@ def publish(folder: Path, target: Path) -> None:
         beside = target.with_name(f".{target.name}.copy")  # the work folder is on another file system
         shutil.rmtree(beside, ignore_errors=True)
         shutil.copytree(folder, beside)
-        for path in [*beside.rglob("*"), beside]:
-            sync(path)
+        sync_all(beside)
         point("publish.copied")
         beside.rename(target)
     sync(target.parent)

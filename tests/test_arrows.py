@@ -16,7 +16,7 @@ LAYERS = [
     {"shards"},
     {"tokens", "corpora"},
     {"console"},
-    {"files", "draws", "yaml_files", "config"},
+    {"files", "draws", "texts", "yaml_files", "config"},
     {"errors"},
     {"__init__"},
 ]
@@ -33,7 +33,13 @@ NEEDED_LATER = {
     "rich",
 }
 # Third-party modules that a layer may import at the top of a module, so that everything else stays lazy.
-HEAVY = {"corpora": {"numpy"}, "draws": {"numpy"}, "tokens": {"numpy"}, "shards": {"numpy", "pyarrow"}}
+HEAVY = {
+    "corpora": {"numpy"},
+    "draws": {"numpy"},
+    "texts": {"numpy"},
+    "tokens": {"numpy"},
+    "shards": {"numpy", "pyarrow"},
+}
 
 
 def layer_of(part: str) -> int:

@@ -2,13 +2,14 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from bertgpt.corpora.sources import Source
 from bertgpt.errors import BertGPTError, did_you_mean
+from bertgpt.texts import Texts
 
 BUFFER = 1 << 20
 BOM = b"\xef\xbb\xbf"
@@ -18,10 +19,17 @@ Places = Callable[[int], str]  # where document i of a chunk stands: FILE:LINE, 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some documents as they stand in a source; None where the column holds no text."""
+    """Some documents as they stand in a source; `absent` are those that are no text at all."""
 
-    documents: list[bytes | None]
+    texts: Texts
     place: Places
+    absent: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, documents: Sequence[bytes | None], place: Places) -> "Chunk":
+        """Documents one by one, None where there is no text."""
+        absent = frozenset(i for i, document in enumerate(documents) if document is None)
+        return cls(Texts.of([document or b"" for document in documents]), place, absent)
 
 
 class Policy:

@@ -11,6 +11,7 @@ from typing import IO, Any
 from bertgpt.corpora.chunks import BOM, Chunk, Policy, missing_column, open_bytes, refuse_utf16
 from bertgpt.corpora.sources import Piece, Reading, Source
 from bertgpt.errors import BertGPTError
+from bertgpt.texts import Texts
 
 BLOCK_BYTES = 8_000_000
 BLANK_LINES = re.compile(rb"\n[ \t\r\n]*\n")  # the \r that may stand before it is taken off the document
@@ -29,7 +30,7 @@ def txt(piece: Piece, policy: Policy) -> Iterator[Chunk]:
         found = whole(file) if piece.reading.whole_files else documents(file, piece)
         while some := list(islice(found, 1000)):
             places = [f"{source.path}, byte {place}" for _, place in some]
-            yield Chunk([document for document, _ in some], places.__getitem__)
+            yield Chunk.of([document for document, _ in some], places.__getitem__)
 
 
 def whole(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
@@ -104,9 +105,9 @@ def jsonl(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     """One JSON object a line. Blocks of lines are read at once; a block with something odd in it line by line."""
     line = 1 if piece.start == 0 else None
     for block, offset in line_blocks(piece, policy):
-        column = whole_block(block, piece.reading.text_column)
-        if column is not None:
-            yield Chunk(column, partial(place_of_line, piece.source, block, offset, line))
+        texts = whole_block(block, piece.reading.text_column)
+        if texts is not None:
+            yield Chunk(texts, partial(place_of_line, piece.source, block, offset, line))
         else:
             yield single_lines(block, offset, line, piece, policy)
         line = None if line is None else line + block.count(b"\n")
@@ -165,7 +166,7 @@ def skip_line(file: IO[bytes]) -> int:
     return skipped
 
 
-def whole_block(block: bytes, column: str) -> list[bytes | None] | None:
+def whole_block(block: bytes, column: str) -> Texts | None:
     """The text column of a block of lines; None where it must be looked at line by line."""
     import pyarrow as pa
     import pyarrow.json as pj
@@ -184,8 +185,7 @@ def whole_block(block: bytes, column: str) -> list[bytes | None] | None:
     texts = table[column]
     if table.num_rows != lines or texts.null_count:
         return None
-    found: list[bytes | None] = texts.cast(pa.binary()).to_pylist()
-    return found
+    return Texts.of_column(texts.combine_chunks())
 
 
 def single_lines(block: bytes, offset: int, first: int | None, piece: Piece, policy: Policy) -> Chunk:
@@ -205,7 +205,7 @@ def single_lines(block: bytes, offset: int, first: int | None, piece: Piece, pol
         text = row[column]
         documents.append(text.encode(errors="surrogatepass") if isinstance(text, str) else None)
         places.append(place)
-    return Chunk(documents, places.__getitem__)
+    return Chunk.of(documents, places.__getitem__)
 
 
 def object_in(line: bytes, place: str, policy: Policy) -> dict[str, Any] | None:

@@ -12,26 +12,19 @@ from bertgpt.corpora.lines import jsonl, line_blocks, txt
 from bertgpt.corpora.sources import Piece, Source
 from bertgpt.corpora.tables import arrow, csv, open_arrow, parquet
 from bertgpt.errors import BertGPTError
+from bertgpt.texts import Texts
 
 __all__ = ["Policy", "columns_of", "missing_column", "read"]
 
-BATCH_BYTES = 4_000_000
-SPACES = frozenset(b"\t\n\v\f\r\x1c\x1d\x1e\x1f \xc2\xe1\xe2\xe3")  # the first bytes of what is white space
 
-
-def read(piece: Piece, policy: Policy) -> Iterator[list[bytes]]:
+def read(piece: Piece, policy: Policy) -> Iterator[Texts]:
     """The documents of a piece that hold any text, in batches of a few megabytes."""
-    batch: list[bytes] = []
-    size = 0
     for chunk in chunks(piece, policy):
-        good = sound(chunk, piece.reading.max_doc_bytes) or checked(chunk, piece, policy)
-        batch += good
-        size += sum(map(len, good))
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+        texts = chunk.texts
+        if chunk.absent or not texts.are_sound(piece.reading.max_doc_bytes):
+            texts = Texts.of(checked(chunk, piece, policy))
+        if len(texts):
+            yield texts
 
 
 def chunks(piece: Piece, policy: Policy) -> Iterator[Chunk]:
@@ -42,28 +35,12 @@ def chunks(piece: Piece, policy: Policy) -> Iterator[Chunk]:
         raise unreadable(piece.source, error) from None
 
 
-def sound(chunk: Chunk, longest: int) -> list[bytes] | None:
-    """The documents, if there is nothing wrong with any of them, which is found out for all of them at once."""
-    documents = chunk.documents
-    if not documents or not all(documents):
-        return None
-    whole: list[bytes] = documents  # type: ignore[assignment]
-    if max(map(len, whole)) > longest:
-        return None
-    try:
-        b"\n".join(whole).decode()  # what is wrong with a part is wrong with the whole, and the other way round
-    except UnicodeDecodeError:
-        return None
-    blank = any(document[0] in SPACES and document.decode().isspace() for document in whole)
-    return None if blank else whole
-
-
 def checked(chunk: Chunk, piece: Piece, policy: Policy) -> list[bytes]:
-    """The same one by one: leave out, or refuse, what is no text, too long or not UTF-8; drop what is blank."""
+    """The documents one by one: leave out, or refuse, what is no text, too long or not UTF-8; drop what is blank."""
     longest = piece.reading.max_doc_bytes
     good: list[bytes] = []
-    for i, document in enumerate(chunk.documents):
-        if document is None:
+    for i, document in enumerate(chunk.texts.documents):
+        if i in chunk.absent:
             error = BertGPTError("BG303", f"the column {piece.reading.text_column} holds no text", path=chunk.place(i))
             policy.bad("no_text", error)
             continue
@@ -92,7 +69,7 @@ def tinyworld(piece: Piece, policy: Policy) -> Iterator[Chunk]:
 
     documents = World(piece.source.seed).documents(piece.start, piece.stop)
     while some := [document.text.encode() for document in islice(documents, 2000)]:
-        yield Chunk(list(some), lambda i: piece.source.name)
+        yield Chunk.of(some, lambda i: piece.source.name)
 
 
 def columns_of(source: Source) -> list[str] | None:

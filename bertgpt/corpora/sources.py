@@ -2,8 +2,10 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,20 @@ class Source:
 
     name: str  # without its folder
     bytes: int
-    sha256: str
     format: str
     compression: str | None = None
     path: str = ""
     seed: int = 0  # of tinyworld
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of its content, found when it is first asked for."""
+        if self.format == "tinyworld":
+            return f"seed {self.seed}"
+        try:
+            return sha256_of(Path(self.path))
+        except OSError as error:
+            raise BertGPTError("BG313", "this file cannot be read", path=self.path, cause=error.strerror) from None
 
     def identity(self) -> dict[str, Any]:
         """What a manifest says of it."""
@@ -84,7 +95,9 @@ def find(names: Sequence[str]) -> list[Source]:
             if key in sources:
                 raise BertGPTError("BG211", f"{source.path or name} is named twice")
             sources[key] = source
-    return sorted(sources.values(), key=lambda source: (source.name, source.sha256))
+    namesakes = Counter(source.name for source in sources.values())
+    by_content = {name for name, n in namesakes.items() if n > 1}
+    return sorted(sources.values(), key=lambda s: (s.name, s.sha256 if s.name in by_content else ""))
 
 
 def one(name: str) -> list[Source]:
@@ -93,7 +106,7 @@ def one(name: str) -> list[Source]:
         seed = name.partition(":")[2] or "0"
         if not seed.isdecimal():
             raise BertGPTError("BG211", f"{name} is no world", hint="tinyworld, or tinyworld:SEED with a whole number")
-        return [Source(name, 0, f"seed {int(seed)}", "tinyworld", seed=int(seed))]
+        return [Source(name, 0, "tinyworld", seed=int(seed))]
     path = Path(name)
     if os.path.isdir(name):  # noqa: PTH112 - a Path of an impossible name raises
         files = [f for f in sorted(path.rglob("*")) if not any(p[0] == "." for p in f.relative_to(path).parts)]
@@ -127,9 +140,9 @@ def kind(path: Path) -> tuple[str, str | None] | None:
 
 
 def described(path: Path) -> Source:
-    """A file with its size and hash."""
+    """A file with its size and kind."""
     format_, compression = kind(path) or ("", None)
     try:
-        return Source(path.name, path.stat().st_size, sha256_of(path), format_, compression, str(path))
+        return Source(path.name, path.stat().st_size, format_, compression, str(path))
     except OSError as error:
         raise BertGPTError("BG313", "this file cannot be read", path=str(path), cause=error.strerror) from None

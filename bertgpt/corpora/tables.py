@@ -4,8 +4,11 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from bertgpt.corpora.chunks import Chunk, Policy, open_bytes, refuse_utf16, unreadable
+import numpy as np
+
+from bertgpt.corpora.chunks import Chunk, Places, Policy, open_bytes, refuse_utf16, unreadable
 from bertgpt.corpora.sources import Piece, Source
+from bertgpt.texts import Texts
 
 BATCH_BYTES, BLOCK_BYTES = 4_000_000, 8_000_000
 
@@ -19,9 +22,8 @@ def table_chunks(batches: Iterable[Any], column: str, place: str) -> Iterator[Ch
         texts = batch.column(batch.schema.get_field_index(column))
         if pa.types.is_dictionary(texts.type):
             texts = texts.dictionary_decode()
-        documents = as_bytes(texts)
-        yield Chunk(documents, partial(place_of_row, place, first))
-        first += len(documents)
+        yield chunk_of(texts, partial(place_of_row, place, first))
+        first += len(texts)
 
 
 def place_of_row(place: str, first: int, i: int) -> str:
@@ -29,18 +31,19 @@ def place_of_row(place: str, first: int, i: int) -> str:
     return f"{place}, row {first + i}"
 
 
-def as_bytes(texts: Any) -> list[bytes | None]:
-    """A column as bytes; one that holds no text is as good as nulls."""
+def chunk_of(column: Any, place: Places) -> Chunk:
+    """A column as documents; one that holds no text is as good as nulls."""
     import pyarrow as pa
 
-    kind = texts.type
-    if kind in (pa.string(), pa.binary()):
-        return list(texts.cast(pa.binary()).to_pylist())
-    if kind in (pa.large_string(), pa.string_view()):
-        return list(texts.cast(pa.large_string()).cast(pa.large_binary()).to_pylist())
-    if kind in (pa.large_binary(), pa.binary_view()) or pa.types.is_fixed_size_binary(kind):
-        return list(texts.cast(pa.large_binary()).to_pylist())
-    return [None] * len(texts)
+    kind = column.type
+    if kind in (pa.string_view(), pa.binary_view()) or pa.types.is_fixed_size_binary(kind):
+        column = column.cast(pa.large_string() if kind == pa.string_view() else pa.large_binary())
+    elif kind not in (pa.string(), pa.binary(), pa.large_string(), pa.large_binary()):
+        return Chunk.of([None] * len(column), place)
+    if column.null_count:
+        absent = frozenset(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).tolist())
+        return Chunk(Texts.of_column(column.cast(pa.large_binary()).fill_null(b"")), place, absent)
+    return Chunk(Texts.of_column(column), place)
 
 
 def csv(piece: Piece, policy: Policy) -> Iterator[Chunk]:

@@ -32,6 +32,8 @@ def tokenize(options: TokenizeOptions) -> Facts:
     if options.dry_run:
         return text.plan(out, PART_SHARE)
     with Work(out, options.fresh) as work:
+        if work.is_new:
+            work.prepare(options, text.size)
         if work.finished(text.config):
             return summary(out)
         started = time.monotonic()
@@ -60,6 +62,8 @@ def shard(options: ShardOptions) -> Facts:
     if options.dry_run:
         return origin.plan(out, PART_SHARE + SHARD_SHARE)
     with Work(out, options.fresh) as work:
+        if work.is_new:
+            work.prepare(options, origin.size)
         config = shard_config(options, origin.config)
         if work.finished(config):
             return summary(out)
@@ -156,12 +160,11 @@ def gather(
     fractions = {"val": options.val_fraction, "test": options.test_fraction}
     fractions = {split: fraction for split, fraction in fractions.items() if fraction}
     plan = make_plan(Documents.of(paths), options.seed, options.shard_tokens, fractions, options.dedup)
-    made, rows = work.folder(config, "shards"), work.folder(config, "rows")
+    made = work.folder(config, "shards")
     identity = config | {"parts": [receipt.sha256 for receipt in parts]}
-    tasks = [task for task in shard_tasks(plan, rows, identity) if only is None or task.name in only]
-    arguments = ([str(path) for path in paths], str(rows), tokenizer.end, tokenizer.max_id)
+    tasks = [task for task in shard_tasks(plan, identity) if only is None or task.name in only]
+    arguments = ([str(path) for path in paths], options.shard_tokens, tokenizer.end, tokenizer.max_id)
     job = Job(ShardWriter, arguments, made, fingerprint())
-    work.start(options, sum(task.weight for task in tasks) * 3)
     return plan, work.run(job, tasks, "gathering"), made
 
 

@@ -4,7 +4,7 @@ Where a document goes depends on its own hash and the seed, and on nothing that 
 of files, or what else is in the corpus. So duplicates stay on one side of a split, and new data moves no old document.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,39 +19,21 @@ from bertgpt.shards.jobs import Facts, Task
 
 SPLIT_SALT, ORDER_SALT = 1, 2  # the same seed serves both, for different purposes
 
-ROW = np.dtype(
-    [
-        ("part", np.uint32),
-        ("start", np.int64),  # in the flat stream of the part
-        ("stop", np.int64),
-        ("document", np.uint8, 16),
-        ("n_bytes", np.uint32),
-        ("continued", np.bool_),
-        ("last", np.bool_),  # the end id follows
-    ]
-)
-
 
 @dataclass(frozen=True)
 class Documents:
     """All documents of the parts, in canonical order."""
 
-    part: NDArray[np.uint32]
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
     ids: NDArray[np.uint8]  # (documents, 16)
-    n_bytes: NDArray[np.uint32]
+    tokens: NDArray[np.int64]  # of each, without the end id
 
     @classmethod
     def of(cls, parts: Sequence[Path]) -> "Documents":
         """Look into the indices of the parts; no token is read."""
         files = [TokenFile(path) for path in parts]
         return cls(
-            np.repeat(np.arange(len(files), dtype=np.uint32), [len(file) for file in files]),
-            np.concatenate([file.offsets[:-1] for file in files]),
-            np.concatenate([file.offsets[1:] for file in files]),
             np.concatenate([file.documents for file in files]),
-            np.concatenate([file.n_bytes for file in files]),
+            np.concatenate([np.diff(file.offsets) for file in files]),
         )
 
     @property
@@ -60,26 +42,33 @@ class Documents:
         words = np.ascontiguousarray(self.ids).view("<u8")
         return words[:, 0], words[:, 1]
 
-    def first_of_each(self) -> NDArray[np.int64]:
-        """The documents without exact duplicates, of which the first is kept."""
+    def first_of_each(self) -> NDArray[np.bool_]:
+        """Which documents are no exact duplicates of one before."""
         low, high = self.halves
         order = np.argsort(low)
-        same_low = low[order][1:] == low[order][:-1]
-        shared = np.zeros(len(low), np.bool_)
-        shared[order[1:][same_low]] = shared[order[:-1][same_low]] = True
-        some = np.flatnonzero(shared)  # few: only among these can there be duplicates
+        same_low = np.flatnonzero(low[order][1:] == low[order][:-1])
+        some = np.unique(order[np.concatenate([same_low, same_low + 1])])  # few: there can be no duplicates elsewhere
         some = some[np.lexsort((some, high[some], low[some]))]
         again = (low[some][1:] == low[some][:-1]) & (high[some][1:] == high[some][:-1])
         first = np.ones(len(low), np.bool_)
         first[some[1:][again]] = False
-        return np.flatnonzero(first)
+        return first
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What goes into a shard, in order: a document by its number in canonical order, and which piece of it."""
+
+    document: NDArray[np.int64]
+    piece: NDArray[np.int64]
+    tokens: int  # about
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which rows go into which file, in order."""
+    """Which rows go into which shard."""
 
-    files: dict[str, NDArray[Any]]  # name of a shard: its rows
+    shards: dict[str, Rows]
     duplicates: int
     cut: int  # documents longer than a shard
 
@@ -87,94 +76,125 @@ class Plan:
 def make_plan(documents: Documents, seed: int, shard_tokens: int, fractions: dict[str, float], dedup: bool) -> Plan:
     """Deal the documents to splits and files."""
     low, high = documents.halves
-    lengths = documents.stop - documents.start + 1  # with the end id
-    draw = (mix(fold(seed, low) + np.uint64(SPLIT_SALT)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    keys = mix(fold(seed, low) ^ mix(high + np.uint64(ORDER_SALT)))
-    chosen = documents.first_of_each() if dedup else np.arange(len(low))
-    files: dict[str, NDArray[Any]] = {}
-    cut = bound = 0.0
-    kept = np.zeros(len(low), np.bool_)
-    kept[chosen] = True
+    mine = fold(seed, low)
+    draw = (mix(mine + np.uint64(SPLIT_SALT)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    keys = mix(mine ^ mix(high + np.uint64(ORDER_SALT)))
+    kept = documents.first_of_each() if dedup else np.ones(len(low), np.bool_)
+    many = pieces(documents.tokens, shard_tokens)
+    shards: dict[str, Rows] = {}
+    bound = 0.0
     for split, fraction in (*fractions.items(), ("train", 1.0)):
         inside = (draw >= bound) & (draw < bound + fraction)
         bound += fraction
-        rows, row_keys, long = pieces(documents, np.flatnonzero(inside & kept), keys, shard_tokens)
-        cut += long
-        count = max(1, -(-int(lengths[inside].sum()) // shard_tokens))
-        if split != "train" and not len(rows):
-            continue
-        home = row_keys % np.uint64(count)
-        for i in range(count):
-            mine = np.flatnonzero(home == i)  # in canonical order, which decides between equal keys
-            files[f"{split}-{i:05}.arrow"] = rows[mine[np.argsort(row_keys[mine], kind="stable")]]
-    return Plan(files, len(low) - len(chosen), int(cut))
+        chosen = np.flatnonzero(inside & kept)
+        if split == "train" or len(chosen):
+            total = int(documents.tokens[inside].sum() + inside.sum())  # with end ids and duplicates
+            count = max(1, -(-total // shard_tokens))
+            for i, (document, piece) in enumerate(dealt(chosen, many[chosen], keys[chosen], count)):
+                size = int(np.minimum(documents.tokens[document], shard_tokens).sum())
+                shards[f"{split}-{i:05}.arrow"] = Rows(document, piece, size)
+    return Plan(shards, int((~kept).sum()), int((many[kept] > 1).sum()))
 
 
-def pieces(
-    documents: Documents, chosen: NDArray[np.int64], keys: NDArray[np.uint64], longest: int
-) -> tuple[NDArray[Any], NDArray[np.uint64], int]:
-    """A row for each document, or several for one that is longer than a shard; and the key of each row."""
-    size = documents.stop[chosen] - documents.start[chosen]
-    many = np.maximum(1, -(-(size + 1) // longest))  # the end id counts
-    at = np.repeat(chosen, many)
-    number = np.arange(len(at)) - np.repeat(np.cumsum(many) - many, many)
-    rows = np.empty(len(at), ROW)
-    rows["part"], rows["document"] = documents.part[at], documents.ids[at]
-    rows["start"] = documents.start[at] + number * longest
-    rows["stop"] = np.minimum(rows["start"] + longest, documents.stop[at])
-    rows["last"] = number == np.repeat(many, many) - 1
-    rows["continued"] = number > 0
-    rows["n_bytes"] = np.where(number == 0, documents.n_bytes[at], 0)
-    moved = mix(keys[at] + number.astype(np.uint64))
-    return rows, np.where(number == 0, keys[at], moved), int((many > 1).sum())
+def pieces(tokens: NDArray[np.int64], longest: int) -> NDArray[np.int64]:
+    """Into how many rows each document goes: one, or several where it is longer than a shard with its end id."""
+    return -(-(tokens + 1) // longest)
 
 
-def shard_tasks(plan: Plan, folder: Path, identity: Facts) -> list[Task]:
-    """One task for each shard; its rows are put beside it, where the worker will look."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tasks = []
-    for name, rows in plan.files.items():
-        np.save(folder / f"{name}.rows.npy", rows, allow_pickle=False)
-        weight = int((rows["stop"] - rows["start"]).sum()) * 2
-        tasks.append(Task(name, identity | {"file": name}, weight, name))
-    return tasks
+def numbered(many: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0 1 2 for 3: the numbers of the pieces of each document, one after the other."""
+    return np.arange(int(many.sum())) - np.repeat(np.cumsum(many) - many, many)
+
+
+def dealt(
+    chosen: NDArray[np.int64], many: NDArray[np.int64], keys: NDArray[np.uint64], count: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The rows of each of `count` files, as document and piece, in the order of their keys."""
+    number = numbered(many)
+    document, keys = np.repeat(chosen, many), np.repeat(keys, many)
+    keys = np.where(number == 0, keys, mix(keys + number.astype(np.uint64)))  # a piece goes its own way
+    order = np.argsort(keys)
+    if (keys[order][1:] == keys[order][:-1]).any():  # duplicates that were kept: in canonical order
+        order = np.argsort(keys, kind="stable")
+    home = (keys[order] % np.uint64(count)).astype(np.min_scalar_type(count))
+    order = order[np.argsort(home, kind="stable")]
+    ends = np.bincount(home, minlength=count).cumsum().tolist()
+    for start, stop in zip([0, *ends], ends, strict=False):
+        mine = order[start:stop]
+        yield document[mine], number[mine]
+
+
+def shard_tasks(plan: Plan, identity: Facts) -> list[Task]:
+    """One task for each shard."""
+    return [Task(name, identity | {"file": name}, rows.tokens, rows) for name, rows in plan.shards.items()]
+
+
+class Part:
+    """A token part whose rows are taken by the number of the document and the piece."""
+
+    def __init__(self, file: TokenFile, longest: int) -> None:
+        self.file = file
+        self.many = pieces(np.diff(file.offsets), longest)
+        start = np.repeat(file.offsets[:-1], self.many) + numbered(self.many) * longest
+        self.first = np.cumsum(self.many) - self.many  # the entry of each document's first piece
+        offsets = np.append(start, file.offsets[-1]) * file.flat.itemsize
+        # The ids as strings of bytes: those are what Arrow takes fastest.
+        self.rows = pa.Array.from_buffers(
+            pa.large_binary(), len(start), [None, pa.py_buffer(offsets), pa.py_buffer(file.flat)]
+        )
+
+    def take(self, document: NDArray[np.int64], piece: NDArray[np.int64]) -> pa.RecordBatch:
+        """Rows of a shard, their ids still as bytes."""
+        columns = {
+            "tokens": self.rows.take(column(self.first[document] + piece)),
+            "document": column(self.file.documents[document], DOCUMENT),
+            "n_bytes": column(np.where(piece == 0, self.file.n_bytes[document], 0)),
+            "last": column((piece == self.many[document] - 1).astype(np.uint8)),
+        }
+        return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 
 
 class ShardWriter:
     """The worker of the second stage."""
 
-    def __init__(self, parts: list[str], rows_folder: str, end: int, max_id: int) -> None:
-        self.paths = [Path(part) for part in parts]
-        self.rows_folder, self.end, self.max_id = Path(rows_folder), end, max_id
-        self.files: dict[int, TokenFile] = {}
+    def __init__(self, parts: list[str], longest: int, end: int, max_id: int) -> None:
+        self.parts = [Part(TokenFile(Path(part)), longest) for part in parts]
+        self.first = np.cumsum(
+            [0, *(len(part.file) for part in self.parts)]
+        )  # document of each part, and past the last
+        self.end, self.max_id = end, max_id
 
-    def part(self, i: int) -> TokenFile:
-        """A part, opened when it is first needed."""
-        if i not in self.files:
-            self.files[i] = TokenFile(self.paths[i])
-        return self.files[i]
-
-    def do(self, work: str, path: Path) -> Facts:
-        """Write the shard of this name."""
-        rows = np.load(self.rows_folder / f"{work}.rows.npy", mmap_mode="r", allow_pickle=False)
-        lengths = (rows["stop"] - rows["start"] + rows["last"]).astype(np.int64)
-        offsets = np.concatenate([np.zeros(1, np.int64), lengths]).cumsum()
-        dtype = self.part(0).flat.dtype
-        flat = np.empty(int(offsets[-1]), dtype)
-        for part, start, stop, at in zip(
-            rows["part"].tolist(), rows["start"].tolist(), rows["stop"].tolist(), offsets.tolist(), strict=False
-        ):
-            flat[at : at + stop - start] = self.part(part).flat[start:stop]
-        flat[offsets[1:][rows["last"]] - 1] = self.end
+    def do(self, work: Rows, path: Path) -> Facts:
+        """Write a shard: from each part in its order, then all in theirs."""
+        order = np.argsort(work.document)
+        document, piece = work.document[order], work.piece[order]
+        bounds = np.searchsorted(document, self.first).tolist()
+        taken = [
+            part.take(document[start:stop] - first, piece[start:stop])
+            for part, first, start, stop in zip(self.parts, self.first.tolist(), bounds, bounds[1:], strict=False)
+        ]
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        rows = pa.concat_batches(taken).take(column(back))
+        last = np.frombuffer(rows["last"].buffers()[1], np.bool_, len(back))
+        continued = work.piece > 0
+        flat, offsets = self.with_ends(rows["tokens"], last)
         if len(flat) and int(flat.max()) > self.max_id:
-            for part in np.unique(rows["part"]).tolist():
-                self.part(part).check_ids(self.max_id)
-        columns = [list_array(flat, offsets), column(rows["document"], DOCUMENT), bit_array(rows["continued"])]
-        write_batch(path, pa.RecordBatch.from_arrays(columns, schema=shard_schema(dtype)))
+            for part in self.parts:
+                part.file.check_ids(self.max_id)
+        columns = [list_array(flat, offsets), rows["document"], bit_array(continued)]
+        write_batch(path, pa.RecordBatch.from_arrays(columns, schema=shard_schema(flat.dtype)))
         return {
-            "documents": int((~rows["continued"]).sum()),
+            "documents": int((~continued).sum()),
             "tokens": len(flat),
-            "bytes": int(rows["n_bytes"].sum(dtype=np.int64)),
+            "bytes": pa.compute.sum(rows["n_bytes"]).as_py() or 0,
             "min_id": int(flat.min()) if len(flat) else None,
             "max_id": int(flat.max()) if len(flat) else None,
         }
+
+    def with_ends(self, rows: pa.Array, last: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Ids as numbers, with the end id after each row that is the last of its document."""
+        dtype = self.parts[0].file.flat.dtype
+        offsets = np.frombuffer(rows.buffers()[1], np.int64, len(rows) + 1) // dtype.itemsize
+        flat = np.insert(np.frombuffer(rows.buffers()[2] or b"", dtype), offsets[1:][last], self.end)
+        return flat, offsets + np.concatenate([np.zeros(1, np.int64), last.cumsum()])

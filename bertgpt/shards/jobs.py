@@ -1,8 +1,10 @@
 """The crash-safe parallel runner: tasks, each of which writes one file, and receipts of those that are done.
 
 A task is a pure function of its identity. Its file is written aside and renamed, then its receipt likewise; whoever
-comes again with the same identity and the same code takes the file as it is. So a run may be killed at any instant and
-begun again, with any number of workers, and ends in the same bytes.
+comes again with the same identity and the same code takes the file, if it still has the hash that the receipt says. So
+a run may be killed at any instant and begun again, with any number of workers, and ends in the same bytes. Nothing is
+forced to the disk before the finished folder is: a machine that loses power costs the files that it had not yet
+written.
 """
 
 import hashlib
@@ -11,12 +13,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +27,15 @@ from bertgpt.errors import BertGPTError
 from bertgpt.files import disk_error, point, sha256_of, write_aside, write_json
 
 MAX_DEATHS = 3  # of workers, without a task finished in between
+FORKED = sys.platform == "linux"  # from a server that has the modules already; elsewhere that is not safe
+MODULES = ["bertgpt.shards.parts", "bertgpt.shards.gather", "pyarrow.parquet", "gigatoken", "awkward", "tokenizers"]
+# Libraries that start threads of their own start none: there is a process for each core.
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+KEEP_MEMORY = {  # for the next task, instead of having the system clear it anew
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 26),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
 
 Facts = dict[str, Any]
 
@@ -106,8 +117,8 @@ def receipt_of(job: Job, task: Task) -> Receipt | None:
     """The receipt of a task that this code has done before, with its file still there."""
     try:
         kept = json.loads((job.folder / f"{task.name}.json").read_text(encoding="utf-8"))
-        size = (job.folder / task.name).stat().st_size
-        if (kept["task"], kept["stamp"], kept["bytes"]) == (hash_of(task.identity), job.stamp, size):
+        same_task = (kept["task"], kept["stamp"]) == (hash_of(task.identity), job.stamp)
+        if same_task and kept["sha256"] == sha256_of(job.folder / task.name):
             return Receipt(task.name, kept["bytes"], kept["sha256"], kept["facts"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -123,12 +134,12 @@ def perform_here(
     job: Job, tasks: Sequence[Task], waiting: Sequence[int], enough: Callable[[], bool]
 ) -> Iterator[tuple[int, Receipt]]:
     """One after the other in this process."""
-    os.environ.update(ONE_THREAD)
-    worker = job.make(*job.arguments)
-    for i in waiting:
-        if enough():
-            return
-        yield i, perform(worker, job, tasks[i])
+    with environment(ONE_THREAD):
+        worker = job.make(*job.arguments)
+        for i in waiting:
+            if enough():
+                return
+            yield i, perform(worker, job, tasks[i])
 
 
 def perform(worker: Worker, job: Job, task: Task) -> Receipt:
@@ -138,11 +149,11 @@ def perform(worker: Worker, job: Job, task: Task) -> Receipt:
     path = job.folder / task.name
     facts: Facts = {}
     try:
-        write_aside(path, lambda aside: facts.update(worker.do(task.work, aside)))
+        write_aside(path, lambda aside: facts.update(worker.do(task.work, aside)), durable=False)
         receipt = Receipt(task.name, path.stat().st_size, sha256_of(path), facts)
         point("task.unreceipted")
         kept = {"task": hash_of(task.identity), "stamp": job.stamp, "bytes": receipt.bytes, "sha256": receipt.sha256}
-        write_json(job.folder / f"{task.name}.json", kept | {"facts": facts})
+        write_json(job.folder / f"{task.name}.json", kept | {"facts": facts}, durable=False)
     except OSError as error:
         raise disk_error(error, job.folder) from None
     point("task.done")
@@ -159,6 +170,7 @@ def start_process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; what is being written is finished
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(ONE_THREAD)
+    Finalize(None, os._exit, args=(0,), exitpriority=0)  # nothing is left to put away, which would take a while
     threading.Thread(target=follow_parent, daemon=True).start()
 
 
@@ -181,16 +193,24 @@ def perform_in_process(job: Job, task: Task) -> Receipt:
 
 
 class Pool:
-    """Worker processes that serve one job after the other, and are made anew when one of them is killed."""
+    """Worker processes that serve one job after the other, and are made anew when one of them is killed.
+
+    What they need is being imported from now on, in the background.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._executor: ProcessPoolExecutor | None = None
+        if FORKED:
+            forkserver.set_forkserver_preload(MODULES)
+            with environment(ONE_THREAD | KEEP_MEMORY), without_main():
+                forkserver.ensure_running()
 
     def executor(self) -> ProcessPoolExecutor:
-        """The processes; they start in the background when they are first asked for."""
+        """The processes, which start when they are first asked for."""
         if self._executor is None:
-            self._executor = ProcessPoolExecutor(self.workers, get_context("spawn"), start_process)
+            context = get_context("forkserver" if FORKED else "spawn")
+            self._executor = ProcessPoolExecutor(self.workers, context, start_process)
             with without_main():
                 for _ in range(self.workers):
                     self._executor.submit(nothing)
@@ -228,6 +248,20 @@ class Pool:
                 left = sorted({*left, *running.values()})
                 running.clear()
                 self.close()
+
+
+@contextmanager
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for a while."""
+    saved = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager

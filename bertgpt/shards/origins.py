@@ -5,6 +5,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -60,10 +61,11 @@ class Text:
         bounds = [-(-most // least) for most, least in zip(limits, (1, 12, 60), strict=True) if most is not None]
         return min(bounds, default=None)
 
-    @property
+    @cached_property
     def identities(self) -> list[Facts]:
         """What the manifest says of the sources."""
-        return [source.identity() for source in self.sources]
+        with ThreadPoolExecutor() as threads:  # each reads a whole file, to find its hash
+            return list(threads.map(Source.identity, self.sources))
 
     @cached_property
     def given(self) -> Tokenizer | None:
@@ -99,7 +101,6 @@ class Text:
 
     def parts(self, work: Work) -> tuple[list[Receipt], Tokenizer, Path]:
         """The token parts, those of them that are needed, the last perhaps cut; and the tokenizer."""
-        work.start(self.options, self.size)
         tokenizer = self.tokenizer(work)
         folder = work.folder(self.config, "parts")
         job = Job(PartWriter, (str(self.tokenizer_folder(work)), self.options.on_error), folder, fingerprint())
@@ -153,8 +154,8 @@ class Text:
         share = self.options.train_bytes // max(1, len(self.pieces))
         for piece in self.pieces:
             left = share
-            for documents in read(piece, policy):
-                for document in documents:
+            for texts in read(piece, policy):
+                for document in texts.documents:
                     if left <= 0:
                         break
                     left -= len(document)

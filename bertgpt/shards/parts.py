@@ -1,8 +1,8 @@
 """Text to token parts: a task reads a piece of a source, and writes its documents as ids in the order of the source."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +16,7 @@ from bertgpt.files import sha256_of, write_aside
 from bertgpt.shards.format import DOCUMENT, TokenFile, column, list_array, one_text, part_schema, write_batch
 from bertgpt.shards.jobs import Facts, Receipt, Task
 from bertgpt.tokens.encoders import Encoder
-from bertgpt.tokens.tokenizer import Tokenizer
+from bertgpt.tokens.tokenizer import Tokenizer, from_folder
 
 at_hand: dict[str, Tokenizer] = {}  # tokenizers that this process has loaded already, by folder
 PART, CUT = "part-", "cut-"  # how parts are called; one that a limit cuts stands beside the whole one meanwhile
@@ -28,38 +28,37 @@ class PartWriter:
     """The worker of the first stage."""
 
     def __init__(self, tokenizer_folder: str, on_error: str) -> None:
-        self.tokenizer = at_hand.get(tokenizer_folder) or Tokenizer.load(Path(tokenizer_folder))
+        self.tokenizer = at_hand.get(tokenizer_folder) or from_folder(Path(tokenizer_folder))
         self.warnings: list[str] = []
         self.encoder = Encoder(self.tokenizer, self.warnings.append)
         self.on_error = on_error
+        self.specials = re.compile("|".join(map(re.escape, self.tokenizer.special_texts)).encode())
 
     def do(self, work: Piece, path: Path) -> Facts:
         """Write the part of one piece."""
         policy = Policy(self.on_error)
         self.encoder.begin_task()
         self.warnings.clear()
-        specials = [text.encode() for text in self.tokenizer.special_texts]
         counts: Counter[str] = Counter()
         hashes: list[bytes] = []
-        sizes: list[int] = []
+        sizes: list[NDArray[np.int64]] = []
         ids: list[NDArray[Any]] = []
         lengths: list[NDArray[np.int64]] = []
         with Spill(path, self.tokenizer.dtype) as spill:
-            for documents in read(work, policy):
-                flat, spans = self.encoder.encode(documents)
+            for texts in read(work, policy):
+                flat, spans = self.encoder.encode(texts)
                 ids.append(narrow(flat, self.tokenizer))
                 lengths.append(spans)
-                hashes += [blake2b(document, digest_size=16).digest() for document in documents]
-                sizes += map(len, documents)
-                together = b"\0".join(documents)
-                counts["special_in_text"] += sum(map(together.count, specials))
+                hashes.append(texts.digests())
+                sizes.append(texts.sizes)
+                counts["special_in_text"] += texts.count(self.specials)
                 spill.add(ids)
             flat = spill.all(ids)
             offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
-            write_part(
-                path, work.source.name, np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16), flat, offsets, sizes
-            )
-            facts = facts_of(flat, offsets, sizes)
+            n_bytes = np.concatenate([np.zeros(0, np.int64), *sizes]).astype(np.uint32)
+            documents = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16)
+            write_part(path, work.source.name, documents, flat, offsets, n_bytes)
+            facts = facts_of(flat, offsets, n_bytes)
         return facts | {
             "counts": {name: n for name, n in sorted((policy.counts + counts).items()) if n},
             "bad": sum(n for name, n in policy.counts.items() if name != "empty"),
@@ -113,28 +112,28 @@ def narrow(ids: NDArray[np.uint32], tokenizer: Tokenizer) -> NDArray[Any]:
 def write_part(
     path: Path,
     source: str,
-    hashes: NDArray[np.uint8],
+    documents: NDArray[np.uint8],
     flat: NDArray[Any],
     offsets: NDArray[np.int64],
-    sizes: Sequence[int],
+    n_bytes: NDArray[np.uint32],
 ) -> None:
     """A part as an Arrow file."""
     schema = part_schema(flat.dtype)
     columns = [
-        column(hashes, DOCUMENT),
-        pa.DictionaryArray.from_arrays(column(np.zeros(len(sizes), np.int16)), one_text(source)),
+        column(documents, DOCUMENT),
+        pa.DictionaryArray.from_arrays(column(np.zeros(len(n_bytes), np.int16)), one_text(source)),
         list_array(flat, offsets),
-        column(np.asarray(sizes, np.uint32)),
+        column(n_bytes),
     ]
     write_batch(path, pa.RecordBatch.from_arrays(columns, schema=schema))
 
 
-def facts_of(flat: NDArray[Any], offsets: NDArray[np.int64], sizes: Sequence[int]) -> Facts:
+def facts_of(flat: NDArray[Any], offsets: NDArray[np.int64], n_bytes: NDArray[np.uint32]) -> Facts:
     """What a manifest says of a part."""
     return {
         "documents": len(offsets) - 1,
         "tokens": len(flat),
-        "bytes": int(sum(sizes)),
+        "bytes": int(n_bytes.sum(dtype=np.int64)),
         "min_id": int(flat.min()) if len(flat) else None,
         "max_id": int(flat.max()) if len(flat) else None,
     }
@@ -175,11 +174,10 @@ class Limit:
         """The last part without what is over the limit, as a file beside it."""
         *before, last = receipts
         part = TokenFile(folder / last.name)
-        sizes = part.n_bytes
         rows = {
             "documents": np.arange(1, len(part) + 1),
             "tokens": part.offsets[1:],
-            "bytes": sizes.cumsum(dtype=np.int64),
+            "bytes": part.n_bytes.cumsum(dtype=np.int64),
         }
         keep = len(part)
         for name, most in self.most.items():
@@ -189,9 +187,9 @@ class Limit:
         if keep >= len(part):
             return last
         offsets = part.offsets[: keep + 1]
-        flat, kept_sizes = part.flat[: offsets[-1]], sizes[:keep].tolist()
+        flat, n_bytes = part.flat[: offsets[-1]], part.n_bytes[:keep]
         path = folder / last.name.replace(PART, CUT)
         source = str(part.batch.column("source").dictionary[0])
-        write_aside(path, lambda aside: write_part(aside, source, part.documents[:keep], flat, offsets, kept_sizes))
-        facts = last.facts | facts_of(flat, offsets, kept_sizes)
+        write_aside(path, lambda aside: write_part(aside, source, part.documents[:keep], flat, offsets, n_bytes))
+        facts = last.facts | facts_of(flat, offsets, n_bytes)
         return Receipt(path.name, path.stat().st_size, sha256_of(path), facts)

@@ -21,7 +21,8 @@ from bertgpt.files import disk_error, lock, make_folder, publish, write_json
 from bertgpt.shards.format import config_hash, read_manifest, verify
 from bertgpt.shards.jobs import Facts, Job, Pool, Receipt, Task, run
 
-STAGE_CODE = ("corpora", "tokens", "shards", "draws.py", "files.py")  # what the bytes depend on; dvc.yaml says the same
+# What the bytes depend on; dvc.yaml says the same.
+STAGE_CODE = ("corpora", "tokens", "shards", "draws.py", "files.py", "texts.py")
 SMALL_WORK = 40_000_000  # bytes: done in one process before others would have started
 
 
@@ -61,6 +62,11 @@ class Work:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    @property
+    def is_new(self) -> bool:
+        """Whether there is nothing yet that could be finished."""
+        return self.fresh or not self.out.exists() or not any(self.out.iterdir())
+
     def finished(self, config: Facts) -> bool:
         """Whether the output is there already; an error if what is there is something else."""
         if not self.out.exists() or not any(self.out.iterdir()):
@@ -82,12 +88,11 @@ class Work:
         self.remove()
         return True
 
-    def start(self, options: TextOptions, size: int) -> None:
-        """Have worker processes start, if there is enough for them to do."""
+    def prepare(self, options: TextOptions, size: int) -> None:
+        """Have worker processes start meanwhile, if there is enough for them to do."""
         workers = worker_count(options, size)
         if workers > 1 and self.pool is None:
             self.pool = Pool(workers)
-            self.pool.executor()
 
     def run(
         self,

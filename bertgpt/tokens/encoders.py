@@ -8,11 +8,12 @@ A backend that differs from the reference on the first documents it is given is 
 warning; so which backend ran never shows in the ids.
 """
 
+import itertools
 import json
 import re
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -21,16 +22,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bertgpt.texts import Texts
 from bertgpt.tokens.tokenizer import Tokenizer
 
 Ids = NDArray[np.uint32]
 Lengths = NDArray[np.int64]
-Documents = Sequence[bytes]  # UTF-8
 
 BREAK = re.compile("[ \n]")
 SETTLED_ASCII = bytes(c for c in range(128) if (c >= 32 and c != 127) or chr(c) in "\t\n\r")
 PIECE = 50_000  # characters that tokie is given at once
-LONG = 1000  # bytes of a document, on average, from which encoding one by one costs nothing
+LONG = 4000  # bytes of a document, on average, from which encoding one by one costs nothing
 CHECKED_BYTES = 4096  # of each task: documents are checked until so many bytes are
 
 
@@ -39,7 +40,7 @@ class Backend(Protocol):
 
     name: str
 
-    def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
+    def encode(self, texts: Texts) -> tuple[Ids, Lengths]:
         """All ids in one array, and how many belong to each document."""
 
 
@@ -51,8 +52,11 @@ class Reference:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.reference = tokenizer.reference
 
-    def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
-        texts = [document.decode() for document in documents]
+    def encode(self, texts: Texts) -> tuple[Ids, Lengths]:
+        return self.encode_strings([document.decode() for document in texts.documents])
+
+    def encode_strings(self, texts: list[str]) -> tuple[Ids, Lengths]:
+        """The same of decoded texts."""
         return flat([e.ids for e in self.reference.encode_batch_fast(texts, add_special_tokens=False)])
 
 
@@ -66,14 +70,23 @@ class Gigatoken:
 
         self.fast = Fast.from_json(tokenizer.plain_content)
 
-    def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
-        if sum(map(len, documents)) >= LONG * len(documents):  # one by one, which spares importing awkward
-            parts = [self.fast.encode(document) for document in documents]
+    def encode(self, texts: Texts) -> tuple[Ids, Lengths]:
+        if len(texts.data) >= LONG * len(texts):  # one by one, which spares importing awkward
+            parts = [self.fast.encode(document) for document in texts.documents]
             lengths = np.fromiter(map(len, parts), np.int64, len(parts))
             return np.concatenate(parts) if parts else np.empty(0, np.uint32), lengths
-        layout = self.fast.encode_batch(list(documents), parallel=False).layout
+        layout = self.fast.encode_batch(bytestrings(texts), parallel=False).layout
         offsets = np.asarray(layout.offsets.data)
         return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets).astype(np.int64)
+
+
+def bytestrings(texts: Texts) -> Any:
+    """A batch as awkward has it, without a copy."""
+    ak: Any = import_module("awkward")  # has no types
+
+    content = ak.contents.NumpyArray(np.frombuffer(texts.data, np.uint8), parameters={"__array__": "byte"})
+    offsets = ak.index.Index64(texts.offsets)
+    return ak.Array(ak.contents.ListOffsetArray(offsets, content, parameters={"__array__": "bytestring"}))
 
 
 class Tokie:
@@ -90,18 +103,17 @@ class Tokie:
             self.fast = Fast.from_json(file.name)
         self.reference = Reference(tokenizer)
 
-    def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
-        texts = [document.decode() for document in documents]
+    def encode(self, texts: Texts) -> tuple[Ids, Lengths]:
+        strings = strings_of(texts)
         search = odd_character().search
-        if max(map(len, texts), default=0) <= PIECE:
-            together = b"\n".join(documents)
-            plain = together.isascii() and not together.translate(None, SETTLED_ASCII)  # ten times faster to see
-            if plain or search(together.decode()) is None:
-                return self.encode_plain(texts)
+        if max(map(len, strings), default=0) <= PIECE:
+            plain = texts.data.isascii() and not texts.data.translate(None, SETTLED_ASCII)  # ten times faster to see
+            if plain or search(texts.data.decode()) is None:
+                return self.encode_plain(strings)
         pieces: list[str] = []  # WordPiece never looks past a space, so a text can be encoded in pieces
         owners: list[int] = []
         odd: list[int] = []
-        for owner, text in enumerate(texts):
+        for owner, text in enumerate(strings):
             if len(text) <= PIECE and search(text) is None:
                 pieces.append(text)
                 owners.append(owner)
@@ -111,7 +123,7 @@ class Tokie:
                     odd.append(len(pieces))
                 pieces.append(piece)
                 owners.append(owner)
-        odd_ids, odd_lengths = self.reference.encode([pieces[i].encode() for i in odd])
+        odd_ids, odd_lengths = self.reference.encode_strings([pieces[i] for i in odd])
         for i in odd:
             pieces[i] = ""
         ids, lengths = self.encode_plain(pieces)
@@ -119,12 +131,20 @@ class Tokie:
             ends = np.cumsum(lengths)[odd]  # where the ids of each odd piece belong
             ids = np.insert(ids, np.repeat(ends, odd_lengths), odd_ids)
             lengths[odd] = odd_lengths
-        return ids, np.bincount(owners, weights=lengths, minlength=len(texts)).astype(np.int64)
+        return ids, np.bincount(owners, weights=lengths, minlength=len(strings)).astype(np.int64)
 
-    def encode_plain(self, texts: list[str]) -> tuple[Ids, Lengths]:
+    def encode_plain(self, strings: list[str]) -> tuple[Ids, Lengths]:
         """By tokie alone."""
-        ids, lengths = self.fast.encode_batch_flat(texts, False)
+        ids, lengths = self.fast.encode_batch_flat(strings, False)
         return ids, lengths.astype(np.int64)
+
+
+def strings_of(texts: Texts) -> list[str]:
+    """Each document decoded."""
+    if not texts.data.isascii():
+        return [document.decode() for document in texts.documents]
+    whole, places = texts.data.decode("ascii"), texts.offsets.tolist()
+    return [whole[start:stop] for start, stop in itertools.pairwise(places)]
 
 
 class Tiktoken:
@@ -142,8 +162,8 @@ class Tiktoken:
             raise ValueError("its ids are not in the order of its merges")
         self.encoding = Encoding(tokenizer.identity[:8], pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
 
-    def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
-        return flat([self.encoding.encode_ordinary(document.decode()) for document in documents])
+    def encode(self, texts: Texts) -> tuple[Ids, Lengths]:
+        return flat([self.encoding.encode_ordinary(document.decode()) for document in texts.documents])
 
 
 def flat(lists: list[list[int]]) -> tuple[Ids, Lengths]:
@@ -248,38 +268,36 @@ class Encoder:
         """A new task begins: check again."""
         self.unchecked = CHECKED_BYTES
 
-    def encode(self, documents: Documents) -> tuple[Ids, Lengths]:
+    def encode(self, texts: Texts) -> tuple[Ids, Lengths]:
         """All ids in one array, and how many belong to each document."""
         try:
-            ids, lengths = self.backend.encode(documents)
+            ids, lengths = self.backend.encode(texts)
         except (KeyboardInterrupt, MemoryError):
             raise
         except BaseException as error:  # panics of Rust are no Exceptions
             if isinstance(self.backend, Reference):
                 raise
-            return self.put_aside(f"it fails with {type(error).__name__}", documents)
+            return self.put_aside(f"it fails with {type(error).__name__}", texts)
         if self.unchecked > 0 and not isinstance(self.backend, Reference):
-            difference = self.difference(documents, ids, lengths)
+            difference = self.difference(texts, ids, lengths)
             if difference is not None:
-                return self.put_aside(f"it differs from tokenizers {difference}", documents)
+                return self.put_aside(f"it differs from tokenizers {difference}", texts)
         return ids, lengths
 
-    def put_aside(self, reason: str, documents: Documents) -> tuple[Ids, Lengths]:
+    def put_aside(self, reason: str, texts: Texts) -> tuple[Ids, Lengths]:
         """Go on with the reference."""
         self.warn(f"{self.backend.name} is put aside: {reason}")
         self.backend = Reference(self.tokenizer)
-        return self.backend.encode(documents)
+        return self.backend.encode(texts)
 
-    def difference(self, documents: Documents, ids: Ids, lengths: Lengths) -> str | None:
+    def difference(self, texts: Texts, ids: Ids, lengths: Lengths) -> str | None:
         """What the reference makes of the first documents, where that is something else."""
-        if len(lengths) != len(documents) or int(lengths.sum()) != len(ids):
+        if len(lengths) != len(texts) or int(lengths.sum()) != len(ids):
             return "in the number of documents"
-        end = 0
-        for document, length in zip(documents, lengths, strict=True):
-            if self.unchecked <= 0:
-                break
-            begin, end = end, end + int(length)
-            if self.tokenizer.encode(document.decode()) != ids[begin:end].tolist():
-                return f"in a document that begins {json.dumps(document.decode()[:60])}"
-            self.unchecked -= len(document)
+        some = texts.beginning(self.unchecked)
+        self.unchecked -= len(some.data)
+        expected, spans = Reference(self.tokenizer).encode(some)
+        for i, (end, right_end) in enumerate(zip(lengths.cumsum(), spans.cumsum(), strict=False)):
+            if not np.array_equal(ids[end - lengths[i] : end], expected[right_end - spans[i] : right_end]):
+                return f"in a document that begins {json.dumps(some[i].decode()[:60])}"
         return None

@@ -53,7 +53,7 @@ class Tokenizer:
         vocab: dict[str, int] = self.content["model"]["vocab"] | added
         return vocab
 
-    @property
+    @cached_property
     def max_id(self) -> int:
         """The largest id, which decides how ids are stored."""
         return max(self.vocab.values())

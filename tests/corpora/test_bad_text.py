@@ -18,7 +18,7 @@ def documents(path: Path, on_error: str = "stop") -> tuple[list[bytes], dict[str
     """What is read, and what was counted."""
     policy = Policy(on_error)
     cut = pieces(find([str(path)]), Reading(), None)
-    return [text for piece in cut for batch in read(piece, policy) for text in batch], +policy.counts
+    return [text for piece in cut for batch in read(piece, policy) for text in batch.documents], +policy.counts
 
 
 def wrong(path: Path) -> BertGPTError:

@@ -86,7 +86,7 @@ def documents(path: Path, on_error: str = "stop", **reading: Any) -> tuple[list[
     """What is read, in the pieces that are usual, and what was counted."""
     policy = Policy(on_error)
     cut = pieces(find([str(path)]), Reading(**reading), None)
-    return [text for piece in cut for batch in read(piece, policy) for text in batch], +policy.counts
+    return [text for piece in cut for batch in read(piece, policy) for text in batch.documents], +policy.counts
 
 
 def documents_cut(path: Path, cuts: Iterable[int], end: int | None = None, **reading: Any) -> list[list[bytes]]:
@@ -94,7 +94,7 @@ def documents_cut(path: Path, cuts: Iterable[int], end: int | None = None, **rea
     [source] = find([str(path)])
     edges = [0, *cuts, source.bytes if end is None else end]
     made = [Piece(source, edges[i], edges[i + 1], 0, Reading(**reading)) for i in range(len(edges) - 1)]
-    return [[text for batch in read(piece, Policy("stop")) for text in batch] for piece in made]
+    return [[text for batch in read(piece, Policy("stop")) for text in batch.documents] for piece in made]
 
 
 def joined(found: list[list[bytes]]) -> list[bytes]:
@@ -174,7 +174,7 @@ def test_a_separator_that_overlaps_itself(
         cut = pieces(find([str(path)]), reading, None)
         assert len(cut) == 1
         whole = [part.encode() for part in text.split(separator.replace("\\n", "\n")) if part.strip()]
-        assert [document for batch in read(cut[0], Policy("stop")) for document in batch] == whole
+        assert [document for batch in read(cut[0], Policy("stop")) for document in batch.documents] == whole
 
     check()
 

@@ -171,7 +171,7 @@ def test_a_part_that_does_not_fit_into_memory_is_the_same(
     source = write(here / "a.jsonl", texts)
     done = [run("tokenize", str(source), "--tokenizer", str(tokenizer), "--out", "whole")]
     monkeypatch.setattr(parts, "SPILL", 1000)
-    monkeypatch.setattr("bertgpt.corpora.readers.BATCH_BYTES", 5000)
+    monkeypatch.setattr("bertgpt.corpora.lines.BLOCK_BYTES", 5000)
     done.append(run("tokenize", str(source), "--tokenizer", str(tokenizer), "--out", "spilled"))
     assert [d.code for d in done] == [0, 0]
     assert Path("whole/manifest.json").read_bytes() == Path("spilled/manifest.json").read_bytes()

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from bertgpt.texts import Texts
 from bertgpt.tokens.encoders import CHECKED_BYTES, Backend, Encoder, Gigatoken, Reference, Tiktoken, Tokie
 from bertgpt.tokens.tokenizer import Tokenizer, special_token
 from bertgpt.tokens.training import train
@@ -42,8 +43,8 @@ def expected(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [e.ids for e in tokenizer.reference.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
-def encoded(encode: Callable[[list[bytes]], Any], texts: Sequence[str]) -> list[list[int]]:
-    ids, lengths = encode([text.encode() for text in texts])
+def encoded(encode: Callable[[Texts], Any], texts: Sequence[str]) -> list[list[int]]:
+    ids, lengths = encode(Texts.of([text.encode() for text in texts]))
     assert len(lengths) == len(texts)
     assert sum(lengths) == len(ids)
     return [part.tolist() for part in np.split(np.asarray(ids), np.cumsum(lengths)[:-1])]
@@ -195,8 +196,8 @@ class Wrong:
     def __init__(self, real: Backend, spoil: Callable[[Any, Any], Any]) -> None:
         self.real, self.spoil = real, spoil
 
-    def encode(self, documents: Sequence[bytes]) -> tuple[Any, Any]:
-        ids, lengths = self.real.encode(documents)
+    def encode(self, texts: Texts) -> tuple[Any, Any]:
+        ids, lengths = self.real.encode(texts)
         return self.spoil(ids.copy(), lengths.copy())
 
 
@@ -242,7 +243,7 @@ def test_a_backend_that_differs_is_put_aside(case: str, kind: str, own: dict[str
 def test_each_task_is_checked_again(own: dict[str, Tokenizer]) -> None:
     warnings: list[str] = []
     encoder = Encoder(own["bpe"], warnings.append)
-    encoder.encode([PLAIN.encode()] * 200)
+    encoder.encode(Texts.of([PLAIN.encode()] * 200))
     encoder.backend = Wrong(encoder.backend, one_id_wrong)
     encoder.begin_task()
     assert encoded(encoder.encode, [PLAIN]) == expected(own["bpe"], [PLAIN])

@@ -10,6 +10,7 @@ import pytest
 from bertgpt.corpora.pieces import pieces
 from bertgpt.corpora.readers import Policy, read
 from bertgpt.corpora.sources import Reading, find
+from bertgpt.texts import Texts
 from bertgpt.tokens.encoders import Encoder, Reference
 from bertgpt.tokens.tokenizer import Tokenizer
 
@@ -26,14 +27,16 @@ SOURCES = {  # folder of the data: its text column
 }
 
 
-def batches(data: Path) -> Iterator[list[bytes]]:
+def batches(data: Path) -> Iterator[Texts]:
     for name, column in SOURCES.items():
         for piece in pieces(find([str(data / name)]), Reading(text_column=column), None):
             yield from read(piece, Policy("stop"))
-    yield [text.encode() for text in json.loads((data / "edge_text" / "blns.json").read_text(encoding="utf-8")) if text]
-    yield [line for line in (data / "edge_text" / "emoji-test.txt").read_bytes().splitlines() if line]
-    yield [(data / "edge_text" / "utf8tests.bin").read_bytes().decode(errors="replace").encode()]
-    yield [(data / "agnews" / "test.csv").read_bytes(), (data / "glue" / "CoLA" / "train.tsv").read_bytes()]
+    yield Texts.of(
+        [text.encode() for text in json.loads((data / "edge_text" / "blns.json").read_text(encoding="utf-8")) if text]
+    )
+    yield Texts.of([line for line in (data / "edge_text" / "emoji-test.txt").read_bytes().splitlines() if line])
+    yield Texts.of([(data / "edge_text" / "utf8tests.bin").read_bytes().decode(errors="replace").encode()])
+    yield Texts.of([(data / "agnews" / "test.csv").read_bytes(), (data / "glue" / "CoLA" / "train.tsv").read_bytes()])
 
 
 @pytest.mark.long
