@@ -147,7 +147,7 @@ def bug(error: Exception) -> BertGPTError:
 
 def keep(trace: str) -> str | None:
     """Write a traceback to the user's cache; None where that cannot be done."""
-    from bertgpt.config import cache_folder
+    from bertgpt.files import cache_folder
 
     try:
         folder = cache_folder()

@@ -4,14 +4,11 @@ The command line, `--config` files and the Python functions all go through `reso
 flag > config file > preset > default and remembers where each value came from.
 """
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -162,15 +159,6 @@ class InspectOptions(Options):
         None, description="Show examples of a task instead of documents."
     )
     split: Literal["train", "dev"] = Field("dev", description="Which examples of a task.")
-
-
-def cache_folder() -> Path:
-    """Where bertgpt keeps what it can make again; $XDG_CACHE_HOME is honoured, and no home is needed."""
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        base = Path(tempfile.gettempdir())
-    return base / "bertgpt"
 
 
 def base_type(field: FieldInfo) -> Any:

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,15 @@ def point(name: str) -> None:
         _passed[name] += 1
         if wanted in (name, f"{name}:{_passed[name]}"):
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def cache_folder() -> Path:
+    """Where bertgpt keeps what it can make again; $XDG_CACHE_HOME is honoured, and no home is needed."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        base = Path(tempfile.gettempdir())
+    return base / "bertgpt"
 
 
 def sha256_of(path: Path) -> str:

@@ -16,9 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bertgpt.config import cache_folder
 from bertgpt.errors import BertGPTError
-from bertgpt.files import sha256_of, write_json
+from bertgpt.files import cache_folder, sha256_of, write_json
 from bertgpt.tokens.tokenizer import Tokenizer
 
 FORMAT, VERSION = "bertgpt", 1

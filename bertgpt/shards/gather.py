@@ -6,6 +6,7 @@ of files, or what else is in the corpus. So duplicates stay on one side of a spl
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class Documents:
         """Which documents are no exact duplicates of one before."""
         low, high = self.halves
         order = np.argsort(low)
-        same_low = np.flatnonzero(low[order][1:] == low[order][:-1])
+        in_order = low[order]
+        same_low = np.flatnonzero(in_order[1:] == in_order[:-1])
         some = np.unique(order[np.concatenate([same_low, same_low + 1])])  # few: there can be no duplicates elsewhere
         some = some[np.lexsort((some, high[some], low[some]))]
         again = (low[some][1:] == low[some][:-1]) & (high[some][1:] == high[some][:-1])
@@ -57,11 +59,11 @@ class Documents:
 
 @dataclass(frozen=True)
 class Rows:
-    """What goes into a shard, in order: a document by its number in canonical order, and which piece of it."""
+    """What goes into a shard, in order."""
 
-    document: NDArray[np.int64]
-    piece: NDArray[np.int64]
-    tokens: int  # about
+    document: NDArray[np.int64]  # its number in canonical order
+    piece: NDArray[np.int32]  # which piece of it: 0 unless it is longer than a shard
+    tokens: int  # of all rows, about
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,6 @@ def make_plan(documents: Documents, seed: int, shard_tokens: int, fractions: dic
     draw = (mix(mine + np.uint64(SPLIT_SALT)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     keys = mix(mine ^ mix(high + np.uint64(ORDER_SALT)))
     kept = documents.first_of_each() if dedup else np.ones(len(low), np.bool_)
-    many = pieces(documents.tokens, shard_tokens)
     shards: dict[str, Rows] = {}
     bound = 0.0
     for split, fraction in (*fractions.items(), ("train", 1.0)):
@@ -90,10 +91,9 @@ def make_plan(documents: Documents, seed: int, shard_tokens: int, fractions: dic
         if split == "train" or len(chosen):
             total = int(documents.tokens[inside].sum() + inside.sum())  # with end ids and duplicates
             count = max(1, -(-total // shard_tokens))
-            for i, (document, piece) in enumerate(dealt(chosen, many[chosen], keys[chosen], count)):
-                size = int(np.minimum(documents.tokens[document], shard_tokens).sum())
-                shards[f"{split}-{i:05}.arrow"] = Rows(document, piece, size)
-    return Plan(shards, int((~kept).sum()), int((many[kept] > 1).sum()))
+            for i, rows in enumerate(dealt(chosen, documents.tokens[chosen], keys[chosen], shard_tokens, count)):
+                shards[f"{split}-{i:05}.arrow"] = rows
+    return Plan(shards, int((~kept).sum()), int((pieces(documents.tokens[kept], shard_tokens) > 1).sum()))
 
 
 def pieces(tokens: NDArray[np.int64], longest: int) -> NDArray[np.int64]:
@@ -107,21 +107,24 @@ def numbered(many: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def dealt(
-    chosen: NDArray[np.int64], many: NDArray[np.int64], keys: NDArray[np.uint64], count: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The rows of each of `count` files, as document and piece, in the order of their keys."""
-    number = numbered(many)
-    document, keys = np.repeat(chosen, many), np.repeat(keys, many)
-    keys = np.where(number == 0, keys, mix(keys + number.astype(np.uint64)))  # a piece goes its own way
+    document: NDArray[np.int64], tokens: NDArray[np.int64], keys: NDArray[np.uint64], longest: int, count: int
+) -> Iterator[Rows]:
+    """The rows of each of `count` files, in the order of their keys."""
+    many = pieces(tokens, longest)
+    piece = np.zeros(len(document), np.int32)
+    if (many > 1).any():  # rare
+        document, keys, piece = np.repeat(document, many), np.repeat(keys, many), numbered(many).astype(np.int32)
+        keys = np.where(piece == 0, keys, mix(keys + piece.astype(np.uint64)))  # a piece goes its own way
     order = np.argsort(keys)
-    if (keys[order][1:] == keys[order][:-1]).any():  # duplicates that were kept: in canonical order
+    in_order = keys[order]
+    if (in_order[1:] == in_order[:-1]).any():  # duplicates that were kept: in canonical order
         order = np.argsort(keys, kind="stable")
-    home = (keys[order] % np.uint64(count)).astype(np.min_scalar_type(count))
+    home = (in_order % np.uint64(count)).astype(np.min_scalar_type(count))
     order = order[np.argsort(home, kind="stable")]
     ends = np.bincount(home, minlength=count).cumsum().tolist()
-    for start, stop in zip([0, *ends], ends, strict=False):
+    for start, stop in pairwise([0, *ends]):
         mine = order[start:stop]
-        yield document[mine], number[mine]
+        yield Rows(document[mine], piece[mine], int(tokens.sum()) // count)
 
 
 def shard_tasks(plan: Plan, identity: Facts) -> list[Task]:
@@ -143,15 +146,21 @@ class Part:
             pa.large_binary(), len(start), [None, pa.py_buffer(offsets), pa.py_buffer(file.flat)]
         )
 
-    def take(self, document: NDArray[np.int64], piece: NDArray[np.int64]) -> pa.RecordBatch:
+    def take(self, document: NDArray[np.int64], piece: NDArray[np.int32]) -> pa.RecordBatch:
         """Rows of a shard, their ids still as bytes."""
-        columns = {
-            "tokens": self.rows.take(column(self.first[document] + piece)),
-            "document": column(self.file.documents[document], DOCUMENT),
-            "n_bytes": column(np.where(piece == 0, self.file.n_bytes[document], 0)),
-            "last": column((piece == self.many[document] - 1).astype(np.uint8)),
-        }
-        return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+        columns = [
+            self.rows.take(column(self.first[document] + piece)),
+            column(self.file.documents[document], DOCUMENT),
+        ]
+        return pa.RecordBatch.from_arrays(columns, ["tokens", "document"])
+
+    def text_bytes(self, document: NDArray[np.int64], piece: NDArray[np.int32]) -> int:
+        """The bytes of text of these rows; a document counts where it begins."""
+        return int(self.file.n_bytes[document[piece == 0]].sum(dtype=np.int64))
+
+    def are_last(self, document: NDArray[np.int64], piece: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which of these rows are the last of their document."""
+        return np.equal(self.many[document], piece + 1)
 
 
 class ShardWriter:
@@ -169,25 +178,25 @@ class ShardWriter:
         order = np.argsort(work.document)
         document, piece = work.document[order], work.piece[order]
         bounds = np.searchsorted(document, self.first).tolist()
-        taken = [
-            part.take(document[start:stop] - first, piece[start:stop])
-            for part, first, start, stop in zip(self.parts, self.first.tolist(), bounds, bounds[1:], strict=False)
+        mine = [
+            (part, document[start:stop] - first, piece[start:stop])
+            for part, first, (start, stop) in zip(self.parts, self.first.tolist(), pairwise(bounds), strict=False)
         ]
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        rows = pa.concat_batches(taken).take(column(back))
-        last = np.frombuffer(rows["last"].buffers()[1], np.bool_, len(back))
-        continued = work.piece > 0
+        rows = pa.concat_batches([part.take(*some) for part, *some in mine]).take(column(back))
+        last = np.concatenate([part.are_last(*some) for part, *some in mine])[back]
         flat, offsets = self.with_ends(rows["tokens"], last)
         if len(flat) and int(flat.max()) > self.max_id:
             for part in self.parts:
                 part.file.check_ids(self.max_id)
+        continued = work.piece > 0
         columns = [list_array(flat, offsets), rows["document"], bit_array(continued)]
         write_batch(path, pa.RecordBatch.from_arrays(columns, schema=shard_schema(flat.dtype)))
         return {
             "documents": int((~continued).sum()),
             "tokens": len(flat),
-            "bytes": pa.compute.sum(rows["n_bytes"]).as_py() or 0,
+            "bytes": sum(part.text_bytes(*some) for part, *some in mine),
             "min_id": int(flat.min()) if len(flat) else None,
             "max_id": int(flat.max()) if len(flat) else None,
         }

@@ -28,7 +28,6 @@ from bertgpt.files import disk_error, point, sha256_of, write_aside, write_json
 
 MAX_DEATHS = 3  # of workers, without a task finished in between
 FORKED = sys.platform == "linux"  # from a server that has the modules already; elsewhere that is not safe
-MODULES = ["bertgpt.shards.parts", "bertgpt.shards.gather", "pyarrow.parquet", "gigatoken", "awkward", "tokenizers"]
 # Libraries that start threads of their own start none: there is a process for each core.
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 KEEP_MEMORY = {  # for the next task, instead of having the system clear it anew
@@ -195,15 +194,15 @@ def perform_in_process(job: Job, task: Task) -> Receipt:
 class Pool:
     """Worker processes that serve one job after the other, and are made anew when one of them is killed.
 
-    What they need is being imported from now on, in the background.
+    What they need is being made ready from now on, in the background: a module to import, and what it asks for.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, module: str, settings: dict[str, str]) -> None:
         self.workers = workers
         self._executor: ProcessPoolExecutor | None = None
         if FORKED:
-            forkserver.set_forkserver_preload(MODULES)
-            with environment(ONE_THREAD | KEEP_MEMORY), without_main():
+            forkserver.set_forkserver_preload([module])
+            with environment(ONE_THREAD | KEEP_MEMORY | settings), without_main():
                 forkserver.ensure_running()
 
     def executor(self) -> ProcessPoolExecutor:

@@ -21,6 +21,7 @@ from bertgpt.shards.format import read_manifest, verify, verify_tokenizer
 from bertgpt.shards.jobs import Facts, Job, Receipt, Task
 from bertgpt.shards.parts import FILE_FACTS, Limit, PartWriter, at_hand, part_tasks
 from bertgpt.shards.work import Work, existing, fingerprint, worker_count
+from bertgpt.tokens.encoders import Encoder
 from bertgpt.tokens.tokenizer import Tokenizer
 from bertgpt.tokens.training import train
 
@@ -103,7 +104,8 @@ class Text:
         """The token parts, those of them that are needed, the last perhaps cut; and the tokenizer."""
         tokenizer = self.tokenizer(work)
         folder = work.folder(self.config, "parts")
-        job = Job(PartWriter, (str(self.tokenizer_folder(work)), self.options.on_error), folder, fingerprint())
+        arguments = (str(self.tokenizer_folder(work)), tokenizer.identity, self.options.on_error)
+        job = Job(PartWriter, arguments, folder, fingerprint())
         tasks = part_tasks(self.pieces, tokenizer)
         self.forget_other_policy(folder, tasks)
         receipts = work.run(job, tasks, "tokenizing", self.limit.reached if self.limit else None)
@@ -145,7 +147,7 @@ class Text:
         else:
             tokenizer = self.given or train(self.options.train or "", self.options.vocab_size or 0, self.sample())
             tokenizer.save(folder)
-        at_hand[str(folder)] = tokenizer
+        at_hand[tokenizer.identity] = Encoder(tokenizer, console.note)
         return tokenizer
 
     def sample(self) -> Iterator[str]:

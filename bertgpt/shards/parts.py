@@ -18,7 +18,7 @@ from bertgpt.shards.jobs import Facts, Receipt, Task
 from bertgpt.tokens.encoders import Encoder
 from bertgpt.tokens.tokenizer import Tokenizer, from_folder
 
-at_hand: dict[str, Tokenizer] = {}  # tokenizers that this process has loaded already, by folder
+at_hand: dict[str, Encoder] = {}  # what this process has already, by the identity of the tokenizer
 PART, CUT = "part-", "cut-"  # how parts are called; one that a limit cuts stands beside the whole one meanwhile
 FILE_FACTS = ("documents", "tokens", "min_id", "max_id")  # what a manifest says of a file
 SPILL = 32_000_000  # ids that are kept in memory before they go to a file
@@ -27,10 +27,11 @@ SPILL = 32_000_000  # ids that are kept in memory before they go to a file
 class PartWriter:
     """The worker of the first stage."""
 
-    def __init__(self, tokenizer_folder: str, on_error: str) -> None:
-        self.tokenizer = at_hand.get(tokenizer_folder) or from_folder(Path(tokenizer_folder))
+    def __init__(self, folder: str, identity: str, on_error: str) -> None:
         self.warnings: list[str] = []
-        self.encoder = Encoder(self.tokenizer, self.warnings.append)
+        self.encoder = at_hand.get(identity) or Encoder(from_folder(Path(folder)), self.warnings.append)
+        self.encoder.warn = self.warnings.append
+        self.tokenizer = self.encoder.tokenizer
         self.on_error = on_error
         self.specials = re.compile("|".join(map(re.escape, self.tokenizer.special_texts)).encode())
 

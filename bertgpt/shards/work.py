@@ -91,8 +91,11 @@ class Work:
     def prepare(self, options: TextOptions, size: int) -> None:
         """Have worker processes start meanwhile, if there is enough for them to do."""
         workers = worker_count(options, size)
-        if workers > 1 and self.pool is None:
-            self.pool = Pool(workers)
+        if workers > 1:
+            known = options.tokenizer is not None and Path(options.tokenizer).exists()
+            self.pool = Pool(
+                workers, "bertgpt.shards.ready", {"BERTGPT_TOKENIZER": str(options.tokenizer)} if known else {}
+            )
 
     def run(
         self,

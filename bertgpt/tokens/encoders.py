@@ -15,7 +15,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -249,10 +249,10 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer, warn: Callable[[str], None]) -> None:
         self.tokenizer, self.warn = tokenizer, warn
-        self.backend = self.fastest()
         self.unchecked = CHECKED_BYTES
 
-    def fastest(self) -> Backend:
+    @cached_property
+    def backend(self) -> Backend:
         """The first backend that this tokenizer and this installation allow."""
         makers: list[Callable[[], Backend]] = []
         if is_gpt2_like(self.tokenizer):
