@@ -70,11 +70,14 @@ class Texts:
         pairs = itertools.pairwise(places)
         return b"".join([blake2b(self.data[start:stop], digest_size=16).digest() for start, stop in pairs])
 
-    def count(self, pattern: re.Pattern[bytes]) -> int:
-        """How often a pattern is found within documents."""
+    def count(self, words: Sequence[bytes]) -> int:
+        """How often these occur within documents."""
+        if not any(word[:1] in self.data for word in words):  # a single byte is looked for ten times faster
+            return 0
+        pattern = re.compile(b"|".join(map(re.escape, words)))
         if pattern.search(self.data) is None:
             return 0
-        return sum(len(pattern.findall(document)) for document in self.documents)  # no match reaches into the next
+        return sum(len(pattern.findall(document)) for document in self.documents)  # none reaches into the next
 
     def are_sound(self, longest: int) -> bool:
         """Whether every document is UTF-8, holds something, and is not too long."""

@@ -165,7 +165,7 @@ def gather(
     tasks = [task for task in shard_tasks(plan, identity) if only is None or task.name in only]
     arguments = ([str(path) for path in paths], options.shard_tokens, tokenizer.end, tokenizer.max_id)
     job = Job(ShardWriter, arguments, made, fingerprint())
-    return plan, work.run(job, tasks, "gathering"), made
+    return plan, work.run(job, tasks, "gathering", durable=True), made
 
 
 def put(file: Path, place: Path) -> None:

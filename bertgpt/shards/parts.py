@@ -1,6 +1,5 @@
 """Text to token parts: a task reads a piece of a source, and writes its documents as ids in the order of the source."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from bertgpt.files import sha256_of, write_aside
 from bertgpt.shards.format import DOCUMENT, TokenFile, column, list_array, one_text, part_schema, write_batch
 from bertgpt.shards.jobs import Facts, Receipt, Task
 from bertgpt.tokens.encoders import Encoder
-from bertgpt.tokens.tokenizer import Tokenizer, from_folder
+from bertgpt.tokens.tokenizer import Tokenizer, from_path
 
 at_hand: dict[str, Encoder] = {}  # what this process has already, by the identity of the tokenizer
 PART, CUT = "part-", "cut-"  # how parts are called; one that a limit cuts stands beside the whole one meanwhile
@@ -29,11 +28,11 @@ class PartWriter:
 
     def __init__(self, folder: str, identity: str, on_error: str) -> None:
         self.warnings: list[str] = []
-        self.encoder = at_hand.get(identity) or Encoder(from_folder(Path(folder)), self.warnings.append)
+        self.encoder = at_hand.get(identity) or Encoder(from_path(Path(folder)), self.warnings.append)
         self.encoder.warn = self.warnings.append
         self.tokenizer = self.encoder.tokenizer
         self.on_error = on_error
-        self.specials = re.compile("|".join(map(re.escape, self.tokenizer.special_texts)).encode())
+        self.specials = [text.encode() for text in self.tokenizer.special_texts]
 
     def do(self, work: Piece, path: Path) -> Facts:
         """Write the part of one piece."""

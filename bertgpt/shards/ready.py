@@ -8,20 +8,20 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from bertgpt.errors import BertGPTError
 from bertgpt.shards import gather, parts
 from bertgpt.tokens.encoders import Encoder
-from bertgpt.tokens.tokenizer import Tokenizer
+from bertgpt.tokens.tokenizer import from_path
 
 for name in ("pyarrow.parquet", "awkward"):
     with suppress(ImportError):
         import_module(name)
 
-with suppress(BertGPTError):  # which the main process meets too
+with suppress(BaseException):  # the main process meets it too, and says what it is
     source = os.environ.get("BERTGPT_TOKENIZER", "")
     if source and Path(source).exists():
-        encoder = Encoder(Tokenizer.load(source), print)
+        encoder = Encoder(from_path(Path(source)), print)
         assert encoder.backend
+        assert encoder.tokenizer.reference
         parts.at_hand[encoder.tokenizer.identity] = encoder
 
 __all__ = ["gather", "parts"]

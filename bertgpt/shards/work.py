@@ -17,7 +17,7 @@ from typing import Any
 from bertgpt import __version__, console
 from bertgpt.config import TextOptions
 from bertgpt.errors import BertGPTError
-from bertgpt.files import disk_error, lock, make_folder, publish, write_json
+from bertgpt.files import disk_error, lock, make_folder, publish, sync, write_json
 from bertgpt.shards.format import config_hash, read_manifest, verify
 from bertgpt.shards.jobs import Facts, Job, Pool, Receipt, Task, run
 
@@ -103,12 +103,15 @@ class Work:
         tasks: Sequence[Task],
         label: str,
         enough: Callable[[list[Receipt]], bool] | None = None,
+        durable: bool = False,
     ) -> list[Receipt]:
-        """Do tasks, and show how far they are."""
+        """Do tasks, and show how far they are; what is `durable` is put on the disk meanwhile."""
         progress = console.Progress(label, sum(task.weight for task in tasks))
         done: Counter[str] = Counter()
 
         def report(task: Task, receipt: Receipt) -> None:
+            if durable:
+                sync(job.folder / task.name)
             done.update(weight=task.weight, documents=receipt.facts["documents"], tokens=receipt.facts["tokens"])
             progress.update(done["weight"], done["documents"], done["tokens"])
 

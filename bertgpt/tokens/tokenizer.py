@@ -186,22 +186,26 @@ class Tokenizer:
             from bertgpt.tokens.gpt2 import from_tiktoken
 
             return from_tiktoken()
-        path = Path(source)
         if not os.path.exists(source):  # noqa: PTH110 - a Path of an impossible name raises
             raise BertGPTError("BG211", f"there is no tokenizer {quoted(source)}", hint="give gpt2, a folder or a file")
         try:
-            tokenizer = from_folder(path) if path.is_dir() else from_file(path)
+            tokenizer = from_path(Path(source))
             assert tokenizer.reference
             assert tokenizer.starts_word is not None  # which looks at every token
         except (BertGPTError, KeyboardInterrupt):
             raise
         except BaseException as error:  # `tokenizers` panics with exceptions of its own kind
             cause = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            raise BertGPTError("BG314", "this tokenizer cannot be read", path=str(path), cause=cause) from None
+            raise BertGPTError("BG314", "this tokenizer cannot be read", path=str(source), cause=cause) from None
         return tokenizer
 
 
 BYTE_OF = byte_alphabet()
+
+
+def from_path(path: Path) -> Tokenizer:
+    """The tokenizer in a folder or file, not yet looked at closely."""
+    return from_folder(path) if path.is_dir() else from_file(path)
 
 
 def from_folder(folder: Path) -> Tokenizer:
