@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from bertgpt.catalogue import CORPORA
 from bertgpt.errors import BertGPTError, did_you_mean, quoted
 
 if TYPE_CHECKING:
@@ -51,6 +53,12 @@ class Options(BaseModel):
     examples: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # used where a field `preset` names one
 
+    @classmethod
+    def preset_of(cls, values: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+        """The preset that other values call for, by its name."""
+        name = values.get("preset")
+        return None if name is None else (str(name), preset_values(cls, name))
+
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: Any) -> Any:
@@ -80,10 +88,18 @@ Count = Annotated[int, BeforeValidator(counted)]
 class TextOptions(Options):
     """What `tokenize` and `shard` have in common: how text is read and becomes ids."""
 
+    kind: ClassVar[str]  # of artefact
+
     sources: Annotated[list[str], Argument("SOURCE...")] = Field(
-        [], description="Files, globs or folders of txt, jsonl, csv, parquet or arrow (also .gz, .zst), or tinyworld."
+        [],
+        description="Files, globs or folders of txt, jsonl, csv, parquet or arrow (also .gz, .zst), here or at an "
+        "address (https://, s3://, gs://); a corpus by its name (shard --list); hf:org/name; or tinyworld. "
+        "SOURCE=0.25 takes a quarter of its documents.",
     )
-    out: str | None = Field(None, description="The folder to make. For tinyworld there is a default.")
+    out: str | None = Field(None, description="The folder to make; data/tokens/NAME or data/shards/NAME of a corpus.")
+    subset: str | None = Field(None, description="Another part of a corpus, such as sample-100BT or 20231101.de.")
+    split: str | None = Field(None, description="Only this split of hf:org/name.")
+    revision: str | None = Field(None, description="A branch, tag or commit of hf:org/name.")
     tokenizer: str | None = Field(None, description="gpt2, or the folder or file of a tokenizer.")
     train: Literal["bpe", "wordpiece"] | None = Field(None, description="Train a tokenizer on the source instead.")
     vocab_size: Count | None = Field(None, ge=300, le=1 << 24, description="How many tokens the trained one has.")
@@ -96,11 +112,31 @@ class TextOptions(Options):
     limit_docs: Count | None = Field(None, ge=1, description="Take the first documents only.")
     limit_tokens: Count | None = Field(None, ge=1, description="Take the first documents up to so many tokens.")
     limit_bytes: Count | None = Field(None, ge=1, description="Take the first documents up to so many bytes.")
-    on_error: Literal["stop", "skip", "replace"] = Field("stop", description="What to do with bad data.")
+    on_error: Literal["stop", "skip", "replace"] | None = Field(
+        None, description="What to do with bad data: stop, but skip in what comes from the hub."
+    )
     max_doc_bytes: Count = Field(100_000_000, ge=1, description="Longer documents are bad data.")
     workers: int = Field(0, ge=0, le=1024, description="Worker processes; 0 is one for each core.")
+    task_index: int | None = Field(None, ge=0, description="Tokenize only this share of the pieces, from 0 on.")
+    num_tasks: int | None = Field(None, ge=1, le=100_000, description="How many such shares there are.")
+    finalize: bool = Field(False, description="Put together what all the shares have tokenized.")
     fresh: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
+
+    @classmethod
+    def preset_of(cls, values: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+        """A corpus known by name says how it is best sharded."""
+        sources = values.get("sources")
+        name = sources[0] if isinstance(sources, list) and len(sources) == 1 else None
+        corpus = CORPORA.get(name) if isinstance(name, str) else None
+        if corpus is None or Path(str(name)).exists():
+            return None
+        found: dict[str, Any] = {"out": f"data/{cls.kind}/{name}"}
+        if "train" not in values:
+            found["tokenizer"] = corpus.tokenizer
+        if "shard_tokens" in cls.model_fields:
+            found["shard_tokens"] = corpus.shard_tokens
+        return str(name), found
 
 
 class TokenizeOptions(TextOptions):
@@ -110,6 +146,7 @@ class TokenizeOptions(TextOptions):
     special ids. Killed at any instant and run again, it goes on where it was and ends in the same bytes.
     """
 
+    kind = "tokens"
     examples = (
         "bertgpt tokenize tinyworld --limit-docs 2k --train bpe --vocab-size 1024 --out work/tokens",
         "bertgpt tokenize tinyworld --limit-docs 2k --train wordpiece --vocab-size 800 --dry-run",
@@ -123,9 +160,11 @@ class ShardOptions(TextOptions):
     on the texts, the tokenizer and the seed alone, not on workers, the order of files, or how often it was killed.
     """
 
+    kind = "shards"
     examples = (
         "bertgpt shard tinyworld --limit-docs 2k --train bpe --vocab-size 1024 --out work/tw --shard-tokens 100k",
         "bertgpt shard work/tokens --out work/shards --shard-tokens 50k --val-fraction 0.02",
+        "bertgpt shard --list",
     )
 
     shard_tokens: Count = Field(100_000_000, ge=1000, description="Tokens in a shard, about.")
@@ -134,6 +173,21 @@ class ShardOptions(TextOptions):
     seed: int = Field(1337, ge=0, lt=2**63, description="Decides the split and the order.")
     dedup: bool = Field(True, description="Drop exact duplicates.")
     repair: str | None = Field(None, description="Rebuild the broken files of this folder from its SOURCE.")
+    list: bool = Field(False, description="List the corpora that are known by name.")
+
+
+class ExportOptions(Options):
+    """Write shards in the form that other tools read.
+
+    bin is one flat file of ids for each split, as nanoGPT and its descendants map them into memory.
+    """
+
+    examples = ("bertgpt export work/tw --out work/bin", "bertgpt export work/tw --to bin --out work/bin --fresh")
+
+    path: Annotated[str, Argument("PATH")] = Field(description="A folder of shards.")
+    out: str = Field(description="The folder to make.")
+    to: Literal["bin"] = Field("bin", description="The form.")
+    fresh: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
 
 
 class InspectOptions(Options):
@@ -232,9 +286,9 @@ def resolve(model: type[Options], given: Mapping[str, Any], config: "Section | N
         for key in layer:
             if key not in model.model_fields:
                 raise unknown_key(model, key, origin)
-    preset = next((layer["preset"] for _, layer in layers if "preset" in layer), None)
+    preset = model.preset_of({key: value for _, layer in reversed(layers) for key, value in layer.items()})
     if preset is not None:
-        layers.append((Origin("preset", preset=preset), preset_values(model, preset)))
+        layers.append((Origin("preset", preset=preset[0]), preset[1]))
     values: dict[str, Any] = {}
     origins = dict.fromkeys(model.model_fields, Origin("default"))
     for origin, layer in reversed(layers):

@@ -45,21 +45,23 @@ def prepare_streams() -> None:
 class Progress:
     """A live line on a terminal, a plain line every few seconds elsewhere."""
 
-    def __init__(self, label: str, total: int) -> None:
-        self.label, self.total = label, total
+    def __init__(self, label: str, total: int, of_bytes: bool = True) -> None:
+        self.label, self.total, self.of_bytes = label, total, of_bytes
         self.start = self.shown = time.monotonic()
         self.live = sys.stderr.isatty()
 
-    def update(self, done: int, documents: int, tokens: int, fresh: int | None = None) -> None:
-        """Say how far it is; `fresh` is what was done now, not found done."""
+    def update(self, done: int, **counts: int) -> None:
+        """Say how far it is, and what else was counted."""
         now = time.monotonic()
         if active is None or active.quiet or now - self.shown < (0.1 if self.live else 5.0):
             return
         self.shown = now
-        rate = (done if fresh is None else fresh) / max(now - self.start, 1e-3)
+        rate = done / max(now - self.start, 1e-3)
         left = f", {(self.total - done) / rate:.0f} s left" if rate and done < self.total else ""
         share = 100 * done / self.total if self.total else 100.0
-        line = f"{self.label}: {share:.0f} %, {documents:,} documents, {tokens:,} tokens, {rate / 1e6:.1f} MB/s{left}"
+        said = "".join(f", {n:,} {name}" for name, n in counts.items())
+        speed = f", {rate / 1e6:.1f} MB/s" if self.of_bytes else ""
+        line = f"{self.label}: {share:.0f} %{said}{speed}{left}"
         complain(f"\r\x1b[K{line}" if self.live else line + "\n")
 
     def end(self) -> None:

@@ -43,12 +43,16 @@ CODES = {
     "BG312": "a document is too long",
     "BG313": "a source cannot be read",
     "BG314": "a tokenizer cannot be read",
+    "BG315": "not everything is tokenized yet",
     "BG401": "an optional package is not installed",
     "BG402": "output cannot be written",
     "BG403": "the disk is full",
     "BG404": "an output cannot be put there",
     "BG405": "GPT-2's vocabulary is not at hand",
     "BG406": "there is not enough memory",
+    "BG407": "the hub is offline",
+    "BG408": "a server cannot be reached",
+    "BG409": "the hub does not let us read",
     "BG601": "another process is writing there",
 }
 

@@ -42,6 +42,17 @@ def cache_folder() -> Path:
     return base / "bertgpt"
 
 
+def trim(folder: Path, most: int) -> None:
+    """Remove the oldest files of a cache until what is left is no larger."""
+    files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.iterdir() if path.is_file())
+    surplus = sum(size for _, size, _ in files) - most
+    for _, size, path in files:
+        if surplus <= 0:
+            return
+        path.unlink(missing_ok=True)
+        surplus -= size
+
+
 def sha256_of(path: Path) -> str:
     """The content hash of a file."""
     with path.open("rb") as file:

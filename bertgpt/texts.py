@@ -64,6 +64,10 @@ class Texts:
         few = min(len(self), int(np.searchsorted(self.offsets[1:], size)) + 1)
         return Texts(self.data[: self.offsets[few]], self.offsets[: few + 1])
 
+    def only(self, chosen: NDArray[np.bool_]) -> "Texts":
+        """Some of the documents."""
+        return Texts.of([self[i] for i in np.flatnonzero(chosen).tolist()])
+
     def digests(self) -> bytes:
         """By which a document is known, 16 bytes of each: blake2b of its own."""
         places = self.offsets.tolist()

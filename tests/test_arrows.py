@@ -16,7 +16,7 @@ LAYERS = [
     {"shards"},
     {"tokens", "corpora"},
     {"console"},
-    {"files", "draws", "texts", "yaml_files", "config"},
+    {"files", "draws", "texts", "yaml_files", "config", "catalogue"},
     {"errors"},
     {"__init__"},
 ]

@@ -10,13 +10,23 @@ from inspect import Parameter, Signature  # not the module: bertgpt.commands.ins
 from types import ModuleType
 from typing import Any
 
-from bertgpt.config import InspectOptions, Options, ShardOptions, TokenizeOptions, arguments, resolve, takes_several
+from bertgpt.config import (
+    ExportOptions,
+    InspectOptions,
+    Options,
+    ShardOptions,
+    TokenizeOptions,
+    arguments,
+    resolve,
+    takes_several,
+)
 from bertgpt.errors import BertGPTError
 
 COMMANDS: dict[str, type[Options]] = {
     "tokenize": TokenizeOptions,
     "shard": ShardOptions,
     "inspect": InspectOptions,
+    "export": ExportOptions,
 }
 
 

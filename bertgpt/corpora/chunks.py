@@ -4,9 +4,9 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
+from bertgpt.corpora.elsewhere import opened
 from bertgpt.corpora.sources import Source
 from bertgpt.errors import BertGPTError, did_you_mean
 from bertgpt.texts import Texts
@@ -47,13 +47,18 @@ class Policy:
         self.counts[what] += 1
 
 
-def open_bytes(source: Source) -> IO[bytes]:
-    """The bytes of a file, decompressed."""
+def open_bytes(source: Source, end: int | None = None) -> IO[bytes]:
+    """The bytes of a file, decompressed; of one that is elsewhere, little beyond `end` is fetched."""
+    file: IO[bytes]
+    if source.is_remote:
+        file = io.BufferedReader(opened(source, [] if end is None else [(0, end)]), BUFFER)
+    else:
+        file = open(source.path, "rb", BUFFER)  # noqa: PTH123, SIM115
     if source.compression is None:
-        return Path(source.path).open("rb", buffering=BUFFER)
+        return file
     import pyarrow as pa
 
-    return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(source.path, "rb"), source.compression), BUFFER)
+    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file), source.compression), BUFFER)
 
 
 def unreadable(source: Source, error: Exception) -> BertGPTError:

@@ -17,6 +17,11 @@ BLOCK_BYTES = 8_000_000
 BLANK_LINES = re.compile(rb"\n[ \t\r\n]*\n")  # the \r that may stand before it is taken off the document
 
 
+def end_of(piece: Piece) -> int | None:
+    """Where a piece ends; None for the end of the file."""
+    return piece.stop if piece.stop >= 0 else None
+
+
 # --------------------------------------------------------------------------------------------------- plain text
 
 
@@ -25,7 +30,7 @@ def txt(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     source = piece.source
     if source.bytes == 0:
         return
-    with open_bytes(source) as file:
+    with open_bytes(source, end_of(piece)) as file:
         refuse_utf16(file.peek(2)[:2], source)  # type: ignore[attr-defined]
         found = whole(file) if piece.reading.whole_files else documents(file, piece)
         while some := list(islice(found, 1000)):
@@ -124,7 +129,7 @@ def place_of_line(source: Source, block: bytes, offset: int, first: int | None, 
 def line_blocks(piece: Piece, policy: Policy) -> Iterator[tuple[bytes, int]]:
     """Blocks of whole lines that begin within the piece, with their place in the file."""
     longest = 6 * piece.reading.max_doc_bytes + 1_000_000  # of a line: JSON may spell a character with six
-    with open_bytes(piece.source) as file:
+    with open_bytes(piece.source, end_of(piece)) as file:
         at = piece.start
         if at > 0:
             file.seek(at - 1)

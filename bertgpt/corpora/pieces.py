@@ -5,9 +5,11 @@ workers there are.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+from bertgpt import console
 from bertgpt.corpora.sources import Piece, Reading, Source
-from bertgpt.corpora.tables import group_sizes
+from bertgpt.corpora.tables import footer, group_sizes
 from bertgpt.errors import BertGPTError
 
 SMALLEST, LARGEST, PIECES = 1_000_000, 128_000_000, 64  # bytes of a piece, and how many there should be
@@ -19,6 +21,7 @@ def pieces(sources: Sequence[Source], reading: Reading, documents: int | None) -
     total = sum(source.bytes for source in sources)
     size = min(max(total // PIECES, SMALLEST), LARGEST)
     cut: list[Piece] = []
+    look_ahead([source for source in sources if source.is_remote and source.format == "parquet"])
     for source in sources:
         if source.format == "tinyworld":
             if documents is None:
@@ -26,6 +29,10 @@ def pieces(sources: Sequence[Source], reading: Reading, documents: int | None) -
             for start in range(0, documents, WORLD_PIECE):
                 stop = min(start + WORLD_PIECE, documents)
                 cut.append(Piece(source, start, stop, (stop - start) * WORLD_BYTES, reading))
+        elif source.format == "stream":
+            cut += [Piece(source, i, i + 1, source.bytes // source.parts, reading) for i in range(source.parts)]
+        elif source.is_joined:
+            cut.append(Piece(source, 0, -1, source.bytes, reading))  # a document may go on in any next row
         elif source.format in ("parquet", "arrow") and source.compression is None:
             cut += grouped(source, size, reading)
         elif source.compression or source.format in ("csv", "tsv") or (source.format == "txt" and reading.is_whole):
@@ -48,3 +55,12 @@ def grouped(source: Source, size: int, reading: Reading) -> list[Piece]:
             found.append(Piece(source, start, i + 1, weight, reading))
             start, weight = i + 1, 0
     return found
+
+
+def look_ahead(sources: Sequence[Source]) -> None:
+    """Fetch the footers of files that are elsewhere, several at a time; they are kept."""
+    progress = console.Progress("looking at files", len(sources), of_bytes=False)
+    with ThreadPoolExecutor(8) as threads:
+        for i, _ in enumerate(threads.map(footer, sources), start=1):
+            progress.update(i)
+    progress.end()

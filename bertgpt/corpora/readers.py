@@ -4,22 +4,28 @@ What is wrong with the data is an error with its place, or with `on_error` it is
 """
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 
 from bertgpt.corpora.chunks import Chunk, Policy, missing_column, open_bytes, unreadable
+from bertgpt.corpora.hub import stream as open_stream
+from bertgpt.corpora.hub import taken_apart
 from bertgpt.corpora.lines import jsonl, line_blocks, txt
 from bertgpt.corpora.sources import Piece, Source
-from bertgpt.corpora.tables import arrow, csv, open_arrow, parquet
+from bertgpt.corpora.tables import arrow, csv, footer, open_arrow, parquet
 from bertgpt.errors import BertGPTError
 from bertgpt.texts import Texts
+
+JOINED_BYTES = 4_000_000
 
 __all__ = ["Policy", "columns_of", "missing_column", "read"]
 
 
 def read(piece: Piece, policy: Policy) -> Iterator[Texts]:
     """The documents of a piece that hold any text, in batches of a few megabytes."""
-    for chunk in chunks(piece, policy):
+    found = joined(piece, policy) if piece.source.is_joined else chunks(piece, policy)
+    for chunk in found:
         texts = chunk.texts
         if chunk.absent or not texts.are_sound(piece.reading.max_doc_bytes):
             texts = Texts.of(checked(chunk, piece, policy))
@@ -63,6 +69,39 @@ def checked(chunk: Chunk, piece: Piece, policy: Policy) -> list[bytes]:
     return good
 
 
+def joined(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+    """Rows put together to documents: from one that looks like a beginning to the next, or so many of them."""
+    source = piece.source
+    begins = re.compile(source.begins.encode())
+    joint = source.joint.encode()
+    rows: list[bytes] = []
+    done: list[bytes] = []
+    for chunk in chunks(piece, policy):
+        for row in chunk.texts.documents:
+            if rows and (begins.fullmatch(row) if source.begins else len(rows) == source.rows):
+                done.append(joint.join(rows))
+                rows = []
+            rows.append(row)
+        if sum(map(len, done)) > JOINED_BYTES:
+            yield Chunk.of(done, lambda i: source.path)
+            done = []
+    yield Chunk.of([*done, joint.join(rows)], lambda i: source.path)
+
+
+def stream(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+    """A share of a dataset that only `datasets` can read; its rows come one by one."""
+    source = piece.source
+    repository, commit, rest = taken_apart(source.path)
+    subset, _, split = rest.rpartition(":")
+    rows = open_stream(repository, commit, subset or None, split).shard(source.parts, piece.start)
+    column = piece.reading.text_column
+    for batch in rows.iter(1000):
+        if column not in batch:
+            raise missing_column(column, batch, source.path)
+        texts = [text.encode(errors="surrogatepass") if isinstance(text, str) else None for text in batch[column]]
+        yield Chunk.of(texts, lambda i: source.path)
+
+
 def tinyworld(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     """Documents `start` to `stop` of the built-in world."""
     from bertgpt.corpora.tinyworld import World
@@ -76,11 +115,12 @@ def columns_of(source: Source) -> list[str] | None:
     """The columns of a file, found before any work; None where it has none, or cannot say before it is read."""
     import pyarrow as pa
     import pyarrow.csv as pc
-    import pyarrow.parquet as pq
 
     try:
         if source.format == "parquet":
-            return list(pq.read_schema(source.path).names)
+            return list(footer(source).schema.to_arrow_schema().names)
+        if source.is_remote:
+            return None  # it is said when it is read: looking into it twice takes its time
         if source.format == "arrow":
             with pa.memory_map(source.path) as content:
                 return list(open_arrow(content).schema.names)
@@ -100,4 +140,5 @@ def columns_of(source: Source) -> list[str] | None:
 
 READERS = {
     "txt": txt, "jsonl": jsonl, "csv": csv, "tsv": csv, "parquet": parquet, "arrow": arrow, "tinyworld": tinyworld,
+    "stream": stream,
 }  # fmt: skip

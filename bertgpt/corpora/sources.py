@@ -2,13 +2,15 @@
 
 import glob
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from bertgpt.catalogue import CORPORA
 from bertgpt.errors import BertGPTError, did_you_mean, quoted
 from bertgpt.files import sha256_of
 
@@ -22,14 +24,33 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 @dataclass(frozen=True)
 class Source:
-    """A file, or the built-in world."""
+    """A file here or elsewhere, a dataset that is read as a stream, or the built-in world."""
 
     name: str  # without its folder
     bytes: int
     format: str
     compression: str | None = None
-    path: str = ""
+    path: str = ""  # or address
     seed: int = 0  # of tinyworld
+    version: str = ""  # of what is elsewhere: it cannot be hashed without being read
+    share: float = 1.0  # of its documents, chosen by hash
+    split: str = "train"
+    splits: tuple[str, ...] = ()  # all that its corpus has; none of them is made by hash
+    begins: str = ""  # how rows are joined to documents: see the catalogue
+    rows: int = 1
+    joint: str = ""
+    corpus: str = ""  # by which name it was found on the hub
+    parts: int = 1  # of a stream
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is elsewhere."""
+        return "://" in self.path
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether several rows are a document."""
+        return bool(self.begins) or self.rows > 1
 
     @cached_property
     def sha256(self) -> str:
@@ -43,7 +64,13 @@ class Source:
 
     def identity(self) -> dict[str, Any]:
         """What a manifest says of it."""
-        return {"name": self.name, "bytes": self.bytes, "sha256": self.sha256}
+        known = {"revision": self.version} if self.version else {"sha256": self.sha256}
+        more = {
+            "weight": self.share if self.share < 1 else None,
+            "split": self.split if self.splits else None,
+            "rows": [self.begins, self.rows, self.joint] if self.is_joined else None,
+        }
+        return {"name": self.name, "bytes": self.bytes, **known} | {k: v for k, v in more.items() if v is not None}
 
 
 @dataclass(frozen=True)
@@ -86,27 +113,84 @@ class Piece:
         return {**self.source.identity(), "start": self.start, "stop": self.stop, **asdict(self.reading)}
 
 
-def find(names: Sequence[str]) -> list[Source]:
+@dataclass(frozen=True)
+class Wanted:
+    """What is meant by the names of sources, beyond the names."""
+
+    subset: str | None = None
+    split: str | None = None
+    revision: str | None = None
+
+
+def find(names: Sequence[str], wanted: Wanted = Wanted()) -> list[Source]:
     """The sources that are meant, in canonical order: by name, then by content."""
     sources: dict[str, Source] = {}
     for name in names:
-        for source in one(name):
-            key = str(Path(source.path).resolve()) if source.path else f"tinyworld:{source.seed}"
+        name, share = weighted(name)
+        for source in one(name, wanted):
+            key = f"tinyworld:{source.seed}" if source.format == "tinyworld" else source.path
+            key = key if source.is_remote or not source.path else str(Path(source.path).resolve())
             if key in sources:
                 raise BertGPTError("BG211", f"{source.path or name} is named twice")
-            sources[key] = source
-    namesakes = Counter(source.name for source in sources.values())
-    by_content = {name for name, n in namesakes.items() if n > 1}
-    return sorted(sources.values(), key=lambda s: (s.name, s.sha256 if s.name in by_content else ""))
+            sources[key] = replace(source, share=share)
+    return in_order(sources.values())
 
 
-def one(name: str) -> list[Source]:
+def in_order(sources: Iterable[Source]) -> list[Source]:
+    """Canonical order: by name, then by content."""
+    sources = list(sources)
+    namesakes = Counter(source.name for source in sources)
+    return sorted(sources, key=lambda s: (s.name, (s.version or s.sha256) if namesakes[s.name] > 1 else "", s.split))
+
+
+def weighted(name: str) -> tuple[str, float]:
+    """SOURCE=0.25 is a quarter of its documents."""
+    source, _, share = name.rpartition("=")
+    if not source or os.path.exists(name) or not re.fullmatch(r"[0-9.eE+-]+", share):  # noqa: PTH110
+        return name, 1.0
+    try:
+        value = float(share)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        cause = f"{share} is not above 0 and at most 1: documents are left out, never repeated"
+        raise BertGPTError("BG204", f"the weight of {source} cannot be taken", cause=cause)
+    return source, value
+
+
+def elsewhere(names: Iterable[str]) -> list[str]:
+    """Those of the names that mean something elsewhere."""
+    plain = {name: weighted(name)[0] for name in names}
+    there = [name for name, bare in plain.items() if bare in CORPORA or bare.startswith("hf:") or "://" in bare]
+    return [name for name in there if not os.path.exists(plain[name])]  # noqa: PTH110
+
+
+def one(name: str, wanted: Wanted) -> list[Source]:
     """What a single name stands for."""
-    if name.partition(":")[0] == "tinyworld" and not Path(name).exists():
-        seed = name.partition(":")[2] or "0"
-        if not seed.isdecimal():
-            raise BertGPTError("BG211", f"{name} is no world", hint="tinyworld, or tinyworld:SEED with a whole number")
-        return [Source(name, 0, "tinyworld", seed=int(seed))]
+    if not os.path.exists(name):  # noqa: PTH110 - a Path of an impossible name raises
+        if name.partition(":")[0] == "tinyworld":
+            return [world(name)]
+        if name in CORPORA or name.startswith("hf:"):
+            from bertgpt.corpora.elsewhere import dataset, named
+
+            return dataset(name, wanted) if name.startswith("hf:") else named(name, wanted.subset)
+        if "://" in name:
+            from bertgpt.corpora.elsewhere import addressed
+
+            return addressed(name)
+    return local(name)
+
+
+def world(name: str) -> Source:
+    """The built-in world, or another one by its seed."""
+    seed = name.partition(":")[2] or "0"
+    if not seed.isdecimal():
+        raise BertGPTError("BG211", f"{name} is no world", hint="tinyworld, or tinyworld:SEED with a whole number")
+    return Source(name, 0, "tinyworld", seed=int(seed))
+
+
+def local(name: str) -> list[Source]:
+    """A file, a folder or a glob."""
     path = Path(name)
     if os.path.isdir(name):  # noqa: PTH112 - a Path of an impossible name raises
         files = [f for f in sorted(path.rglob("*")) if not any(p[0] == "." for p in f.relative_to(path).parts)]
@@ -126,12 +210,12 @@ def one(name: str) -> list[Source]:
         known_names = [file.name for file in path.parent.glob("*")] if os.path.isdir(path.parent) else []  # noqa: PTH112
         near = did_you_mean(path.name, [known for known in known_names if known != path.name])
         raise BertGPTError(
-            "BG211", missing, cause=f"looked in {Path.cwd()}", hint=near or did_you_mean(name, ["tinyworld"])
+            "BG211", missing, cause=f"looked in {Path.cwd()}", hint=near or did_you_mean(name, ["tinyworld", *CORPORA])
         )
     return [described(file) for file in files]
 
 
-def kind(path: Path) -> tuple[str, str | None] | None:
+def kind(path: PurePath) -> tuple[str, str | None] | None:
     """The format and compression that a file's name tells."""
     compression = COMPRESSIONS.get(path.suffix.lower())
     stem = path.with_suffix("") if compression else path

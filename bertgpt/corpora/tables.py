@@ -1,15 +1,21 @@
 """csv, parquet and arrow: tables with a text column."""
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bertgpt.corpora.chunks import Chunk, Places, Policy, open_bytes, refuse_utf16, unreadable
+from bertgpt.corpora.elsewhere import opened
+from bertgpt.corpora.remote import together
 from bertgpt.corpora.sources import Piece, Source
+from bertgpt.files import cache_folder, trim, write_aside
 from bertgpt.texts import Texts
 
+FOOTER_BYTES = 200_000_000  # of footers that are kept, at most
 BATCH_BYTES, BLOCK_BYTES = 4_000_000, 8_000_000
 
 
@@ -87,12 +93,44 @@ def parquet(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     import pyarrow.parquet as pq
 
     column = piece.reading.text_column
-    file = pq.ParquetFile(content_of(piece.source))
-    groups = list(range(piece.start, piece.stop if piece.stop >= 0 else file.num_row_groups))
-    rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+    metadata = footer(piece.source)
+    groups = list(range(piece.start, piece.stop if piece.stop >= 0 else metadata.num_row_groups))
+    rows = sum(metadata.row_group(group).num_rows for group in groups)
     size = max(1, min(rows, BATCH_BYTES * rows // max(piece.weight, 1)))  # rows of a batch of the wanted size
-    batches = file.iter_batches(batch_size=size, row_groups=groups, columns=[column], use_threads=False)
-    yield from table_chunks(batches, column, f"{piece.source.path}, row groups from {piece.start}")
+    with content_of(piece.source, together(chunks_of(metadata, groups, column))) as content:
+        file = pq.ParquetFile(content, metadata=metadata)
+        batches = file.iter_batches(batch_size=size, row_groups=groups, columns=[column], use_threads=False)
+        yield from table_chunks(batches, column, f"{piece.source.path}, row groups from {piece.start}")
+
+
+def chunks_of(metadata: Any, groups: Sequence[int], column: str) -> Iterator[tuple[int, int]]:
+    """Where the chunks of a column are in the file, one for each row group."""
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    at = names.index(column) if column in names else 0
+    for chunk in (metadata.row_group(group).column(at) for group in groups):
+        begin = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
+        yield begin, begin + chunk.total_compressed_size
+
+
+def footer(source: Source) -> Any:
+    """The footer of a parquet file; of one that is elsewhere it is kept, since every piece of the file needs it."""
+    import pyarrow.parquet as pq
+
+    if source.compression is not None:
+        return pq.read_metadata(content_of(source))
+    if not source.is_remote:
+        return pq.read_metadata(source.path)
+    folder = cache_folder() / "footers"
+    kept = folder / f"{hashlib.sha256(f'{source.path} {source.version}'.encode()).hexdigest()[:32]}.parquet"
+    try:
+        return pq.read_metadata(kept)
+    except (OSError, ValueError):
+        metadata = pq.read_metadata(opened(source))
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        trim(folder, FOOTER_BYTES)
+        write_aside(kept, lambda aside: metadata.write_metadata_file(str(aside)))
+    return metadata
 
 
 def arrow(piece: Piece, policy: Policy) -> Iterator[Chunk]:
@@ -110,14 +148,14 @@ def arrow(piece: Piece, policy: Policy) -> Iterator[Chunk]:
         yield from table_chunks(batches, column, f"{piece.source.path}, batches from {piece.start}")
 
 
-def content_of(source: Source) -> Any:
-    """A file that can be read anywhere: mapped, or decompressed into memory."""
+def content_of(source: Source, stretches: Sequence[tuple[int, int]] = ()) -> Any:
+    """A file that can be read anywhere: mapped, fetched part by part, or decompressed into memory."""
     import pyarrow as pa
 
-    if source.compression is None:
-        return pa.memory_map(source.path)
-    with open_bytes(source) as file:
-        return pa.BufferReader(file.read())
+    if source.compression is not None:
+        with open_bytes(source) as file:
+            return pa.BufferReader(file.read())
+    return pa.PythonFile(opened(source, stretches)) if source.is_remote else pa.memory_map(source.path)
 
 
 def open_arrow(content: Any) -> Any:
@@ -134,17 +172,16 @@ def open_arrow(content: Any) -> Any:
 def group_sizes(source: Source, column: str) -> list[int]:
     """The bytes of the text column in each row group or record batch."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
         if source.format == "parquet":
-            metadata = pq.read_metadata(source.path)
+            metadata = footer(source)
             names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
             at = names.index(column) if column in names else -1
             return [
                 metadata.row_group(i).column(max(at, 0)).total_uncompressed_size for i in range(metadata.num_row_groups)
             ]
-        with pa.memory_map(source.path) as content:
+        with content_of(source) as content:
             reader = open_arrow(content)
             if isinstance(reader, pa.ipc.RecordBatchStreamReader):
                 return [source.bytes]

@@ -18,11 +18,11 @@ from bertgpt.shards.format import FORMAT, VERSION, broken_files, config_hash, re
 from bertgpt.shards.gather import Documents, Plan, ShardWriter, make_plan, shard_tasks
 from bertgpt.shards.jobs import Facts, Job, Receipt
 from bertgpt.shards.origins import Parts, Text, is_tokens
-from bertgpt.shards.parts import CUT, FILE_FACTS, PART
+from bertgpt.shards.parts import CUT, FILE_FACTS, PART, PART_FACTS
 from bertgpt.shards.work import Work, differences, fingerprint
 from bertgpt.tokens.tokenizer import Tokenizer
 
-PART_SHARE, SHARD_SHARE = 0.7, 0.6  # bytes on disk for each byte of text, about
+PART_SHARE, SHARD_SHARE = 0.55, 0.5  # bytes on disk for each byte of text, about
 
 
 def tokenize(options: TokenizeOptions) -> Facts:
@@ -31,6 +31,9 @@ def tokenize(options: TokenizeOptions) -> Facts:
     out = output_of(options, "tokens", text.sources)
     if options.dry_run:
         return text.plan(out, PART_SHARE)
+    if options.task_index is not None:
+        return one_share(text, out, text.config)
+    text.announce(out, PART_SHARE)
     with Work(out, options.fresh) as work:
         if work.is_new:
             work.prepare(options, text.size)
@@ -46,7 +49,7 @@ def tokenize(options: TokenizeOptions) -> Facts:
             entry["path"] = receipt.name.replace(CUT, PART)
             put(folder / receipt.name, final / entry["path"])
             files.append(entry)
-        manifest = manifest_of("tokens", text.config, tokenizer, text.identities, counts, files)
+        manifest = manifest_of("tokens", text.config, tokenizer, text.counted(receipts), counts, files)
         work.publish(final, manifest, text.tokenizer_folder(work), text.run_facts(receipts, started))
     return summary(out)
 
@@ -61,6 +64,9 @@ def shard(options: ShardOptions) -> Facts:
     out = output_of(options, "shards", origin.sources)
     if options.dry_run:
         return origin.plan(out, PART_SHARE + SHARD_SHARE)
+    if options.task_index is not None:
+        return one_share(origin, out, shard_config(options, origin.config))
+    origin.announce(out, PART_SHARE + SHARD_SHARE)
     with Work(out, options.fresh) as work:
         if work.is_new:
             work.prepare(options, origin.size)
@@ -76,11 +82,30 @@ def shard(options: ShardOptions) -> Facts:
             put(made / receipt.name, final / receipt.name)
         files = [file_entry(receipt) | {"split": receipt.name.rpartition("-")[0]} for receipt in receipts]
         counts = totals(parts) | {"duplicates": plan.duplicates, "cut_documents": plan.cut}
-        manifest = manifest_of("shards", config, tokenizer, origin.identities, counts, files)
+        manifest = manifest_of("shards", config, tokenizer, origin.counted(parts), counts, files)
         manifest["splits"] = splits_of(receipts)
         manifest["parent"] = origin.parent
         work.publish(final, manifest, origin.tokenizer_folder(work), origin.run_facts(parts, started))
     return summary(out)
+
+
+def one_share(origin: "Text | Parts", out: Path, config: Facts) -> Facts:
+    """Tokenize one share of the text, for whoever puts the shares together."""
+    options = origin.options
+    if isinstance(origin, Parts):
+        raise BertGPTError("BG203", "token parts are finished: nothing is left to be shared out")
+    with Work(out, options.fresh, options.task_index) as work:
+        work.prepare(options, origin.size // (options.num_tasks or 1))
+        if work.finished(config):
+            return summary(out)
+        check_space(work.root, int(origin.size * PART_SHARE) // (options.num_tasks or 1))
+        receipts = origin.share(work)
+        return {
+            "path": str(out),
+            "task": options.task_index,
+            "of": options.num_tasks,
+            **{name: sum(receipt.facts[name] for receipt in receipts) for name in ("documents", "tokens", "bytes")},
+        }
 
 
 def repair(options: ShardOptions) -> Facts:
@@ -156,10 +181,11 @@ def gather(
     only: set[str] | None = None,
 ) -> tuple[Plan, list[Receipt], Path]:
     """Deal the documents of the parts to shards, and write those."""
+    documents = Documents.of([folder / receipt.name for receipt in parts], [receipt.facts for receipt in parts])
     paths = [folder / receipt.name for receipt in parts]
     fractions = {"val": options.val_fraction, "test": options.test_fraction}
     fractions = {split: fraction for split, fraction in fractions.items() if fraction}
-    plan = make_plan(Documents.of(paths), options.seed, options.shard_tokens, fractions, options.dedup)
+    plan = make_plan(documents, options.seed, options.shard_tokens, fractions, options.dedup)
     made = work.folder(config, "shards")
     identity = config | {"parts": [receipt.sha256 for receipt in parts]}
     tasks = [task for task in shard_tasks(plan, identity) if only is None or task.name in only]
@@ -191,6 +217,8 @@ def output_of(options: TextOptions, kind: str, sources: Sequence[Source]) -> Pat
         return Path(options.out)
     if len(sources) == 1 and sources[0].format == "tinyworld":
         return Path("data") / kind / "tinyworld"
+    if len(options.sources) == 1 and sources and (corpus := sources[0].corpus):
+        return Path("data") / kind / corpus.rpartition("/")[2]
     raise BertGPTError("BG203", "--out is missing: the folder to make")
 
 
@@ -211,8 +239,7 @@ def file_entry(receipt: Receipt) -> Facts:
         "sha256": receipt.sha256,
         "text_bytes": receipt.facts["bytes"],
     }
-    counts = {"counts": receipt.facts["counts"]} if "counts" in receipt.facts else {}
-    return entry | {name: receipt.facts[name] for name in FILE_FACTS} | counts
+    return entry | {name: receipt.facts[name] for name in (*FILE_FACTS, *PART_FACTS) if name in receipt.facts}
 
 
 def manifest_of(

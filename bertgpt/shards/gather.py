@@ -2,9 +2,10 @@
 
 Where a document goes depends on its own hash and the seed, and on nothing that is beside it: not on workers, the order
 of files, or what else is in the corpus. So duplicates stay on one side of a split, and new data moves no old document.
+Splits that a corpus has by itself are kept, and none of the same name is made of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from bertgpt.draws import fold, mix
 from bertgpt.shards.format import DOCUMENT, TokenFile, bit_array, column, list_array, shard_schema, write_batch
 from bertgpt.shards.jobs import Facts, Task
 
+SPLITS = ("train", "val", "test")
 SPLIT_SALT, ORDER_SALT = 1, 2  # the same seed serves both, for different purposes
 
 
@@ -27,14 +29,23 @@ class Documents:
 
     ids: NDArray[np.uint8]  # (documents, 16)
     tokens: NDArray[np.int64]  # of each, without the end id
+    home: NDArray[np.int8]  # the split that it comes from, by its place in SPLITS
+    made: dict[str, NDArray[np.bool_]]  # whether this split is made by hash where it comes from
 
     @classmethod
-    def of(cls, parts: Sequence[Path]) -> "Documents":
+    def of(cls, parts: Sequence[Path], facts: Sequence[Facts]) -> "Documents":
         """Look into the indices of the parts; no token is read."""
         files = [TokenFile(path) for path in parts]
+        sizes = [len(file) for file in files]
+
+        def each(values: Iterable[Any], kind: Any) -> NDArray[Any]:
+            return np.repeat(np.array(list(values), kind), sizes)
+
         return cls(
             np.concatenate([file.documents for file in files]),
             np.concatenate([np.diff(file.offsets) for file in files]),
+            each((SPLITS.index(some.get("split", "train")) for some in facts), np.int8),
+            {split: each((split not in some.get("splits", ()) for some in facts), np.bool_) for split in SPLITS},
         )
 
     @property
@@ -50,7 +61,8 @@ class Documents:
         in_order = low[order]
         same_low = np.flatnonzero(in_order[1:] == in_order[:-1])
         some = np.unique(order[np.concatenate([same_low, same_low + 1])])  # few: there can be no duplicates elsewhere
-        some = some[np.lexsort((some, high[some], low[some]))]
+        held_out = self.home[some] == 0  # a copy in an official test split is not trained on
+        some = some[np.lexsort((some, held_out, high[some], low[some]))]
         again = (low[some][1:] == low[some][:-1]) & (high[some][1:] == high[some][:-1])
         first = np.ones(len(low), np.bool_)
         first[some[1:][again]] = False
@@ -82,11 +94,15 @@ def make_plan(documents: Documents, seed: int, shard_tokens: int, fractions: dic
     draw = (mix(mine + np.uint64(SPLIT_SALT)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     keys = mix(mine ^ mix(high + np.uint64(ORDER_SALT)))
     kept = documents.first_of_each() if dedup else np.ones(len(low), np.bool_)
-    shards: dict[str, Rows] = {}
+    split_of = documents.home.copy()
     bound = 0.0
-    for split, fraction in (*fractions.items(), ("train", 1.0)):
-        inside = (draw >= bound) & (draw < bound + fraction)
+    for split, fraction in fractions.items():
+        inside = (draw >= bound) & (draw < bound + fraction) & documents.made[split] & (documents.home == 0)
+        split_of[inside] = SPLITS.index(split)
         bound += fraction
+    shards: dict[str, Rows] = {}
+    for split in ("val", "test", "train"):
+        inside = split_of == SPLITS.index(split)
         chosen = np.flatnonzero(inside & kept)
         if split == "train" or len(chosen):
             total = int(documents.tokens[inside].sum() + inside.sum())  # with end ids and duplicates
@@ -129,7 +145,7 @@ def dealt(
 
 def shard_tasks(plan: Plan, identity: Facts) -> list[Task]:
     """One task for each shard."""
-    return [Task(name, identity | {"file": name}, rows.tokens, rows) for name, rows in plan.shards.items()]
+    return [Task(name, identity | {"file": name}, 2 * rows.tokens, rows) for name, rows in plan.shards.items()]
 
 
 class Part:

@@ -82,13 +82,15 @@ def run(
     pool: "Pool | None",
     report: Callable[[Task, Receipt], None] = lambda task, receipt: None,
     enough: Callable[[list[Receipt]], bool] = lambda receipts: False,
+    alone: bool = True,
 ) -> list[Receipt]:
     """Do the tasks that are not done, here or in a pool; the receipts come in the order of the tasks.
 
-    `enough` is asked about the unbroken beginning of the receipts; once it is, no further task begins.
+    `enough` is asked about the unbroken beginning of the receipts; once it is, no further task begins. What a killed
+    run has left half-written goes, unless we are not `alone` in the folder.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
-    for leftover in job.folder.glob(".*.tmp"):
+    for leftover in job.folder.glob(".*.tmp") if alone else ():
         leftover.unlink(missing_ok=True)
     receipts: dict[int, Receipt] = {}
     for i, task in enumerate(tasks):

@@ -14,16 +14,18 @@ from bertgpt import console
 from bertgpt.config import ShardOptions, TextOptions
 from bertgpt.corpora.pieces import pieces
 from bertgpt.corpora.readers import Policy, columns_of, missing_column, read
-from bertgpt.corpora.sources import Reading, Source, find
+from bertgpt.corpora.sources import Reading, Source, Wanted, elsewhere, find
 from bertgpt.errors import BertGPTError
 from bertgpt.files import sha256_of
 from bertgpt.shards.format import read_manifest, verify, verify_tokenizer
-from bertgpt.shards.jobs import Facts, Job, Receipt, Task
-from bertgpt.shards.parts import FILE_FACTS, Limit, PartWriter, at_hand, part_tasks
+from bertgpt.shards.jobs import Facts, Job, Receipt, Task, receipt_of
+from bertgpt.shards.parts import FILE_FACTS, PART_FACTS, Limit, PartWriter, at_hand, part_tasks, policy_of
 from bertgpt.shards.work import Work, existing, fingerprint, worker_count
 from bertgpt.tokens.encoders import Encoder
 from bertgpt.tokens.tokenizer import Tokenizer
 from bertgpt.tokens.training import train
+
+TOKEN_BYTES = 4.5  # bytes of a token, about
 
 
 class Text:
@@ -46,15 +48,23 @@ class Text:
             )
         if options.train is not None and options.vocab_size is None:
             raise BertGPTError("BG203", "--train needs --vocab-size", hint="8192 is a good start for a small model")
-        self.sources = find(options.sources)
+        if (options.task_index is None) != (options.num_tasks is None):
+            raise BertGPTError("BG203", "--task-index and --num-tasks belong together")
+        if options.task_index is not None and options.task_index >= (options.num_tasks or 0):
+            cause = f"there are {options.num_tasks} tasks, counted from 0"
+            raise BertGPTError("BG204", f"there is no task {options.task_index}", cause=cause)
+        self.sources = find(options.sources, Wanted(options.subset, options.split, options.revision))
         self.reading = Reading(options.text_column, options.txt_documents, options.separator, options.max_doc_bytes)
         for source in self.sources:
             names = columns_of(source)
             if names is not None and options.text_column not in names:
                 raise missing_column(options.text_column, names, source.path)
         self.limit = Limit(options.limit_docs, options.limit_tokens, options.limit_bytes)
+        if self.limit and options.task_index is not None:
+            raise BertGPTError("BG203", "limits count from the beginning, which no task alone can know")
         self.pieces = pieces(self.sources, self.reading, self.world_documents())
-        self.size = sum(piece.weight for piece in self.pieces)
+        size = sum(int(piece.weight * piece.source.share) for piece in self.pieces)
+        self.size = min(size, options.limit_bytes or size, int((options.limit_tokens or size) * TOKEN_BYTES))
 
     def world_documents(self) -> int | None:
         """How many documents of the built-in world the limits can ask for at most."""
@@ -67,6 +77,17 @@ class Text:
         """What the manifest says of the sources."""
         with ThreadPoolExecutor() as threads:  # each reads a whole file, to find its hash
             return list(threads.map(Source.identity, self.sources))
+
+    def counted(self, receipts: Sequence[Receipt]) -> list[Facts]:
+        """The sources, and what was read of each, before duplicates are dropped."""
+        counts: dict[int, Counter[str]] = {}
+        numbers = {id(source): i for i, source in enumerate(self.sources)}
+        for piece, receipt in zip(self.pieces, receipts, strict=False):  # a limit leaves pieces unread
+            read = counts.setdefault(numbers[id(piece.source)], Counter())
+            read.update({"documents": receipt.facts["documents"], "tokens": receipt.facts["tokens"]})
+            read["text_bytes"] += receipt.facts["bytes"]
+        none = {"documents": 0, "tokens": 0, "text_bytes": 0}
+        return [identity | none | dict(counts.get(i, {})) for i, identity in enumerate(self.identities)]
 
     @cached_property
     def given(self) -> Tokenizer | None:
@@ -95,19 +116,50 @@ class Text:
             "files": len(self.sources),
             "pieces": len(self.pieces),
             "bytes": self.size,
+            "tokens": int(self.size / TOKEN_BYTES),
             "disk_needed": int(self.size * share),
             "disk_free": shutil.disk_usage(existing(out)).free,
             "workers": worker_count(self.options, self.size),
         }
 
+    def announce(self, out: Path, share: float) -> None:
+        """Say what will be done, where text comes from elsewhere and may take long."""
+        if any(source.is_remote for source in self.sources):
+            plan = self.plan(out, share)
+            size, tokens, needed, free = (plan[key] / 1e6 for key in ("bytes", "tokens", "disk_needed", "disk_free"))
+            console.note(
+                f"plan: {plan['files']:,} files, {size:,.0f} MB of text, about {tokens:,.0f} M tokens; "
+                f"disk: {needed:,.0f} MB needed meanwhile, {free:,.0f} MB free; to {out}"
+            )
+
+    def job(self, work: Work) -> tuple[Job, list[Task], Tokenizer]:
+        """What makes the token parts."""
+        tokenizer = self.tokenizer(work)
+        arguments = (str(self.tokenizer_folder(work)), tokenizer.identity, self.options.on_error)
+        job = Job(PartWriter, arguments, work.folder(self.config, "parts"), fingerprint())
+        tasks = part_tasks(self.pieces, tokenizer)
+        self.forget_other_policy(job.folder, tasks)
+        return job, tasks, tokenizer
+
+    def share(self, work: Work) -> list[Receipt]:
+        """Every so many-th of the token parts."""
+        job, tasks, _ = self.job(work)
+        return work.run(job, tasks[self.options.task_index :: self.options.num_tasks], "tokenizing")
+
     def parts(self, work: Work) -> tuple[list[Receipt], Tokenizer, Path]:
         """The token parts, those of them that are needed, the last perhaps cut; and the tokenizer."""
-        tokenizer = self.tokenizer(work)
-        folder = work.folder(self.config, "parts")
-        arguments = (str(self.tokenizer_folder(work)), tokenizer.identity, self.options.on_error)
-        job = Job(PartWriter, arguments, folder, fingerprint())
-        tasks = part_tasks(self.pieces, tokenizer)
-        self.forget_other_policy(folder, tasks)
+        job, tasks, tokenizer = self.job(work)
+        folder = job.folder
+        if self.options.finalize:
+            missing = [task.name for task in tasks if receipt_of(job, task) is None]
+            if missing:
+                raise BertGPTError(
+                    "BG315",
+                    f"{len(missing):,} of {len(tasks):,} pieces are not tokenized yet",
+                    path=str(folder),
+                    cause=f"the first is number {tasks.index(next(t for t in tasks if t.name == missing[0]))}",
+                    hint="run the tasks that are missing, or leave --finalize to do it all here",
+                )
         receipts = work.run(job, tasks, "tokenizing", self.limit.reached if self.limit else None)
         if self.limit:
             receipts = self.limit.needed(receipts)
@@ -121,7 +173,7 @@ class Text:
             console.note(f"note: special tokens stand in the text {special} times; they are taken as text")
         bad = sum(receipt.facts["bad"] for receipt in receipts)
         if bad:
-            console.note(f"note: bad data {bad} times ({self.options.on_error}); the manifest has the counts")
+            console.note(f"note: bad data {bad} times; the manifest has the counts")
         for warning in sorted({warning for receipt in receipts for warning in receipt.facts["warnings"]}):
             console.note(f"warning: {warning}")
         return receipts, tokenizer, folder
@@ -132,7 +184,7 @@ class Text:
             path = folder / f"{task.name}.json"
             if path.exists():
                 facts = json.loads(path.read_text(encoding="utf-8"))["facts"]
-                if facts["bad"] and facts["on_error"] != self.options.on_error:
+                if facts["bad"] and facts["on_error"] != policy_of(self.options.on_error, task.work.source):
                     path.unlink()
 
     def tokenizer_folder(self, work: Work) -> Path:
@@ -170,10 +222,11 @@ class Text:
         seconds = time.monotonic() - started
         size = sum(receipt.facts["bytes"] for receipt in receipts)
         console.note(f"{size / 1e6:.1f} MB of text in {seconds:.1f} s ({size / 1e6 / max(seconds, 1e-9):.1f} MB/s)")
+        here = [source for source in self.sources if not source.is_remote]
+        names = [f"{s.path or s.name}{f'={s.share}' if s.share < 1 else ''}" for s in here]
         return {
-            "options": self.options.model_dump(mode="json")
-            | {"sources": [source.path or source.name for source in self.sources]},
-            "paths": [str(Path(source.path).resolve()) if source.path else source.name for source in self.sources],
+            "options": self.options.model_dump(mode="json") | {"sources": [*names, *elsewhere(self.options.sources)]},
+            "paths": [str(Path(s.path).resolve()) if s in here and s.path else s.path or s.name for s in self.sources],
             "seconds": round(seconds, 3),
             "backends": dict(Counter(receipt.facts["backend"] for receipt in receipts)),
         }
@@ -192,7 +245,6 @@ class Parts:
         self.sources: list[Source] = []
         self.parent = {"manifest_sha256": sha256_of(folder / "manifest.json")}
         self.config = {"parent": self.parent["manifest_sha256"]}
-        self.identities = self.manifest["sources"]
         self.size = 2 * sum(file["bytes"] for file in self.manifest["files"])
 
     def plan(self, out: Path, share: float) -> Facts:
@@ -213,9 +265,18 @@ class Parts:
         tokenizer = verify_tokenizer(self.path, self.manifest)
         receipts = []
         for file in self.manifest["files"]:
-            facts = {name: file[name] for name in FILE_FACTS} | {"bytes": file["text_bytes"], "counts": file["counts"]}
+            facts = {name: file[name] for name in (*FILE_FACTS, *PART_FACTS) if name in file}
+            facts["bytes"] = file["text_bytes"]
             receipts.append(Receipt(file["path"], file["bytes"], file["sha256"], facts))
         return receipts, tokenizer, self.path
+
+    def announce(self, out: Path, share: float) -> None:
+        """Nothing comes from elsewhere."""
+
+    def counted(self, receipts: Sequence[Receipt]) -> list[Facts]:
+        """The sources, and what was read of each, as they were counted then."""
+        sources: list[Facts] = self.manifest["sources"]
+        return sources
 
     def tokenizer_folder(self, work: Work) -> Path:
         """Where the tokenizer is kept."""

@@ -10,23 +10,27 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bertgpt.corpora.readers import Policy, read
-from bertgpt.corpora.sources import Piece
+from bertgpt.corpora.sources import Piece, Source
+from bertgpt.draws import uniform
 from bertgpt.files import sha256_of, write_aside
 from bertgpt.shards.format import DOCUMENT, TokenFile, column, list_array, one_text, part_schema, write_batch
 from bertgpt.shards.jobs import Facts, Receipt, Task
+from bertgpt.texts import Texts
 from bertgpt.tokens.encoders import Encoder
 from bertgpt.tokens.tokenizer import Tokenizer, from_path
 
 at_hand: dict[str, Encoder] = {}  # what this process has already, by the identity of the tokenizer
 PART, CUT = "part-", "cut-"  # how parts are called; one that a limit cuts stands beside the whole one meanwhile
 FILE_FACTS = ("documents", "tokens", "min_id", "max_id")  # what a manifest says of a file
+PART_FACTS = ("counts", "split", "splits")  # and of a part
+SHARE_SALT = 3  # another purpose than those of the plan
 SPILL = 32_000_000  # ids that are kept in memory before they go to a file
 
 
 class PartWriter:
     """The worker of the first stage."""
 
-    def __init__(self, folder: str, identity: str, on_error: str) -> None:
+    def __init__(self, folder: str, identity: str, on_error: str | None) -> None:
         self.warnings: list[str] = []
         self.encoder = at_hand.get(identity) or Encoder(from_path(Path(folder)), self.warnings.append)
         self.encoder.warn = self.warnings.append
@@ -36,7 +40,7 @@ class PartWriter:
 
     def do(self, work: Piece, path: Path) -> Facts:
         """Write the part of one piece."""
-        policy = Policy(self.on_error)
+        policy = Policy(policy_of(self.on_error, work.source))
         self.encoder.begin_task()
         self.warnings.clear()
         counts: Counter[str] = Counter()
@@ -46,6 +50,10 @@ class PartWriter:
         lengths: list[NDArray[np.int64]] = []
         with Spill(path, self.tokenizer.dtype) as spill:
             for texts in read(work, policy):
+                if work.source.share < 1:
+                    chosen = are_chosen(texts, work.source.share)
+                    counts["not_chosen"] += len(texts) - int(chosen.sum())
+                    texts = texts.only(chosen)
                 flat, spans = self.encoder.encode(texts)
                 ids.append(narrow(flat, self.tokenizer))
                 lengths.append(spans)
@@ -62,10 +70,23 @@ class PartWriter:
         return facts | {
             "counts": {name: n for name, n in sorted((policy.counts + counts).items()) if n},
             "bad": sum(n for name, n in policy.counts.items() if name != "empty"),
-            "on_error": self.on_error,
+            "on_error": policy.on_error,
+            "split": work.source.split,
+            "splits": list(work.source.splits),
             "backend": self.encoder.backend.name,
             "warnings": list(self.warnings),
         }
+
+
+def policy_of(on_error: str | None, source: Source) -> str:
+    """What to do with bad data: nobody can mend what is on the hub."""
+    return on_error or ("skip" if source.corpus else "stop")
+
+
+def are_chosen(texts: Texts, share: float) -> NDArray[np.bool_]:
+    """Which documents belong to this share of all; a larger share has those of a smaller one, and more."""
+    low = np.frombuffer(texts.digests(), "<u8")[::2]
+    return uniform(SHARE_SALT, low, 1)[:, 0] < share
 
 
 class Spill:

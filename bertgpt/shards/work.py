@@ -27,10 +27,10 @@ SMALL_WORK = 40_000_000  # bytes: done in one process before others would have s
 
 
 class Work:
-    """The work folder of an output, held by one process at a time."""
+    """The work folder of an output, held by one process at a time, or by one for each share of the work."""
 
-    def __init__(self, out: Path, fresh: bool) -> None:
-        self.out, self.fresh = out.absolute(), fresh
+    def __init__(self, out: Path, fresh: bool, share: int | None = None) -> None:
+        self.out, self.fresh, self.share = out.absolute(), fresh, share
         self.pool: Pool | None = None
         moved = os.environ.get("BERTGPT_WORK")
         short = hashlib.sha256(str(self.out).encode()).hexdigest()[:12]
@@ -41,12 +41,13 @@ class Work:
             raise BertGPTError("BG404", "the output is a file, and should be a folder", path=str(self.out))
         make_folder(self.out.parent)
         make_folder(self.root)
-        self._lock = lock(self.root / "lock", str(self.out))
+        name = "lock" if self.share is None else f"lock-{self.share}"
+        self._lock = lock(self.root / name, str(self.out))
         self._lock.__enter__()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not any(path.is_dir() for path in self.root.glob("*")):
+        if self.share is None and not any(path.is_dir() for path in self.root.glob("*")):
             self.remove()  # nothing was begun
         if self.pool is not None:
             self.pool.close()
@@ -85,7 +86,8 @@ class Work:
             )
         verify(self.out, manifest)
         console.note(f"nothing to do: {self.out} is there already")
-        self.remove()
+        if self.share is None:
+            self.remove()
         return True
 
     def prepare(self, options: TextOptions, size: int) -> None:
@@ -113,9 +115,9 @@ class Work:
             if durable:
                 sync(job.folder / task.name)
             done.update(weight=task.weight, documents=receipt.facts["documents"], tokens=receipt.facts["tokens"])
-            progress.update(done["weight"], done["documents"], done["tokens"])
+            progress.update(done["weight"], documents=done["documents"], tokens=done["tokens"])
 
-        receipts = run(job, tasks, self.pool, report, enough or (lambda receipts: False))
+        receipts = run(job, tasks, self.pool, report, enough or (lambda receipts: False), self.share is None)
         progress.end()
         return receipts
 
