@@ -154,7 +154,7 @@ CORPORA: dict[str, Corpus] = {
     ),
     "agnews": Corpus(
         what="AG News: beginnings of news stories, without their topics",
-        licence="for research, not commercial",
+        licence="non-commercial research",
         documents=127_600,
         text_bytes=30_000_000,
         repository="fancyzhx/ag_news",

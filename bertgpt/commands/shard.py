@@ -45,15 +45,15 @@ def show(result: dict[str, Any], console: Console) -> None:
     rows = [
         (
             corpus["name"],
-            corpus["what"],
+            f"{corpus['repository']}@{corpus['revision'][:7]}" if corpus["repository"] else "",
             shown(corpus["documents"]) if corpus["documents"] else "any",
-            f"{corpus['bytes'] / 1e6:,.0f}" if corpus["bytes"] else "any",
+            f"{corpus['bytes'] / 1e6:,.0f} MB" if corpus["bytes"] else "any",
             ", ".join(corpus["splits"]),
             corpus["licence"],
         )
         for corpus in result["corpora"]
     ]
-    console.table(("SOURCE", "what it is", "documents", "MB of text", "splits", "licence"), rows)
+    console.table(("SOURCE", "on the hub", "documents", "text", "splits", "licence"), rows)
     console.text()
     for corpus in result["corpora"]:
         if corpus["subsets"]:
