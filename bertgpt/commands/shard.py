@@ -12,6 +12,9 @@ def run(options: ShardOptions) -> dict[str, Any]:
     """Do it."""
     if options.list:
         return {"corpora": corpora()}
+    from bertgpt.shards.jobs import foresee
+
+    foresee(options)
     from bertgpt.shards.build import shard
 
     return shard(options)

@@ -9,6 +9,9 @@ from bertgpt.console import Console
 
 def run(options: TokenizeOptions) -> dict[str, Any]:
     """Do it."""
+    from bertgpt.shards.jobs import foresee
+
+    foresee(options)
     from bertgpt.shards.build import tokenize
 
     return tokenize(options)

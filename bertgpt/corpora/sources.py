@@ -143,6 +143,13 @@ def in_order(sources: Iterable[Source]) -> list[Source]:
     return sorted(sources, key=lambda s: (s.name, (s.version or s.sha256) if namesakes[s.name] > 1 else "", s.split))
 
 
+def local_bytes(names: Iterable[str]) -> int:
+    """How large the files are that are here, found at once."""
+    paths = [path for name in names for path in glob.glob(weighted(name)[0], recursive=True)]  # noqa: PTH207
+    files = [file for path in map(Path, paths) for file in (path.rglob("*") if path.is_dir() else [path])]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def weighted(name: str) -> tuple[str, float]:
     """SOURCE=0.25 is a quarter of its documents."""
     source, _, share = name.rpartition("=")

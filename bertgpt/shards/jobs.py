@@ -23,9 +23,12 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Protocol
 
+from bertgpt.config import TextOptions
+from bertgpt.corpora.sources import local_bytes
 from bertgpt.errors import BertGPTError
 from bertgpt.files import disk_error, point, sha256_of, write_aside, write_json
 
+SMALL_WORK = 40_000_000  # bytes: done in one process before others would have started
 MAX_DEATHS = 3  # of workers, without a task finished in between
 FORKED = sys.platform == "linux"  # from a server that has the modules already; elsewhere that is not safe
 # Libraries that start threads of their own start none: there is a process for each core.
@@ -193,19 +196,36 @@ def perform_in_process(job: Job, task: Task) -> Receipt:
     return perform(_workers[job.folder], job, task)
 
 
+def worker_count(options: TextOptions, size: int) -> int:
+    """How many processes work: by default one for each core that we may use, unless they would start for too little."""
+    if options.workers == 0 and size < SMALL_WORK:
+        return 1
+    return options.workers or len(
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+
+
+def foresee(options: TextOptions) -> None:
+    """Have worker processes made ready while we are still importing what leads them, if they will surely be wanted."""
+    made = options.out is not None and Path(options.out).exists() and not options.fresh
+    if not (made or options.dry_run) and worker_count(options, local_bytes(options.sources)) > 1:
+        make_ready(options.tokenizer)
+
+
+def make_ready(tokenizer: str | None) -> None:
+    """Start the server that worker processes are forked from; it imports what they need, and loads the tokenizer."""
+    if FORKED:
+        forkserver.set_forkserver_preload(["bertgpt.shards.ready"])
+        with environment(ONE_THREAD | KEEP_MEMORY | {"BERTGPT_TOKENIZER": tokenizer or ""}), without_main():
+            forkserver.ensure_running()
+
+
 class Pool:
-    """Worker processes that serve one job after the other, and are made anew when one of them is killed.
+    """Worker processes that serve one job after the other, and are made anew when one of them is killed."""
 
-    What they need is being made ready from now on, in the background: a module to import, and what it asks for.
-    """
-
-    def __init__(self, workers: int, module: str, settings: dict[str, str]) -> None:
+    def __init__(self, workers: int) -> None:
         self.workers = workers
         self._executor: ProcessPoolExecutor | None = None
-        if FORKED:
-            forkserver.set_forkserver_preload([module])
-            with environment(ONE_THREAD | KEEP_MEMORY | settings), without_main():
-                forkserver.ensure_running()
 
     def executor(self) -> ProcessPoolExecutor:
         """The processes, which start when they are first asked for."""

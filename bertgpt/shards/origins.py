@@ -18,9 +18,9 @@ from bertgpt.corpora.sources import Reading, Source, Wanted, elsewhere, find
 from bertgpt.errors import BertGPTError
 from bertgpt.files import sha256_of
 from bertgpt.shards.format import read_manifest, verify, verify_tokenizer
-from bertgpt.shards.jobs import Facts, Job, Receipt, Task, receipt_of
+from bertgpt.shards.jobs import Facts, Job, Receipt, Task, receipt_of, worker_count
 from bertgpt.shards.parts import FILE_FACTS, PART_FACTS, Limit, PartWriter, at_hand, part_tasks, policy_of
-from bertgpt.shards.work import Work, existing, fingerprint, worker_count
+from bertgpt.shards.work import Work, existing, fingerprint
 from bertgpt.tokens.encoders import Encoder
 from bertgpt.tokens.tokenizer import Tokenizer
 from bertgpt.tokens.training import train

@@ -19,11 +19,10 @@ from bertgpt.config import TextOptions
 from bertgpt.errors import BertGPTError
 from bertgpt.files import disk_error, lock, make_folder, publish, sync, write_json
 from bertgpt.shards.format import config_hash, read_manifest, verify
-from bertgpt.shards.jobs import Facts, Job, Pool, Receipt, Task, run
+from bertgpt.shards.jobs import Facts, Job, Pool, Receipt, Task, make_ready, run, worker_count
 
 # What the bytes depend on; dvc.yaml says the same.
 STAGE_CODE = ("corpora", "tokens", "shards", "draws.py", "files.py", "texts.py")
-SMALL_WORK = 40_000_000  # bytes: done in one process before others would have started
 
 
 class Work:
@@ -94,10 +93,8 @@ class Work:
         """Have worker processes start meanwhile, if there is enough for them to do."""
         workers = worker_count(options, size)
         if workers > 1:
-            known = options.tokenizer is not None and Path(options.tokenizer).exists()
-            self.pool = Pool(
-                workers, "bertgpt.shards.ready", {"BERTGPT_TOKENIZER": str(options.tokenizer)} if known else {}
-            )
+            make_ready(options.tokenizer)
+            self.pool = Pool(workers)
 
     def run(
         self,
@@ -144,15 +141,6 @@ def existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def worker_count(options: TextOptions, size: int) -> int:
-    """How many processes work: by default one for each core that we may use, unless they would start for too little."""
-    if options.workers == 0 and size < SMALL_WORK:
-        return 1
-    return options.workers or len(
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
 
 
 def fingerprint() -> str:
