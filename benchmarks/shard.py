@@ -129,6 +129,8 @@ def started(name: str, files: list[str], tokenizer: Path, work: Path) -> subproc
     """One run in a process of its own."""
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
+    for left in (work / "cache").rglob("cache-*.arrow"):  # of an earlier `map`: a gigabyte each that fills the memory
+        left.unlink()
     os.sync()
     job = [sys.executable, __file__, "--job", json.dumps([name, files, str(tokenizer), str(out)])]
     argv = bertgpt(files, tokenizer, out) if name == "bertgpt" else job
