@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 
 # The commands as functions. They are made when first asked for: importing bertgpt imports almost nothing.
-FUNCTIONS = {"tokenize": "tokenize", "shard": "shard", "inspect": "inspect", "export": "export"}
+FUNCTIONS = {"tokenize": "tokenize", "shard": "shard", "mask": "mask", "inspect": "inspect", "export": "export"}
 
 
 def __getattr__(name: str) -> Any:

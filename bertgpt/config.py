@@ -176,6 +176,34 @@ class ShardOptions(TextOptions):
     list: bool = Field(False, description="List the corpora that are known by name.")
 
 
+class MaskOptions(Options):
+    """Plan the rows that BERT is trained on.
+
+    Documents are cut at words into pieces, framed, and packed into rows. What is hidden in them is drawn when they are
+    read, anew in each epoch: the same for the same seed, epoch and row.
+    """
+
+    examples = (
+        "bertgpt mask work/tw --out work/plan --seq-len 128",
+        "bertgpt mask work/tw --out work/pairs --pair nsp --scheme whole-word --dry-run",
+    )
+
+    shards: Annotated[str, Argument("SHARDS")] = Field(description="A folder of shards.")
+    out: str = Field(description="The folder to make.")
+    seq_len: int = Field(128, ge=8, le=32768, description="The length of a row.")
+    pair: Literal["none", "nsp", "sop"] = Field("none", description="Pairs: is B the next, are they in order.")
+    scheme: Literal["token", "whole-word", "span"] = Field("token", description="What is hidden together.")
+    rate: float = Field(0.15, gt=0, lt=1, description="Share of the ids that is scored.")
+    mask_share: float = Field(0.8, ge=0, le=1, description="Share of those that the mask stands for.")
+    random_share: float = Field(0.1, ge=0, le=1, description="Share that another id stands for.")
+    keep_share: float = Field(0.1, ge=0, le=1, description="Share that is left as it is.")
+    pack: bool = Field(True, description="Several pieces in a row, instead of one.")
+    seed: int = Field(1337, ge=0, lt=2**63, description="Decides pairs and masks.")
+    workers: int = Field(0, ge=0, le=1024, description="Worker processes; 0 is one for each core.")
+    fresh: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
+    dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
+
+
 class ExportOptions(Options):
     """Write shards in the form that other tools read.
 

@@ -44,6 +44,8 @@ CODES = {
     "BG313": "a source cannot be read",
     "BG314": "a tokenizer cannot be read",
     "BG315": "not everything is tokenized yet",
+    "BG316": "there are no sentences of other documents",
+    "BG317": "the base shards are others",
     "BG401": "an optional package is not installed",
     "BG402": "output cannot be written",
     "BG403": "the disk is full",

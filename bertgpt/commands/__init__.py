@@ -13,6 +13,7 @@ from typing import Any
 from bertgpt.config import (
     ExportOptions,
     InspectOptions,
+    MaskOptions,
     Options,
     ShardOptions,
     TokenizeOptions,
@@ -25,6 +26,7 @@ from bertgpt.errors import BertGPTError
 COMMANDS: dict[str, type[Options]] = {
     "tokenize": TokenizeOptions,
     "shard": ShardOptions,
+    "mask": MaskOptions,
     "inspect": InspectOptions,
     "export": ExportOptions,
 }

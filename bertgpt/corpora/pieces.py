@@ -21,7 +21,6 @@ def pieces(sources: Sequence[Source], reading: Reading, documents: int | None) -
     total = sum(source.bytes for source in sources)
     size = min(max(total // PIECES, SMALLEST), LARGEST)
     cut: list[Piece] = []
-    look_ahead([source for source in sources if source.is_remote and source.format == "parquet"])
     for source in sources:
         if source.format == "tinyworld":
             if documents is None:
@@ -58,7 +57,8 @@ def grouped(source: Source, size: int, reading: Reading) -> list[Piece]:
 
 
 def look_ahead(sources: Sequence[Source]) -> None:
-    """Fetch the footers of files that are elsewhere, several at a time; they are kept."""
+    """Fetch the footers of parquet files that are elsewhere, several at a time; they are kept."""
+    sources = [source for source in sources if source.is_remote and source.format == "parquet"]
     progress = console.Progress("looking at files", len(sources), of_bytes=False)
     with ThreadPoolExecutor(8) as threads:
         for i, _ in enumerate(threads.map(footer, sources), start=1):

@@ -153,7 +153,8 @@ def local_bytes(names: Iterable[str]) -> int:
 def weighted(name: str) -> tuple[str, float]:
     """SOURCE=0.25 is a quarter of its documents."""
     source, _, share = name.rpartition("=")
-    if not source or os.path.exists(name) or not re.fullmatch(r"[0-9.eE+-]+", share):  # noqa: PTH110
+    query = "?" in name  # of an address, where = means something else
+    if not source or query or os.path.exists(name) or not re.fullmatch(r"[0-9.eE+-]+", share):  # noqa: PTH110
         return name, 1.0
     try:
         value = float(share)

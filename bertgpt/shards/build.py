@@ -36,7 +36,7 @@ def tokenize(options: TokenizeOptions) -> Facts:
     text.announce(out, PART_SHARE)
     with Work(out, options.fresh) as work:
         if work.is_new:
-            work.prepare(options, text.size)
+            work.prepare(options.workers, text.size, options.tokenizer)
         if work.finished(text.config):
             return summary(out)
         started = time.monotonic()
@@ -69,7 +69,7 @@ def shard(options: ShardOptions) -> Facts:
     origin.announce(out, PART_SHARE + SHARD_SHARE)
     with Work(out, options.fresh) as work:
         if work.is_new:
-            work.prepare(options, origin.size)
+            work.prepare(options.workers, origin.size, options.tokenizer)
         config = shard_config(options, origin.config)
         if work.finished(config):
             return summary(out)
@@ -95,7 +95,7 @@ def one_share(origin: "Text | Parts", out: Path, config: Facts) -> Facts:
     if isinstance(origin, Parts):
         raise BertGPTError("BG203", "token parts are finished: nothing is left to be shared out")
     with Work(out, options.fresh, options.task_index) as work:
-        work.prepare(options, origin.size // (options.num_tasks or 1))
+        work.prepare(options.workers, origin.size // (options.num_tasks or 1), options.tokenizer)
         if work.finished(config):
             return summary(out)
         check_space(work.root, int(origin.size * PART_SHARE) // (options.num_tasks or 1))

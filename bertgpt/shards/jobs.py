@@ -196,19 +196,18 @@ def perform_in_process(job: Job, task: Task) -> Receipt:
     return perform(_workers[job.folder], job, task)
 
 
-def worker_count(options: TextOptions, size: int) -> int:
+def worker_count(wanted: int, size: int) -> int:
     """How many processes work: by default one for each core that we may use, unless they would start for too little."""
-    if options.workers == 0 and size < SMALL_WORK:
+    if wanted == 0 and size < SMALL_WORK:
         return 1
-    return options.workers or len(
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return wanted or len(cores)
 
 
 def foresee(options: TextOptions) -> None:
     """Have worker processes made ready while we are still importing what leads them, if they will surely be wanted."""
     made = options.out is not None and Path(options.out).exists() and not options.fresh
-    if not (made or options.dry_run) and worker_count(options, local_bytes(options.sources)) > 1:
+    if not (made or options.dry_run) and worker_count(options.workers, local_bytes(options.sources)) > 1:
         make_ready(options.tokenizer)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bertgpt import console
 from bertgpt.config import ShardOptions, TextOptions
-from bertgpt.corpora.pieces import pieces
+from bertgpt.corpora.pieces import look_ahead, pieces
 from bertgpt.corpora.readers import Policy, columns_of, missing_column, read
 from bertgpt.corpora.sources import Reading, Source, Wanted, elsewhere, find
 from bertgpt.errors import BertGPTError
@@ -55,6 +55,7 @@ class Text:
             raise BertGPTError("BG204", f"there is no task {options.task_index}", cause=cause)
         self.sources = find(options.sources, Wanted(options.subset, options.split, options.revision))
         self.reading = Reading(options.text_column, options.txt_documents, options.separator, options.max_doc_bytes)
+        look_ahead(self.sources)
         for source in self.sources:
             names = columns_of(source)
             if names is not None and options.text_column not in names:
@@ -119,7 +120,7 @@ class Text:
             "tokens": int(self.size / TOKEN_BYTES),
             "disk_needed": int(self.size * share),
             "disk_free": shutil.disk_usage(existing(out)).free,
-            "workers": worker_count(self.options, self.size),
+            "workers": worker_count(self.options.workers, self.size),
         }
 
     def announce(self, out: Path, share: float) -> None:

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from bertgpt import __version__, console
-from bertgpt.config import TextOptions
 from bertgpt.errors import BertGPTError
 from bertgpt.files import disk_error, lock, make_folder, publish, sync, write_json
 from bertgpt.shards.format import config_hash, read_manifest, verify
 from bertgpt.shards.jobs import Facts, Job, Pool, Receipt, Task, make_ready, run, worker_count
 
 # What the bytes depend on; dvc.yaml says the same.
-STAGE_CODE = ("corpora", "tokens", "shards", "draws.py", "files.py", "texts.py")
+STAGE_CODE = ("corpora", "tokens", "shards", "catalogue.py", "draws.py", "files.py", "texts.py")
 
 
 class Work:
@@ -89,11 +88,11 @@ class Work:
             self.remove()
         return True
 
-    def prepare(self, options: TextOptions, size: int) -> None:
+    def prepare(self, wanted: int, size: int, tokenizer: str | None = None) -> None:
         """Have worker processes start meanwhile, if there is enough for them to do."""
-        workers = worker_count(options, size)
+        workers = worker_count(wanted, size)
         if workers > 1:
-            make_ready(options.tokenizer)
+            make_ready(tokenizer)
             self.pool = Pool(workers)
 
     def run(

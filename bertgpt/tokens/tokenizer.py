@@ -21,6 +21,7 @@ from bertgpt.files import void, write_aside
 
 ROLES = ("pad", "unk", "cls", "sep", "mask", "end")
 OWN_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|end|>")  # ids 0-5 of a tokenizer trained here
+FRAMING = ("pad", "cls", "sep", "mask")  # what rows of BERT are framed, filled and masked with
 CONFIG_KEYS = {"pad": "pad_token", "unk": "unk_token", "cls": "cls_token", "sep": "sep_token", "mask": "mask_token"}
 NOT_IDENTITY = ("version", "truncation", "padding", "post_processor")
 
@@ -165,6 +166,17 @@ class Tokenizer:
         else:
             starts = [i in self.special_ids or self.bytes_of(i)[:1].isspace() for i in range(self.max_id + 1)]
         return np.array(starts, np.bool_)
+
+    def with_specials(self) -> "Tokenizer":
+        """The same with the special tokens that masked rows need, those that it lacks behind its largest id."""
+        names = {role: name for role, name in zip(ROLES, OWN_SPECIALS, strict=True) if role in FRAMING}
+        missing = {role: name for role, name in names.items() if role not in self.roles}
+        if not missing:
+            return self
+        ids = dict(zip(missing, range(self.max_id + 1, self.max_id + 1 + len(missing)), strict=True))
+        added = [special_token(name, ids[role]) for role, name in missing.items()]
+        content = self.content | {"added_tokens": [*self.content.get("added_tokens", ()), *added]}
+        return Tokenizer(content, self.roles | ids)
 
     # ------------------------------------------------------------------------------------------- folders
 

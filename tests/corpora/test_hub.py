@@ -288,6 +288,8 @@ def test_addresses(shard: Shard, hub: Hub, tmp_path: Path) -> None:
         assert done.code == 0, done.err
         assert sorted(texts_of(tmp_path / name, "train")) == sorted(texts)
         assert "etag" in read_manifest(tmp_path / name)["sources"][0]["revision"].lower()
+    assert shard(f"{hub.url}/files/a.jsonl?version=1", "--val-fraction", "0", "--out", "query").code == 0
+    assert len(texts_of(tmp_path / "query", "train")) == len(texts)
     done = shard(f"{hub.url}/files/none.parquet", "--out", "none")
     assert (done.code, "there is nothing at" in done.err) == (2, True), done.err
     assert shard("nosuch://files/a.txt", "--out", "none").code == 2

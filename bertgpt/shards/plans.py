@@ -1,0 +1,182 @@
+"""The stage `mask`: shards to a plan of rows for masked-language-model training.
+
+A plan says where the pieces of each row are in the base shards; what is hidden in them is drawn when they are read.
+"""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertgpt.config import MaskOptions
+from bertgpt.errors import BertGPTError
+from bertgpt.files import check_space, sha256_of, write_json
+from bertgpt.shards.format import FORMAT, VERSION, TokenFile, config_hash, read_manifest, verify, verify_tokenizer
+from bertgpt.shards.frames import write_spans
+from bertgpt.shards.jobs import Facts, Job, Receipt, Task
+from bertgpt.shards.rows import IS_NEXT, IS_OTHER, Cutter, Pieces, cut, cut_in_pairs, packed, with_negatives
+from bertgpt.shards.work import Work, fingerprint
+from bertgpt.tokens.tokenizer import Tokenizer, from_path
+
+SPAN_SHARE = 0.4  # bytes of a plan for each byte of its shards, at most
+
+
+def mask(options: MaskOptions) -> Facts:
+    """Make a plan."""
+    if abs(options.mask_share + options.random_share + options.keep_share - 1) > 1e-9:
+        raise BertGPTError("BG204", "--mask-share, --random-share and --keep-share do not add up to 1")
+    shards, out = Path(options.shards), Path(options.out)
+    base = read_manifest(shards)
+    if base["kind"] != "shards":
+        raise BertGPTError("BG211", f"{shards} holds {base['kind']}, not shards")
+    verify(shards, base)
+    given = verify_tokenizer(shards, base)
+    tokenizer = given.with_specials()
+    parent = sha256_of(shards / "manifest.json")
+    config = config_of(options, parent)
+    if options.dry_run:
+        return {"path": str(out), "files": len(base["files"]), "tokens": base["counts"]["tokens"]}
+    with Work(out, options.fresh) as work:
+        if work.finished(config):
+            return summary(out)
+        size = sum(file["bytes"] for file in base["files"])
+        check_space(work.root, int(size * SPAN_SHARE))
+        kept = work.folder(config, "tokenizer")
+        tokenizer.save(kept)
+        work.prepare(options.workers, 2 * size)
+        job = Job(Planner, (str(kept), given.end, options), work.folder(config, "spans"), fingerprint())
+        receipts = work.run(job, tasks_of(shards, base, config), "planning", durable=True)
+        final = work.folder(config, "final", empty=True)
+        for receipt in receipts:
+            os.link(job.folder / receipt.name, final / receipt.name)
+        write_json(final / "plan.json", {"seq_len": options.seq_len, "pieces": most_pieces(receipts)})
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": "plan",
+            "config": config,
+            "config_sha256": config_hash(config),
+            "tokenizer": {
+                "sha256": tokenizer.identity,
+                "max_id": tokenizer.max_id,
+                "roles": {role: tokenizer.roles[role] for role in sorted(tokenizer.roles)},
+                "base_sha256": given.identity,
+            },
+            "dtype": tokenizer.dtype.name,
+            "base": {"manifest_sha256": parent, "path": os.path.relpath(shards, out)},
+            "counts": dict(sum((Counter(receipt.facts["counts"]) for receipt in receipts), Counter())),
+            "splits": splits_of(receipts, options.seq_len),
+            "files": [file_entry(receipt) for receipt in receipts] + [entry_of(final / "plan.json")],
+        }
+        work.publish(final, manifest, kept, {"options": options.model_dump(mode="json")})
+    return summary(out)
+
+
+def config_of(options: MaskOptions, parent: str) -> Facts:
+    """What decides the rows and their masks."""
+    names = ("seq_len", "pair", "scheme", "rate", "mask_share", "random_share", "pack", "seed")
+    return {"parent": parent} | {name: getattr(options, name) for name in names}
+
+
+def tasks_of(shards: Path, base: Facts, config: Facts) -> list[Task]:
+    """One task for each shard."""
+    return [
+        Task(
+            file["path"].replace(".arrow", ".spans.arrow"),
+            config | {"shard": file["sha256"]},
+            file["bytes"],
+            (str(shards / file["path"]), number),
+        )
+        for number, file in enumerate(base["files"])
+    ]
+
+
+class Planner:
+    """The worker of the stage."""
+
+    def __init__(self, tokenizer: str, end: int, options: MaskOptions) -> None:
+        self.tokenizer: Tokenizer = from_path(Path(tokenizer))
+        self.end, self.options = end, options
+
+    def do(self, work: tuple[str, int], path: Path) -> Facts:
+        """Plan the rows of one shard."""
+        shard, number = work
+        file = TokenFile(Path(shard))
+        pieces = self.pieces(file, number)
+        length = self.options.seq_len
+        if self.options.pack:
+            row_of, rows = packed(pieces.framed, length)
+        else:
+            row_of, rows = np.arange(len(pieces)), len(pieces)
+        write_spans(path, pieces, row_of, rows)
+        text = int(pieces.a_len.sum() + pieces.b_len.sum())
+        labels = Counter(pieces.label.tolist())
+        return {
+            "documents": len(file),
+            "tokens": text,
+            "rows": rows,
+            "framed": int(pieces.framed.sum()),
+            "most_pieces": int(np.bincount(row_of).max(initial=0)) if rows else 0,
+            "counts": {
+                "rows": rows,
+                "pieces": len(pieces),
+                "tokens": text,
+                "next": labels[IS_NEXT] if self.options.pair != "none" else 0,
+                "not_next": labels[IS_OTHER],
+            },
+        }
+
+    def pieces(self, file: TokenFile, number: int) -> Pieces:
+        """The documents of a shard cut up, and paired if that is wanted."""
+        start, stop = file.offsets[:-1], file.offsets[1:]
+        closed = (stop > start) & (file.flat[np.maximum(stop - 1, 0)] == self.end)
+        cutter = Cutter(self.tokenizer.starts_word[file.flat])
+        stop = stop - closed  # without the end id
+        if self.options.pair == "none":
+            return cut(start, stop, cutter, self.options.seq_len - 2)
+        room = self.options.seq_len - 3
+        pieces = cut_in_pairs(start, stop, cutter, room // 2, room - room // 2)
+        return with_negatives(pieces, self.options.pair, self.options.seed, number, str(file.path))
+
+
+def most_pieces(receipts: list[Receipt]) -> int:
+    """The most pieces of any row: as many slots has every row, so that shapes stay the same."""
+    return max((receipt.facts["most_pieces"] for receipt in receipts), default=0)
+
+
+def splits_of(receipts: list[Receipt], length: int) -> Facts:
+    """Rows, ids and padding of each split."""
+    splits: dict[str, Counter[str]] = {}
+    for receipt in receipts:
+        split = splits.setdefault(receipt.name.rpartition("-")[0], Counter())
+        split.update(files=1, rows=receipt.facts["rows"], tokens=receipt.facts["tokens"])
+        split["padding"] += receipt.facts["rows"] * length - receipt.facts["framed"]
+    return {name: dict(counts) for name, counts in splits.items()}
+
+
+def file_entry(receipt: Receipt) -> Facts:
+    """What the manifest says of a file of spans."""
+    split = receipt.name.rpartition("-")[0]
+    known = {"path": receipt.name, "bytes": receipt.bytes, "sha256": receipt.sha256, "split": split}
+    return known | {name: receipt.facts[name] for name in ("rows", "tokens", "most_pieces")}
+
+
+def entry_of(path: Path) -> Facts:
+    """What it says of any other file."""
+    return {"path": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def summary(out: Path) -> dict[str, Any]:
+    """The manifest in brief."""
+    manifest = read_manifest(out)
+    return {
+        "path": str(out),
+        "kind": "plan",
+        "seq_len": manifest["config"]["seq_len"],
+        "splits": manifest["splits"],
+        "counts": manifest["counts"],
+        "vocabulary": manifest["tokenizer"]["max_id"] + 1,
+        "manifest_sha256": sha256_of(out / "manifest.json"),
+    }
