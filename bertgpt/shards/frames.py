@@ -51,14 +51,10 @@ def write_spans(path: Path, pieces: Pieces, row_of: NDArray[np.int64], rows: int
     """The pieces of each row, in the order of the stream."""
     order = np.argsort(row_of, kind="stable")
     offsets = np.concatenate([np.zeros(1, np.int64), np.bincount(row_of, minlength=rows).cumsum()])
+    flat = (pieces.a_start, pieces.a_len, pieces.b_start, pieces.b_len, pieces.label)
     columns = [
-        pa.LargeListArray.from_arrays(column(offsets), column(values[order].astype(kind)), type=field.type)
-        for values, kind, field in zip(
-            (pieces.a_start, pieces.a_len, pieces.b_start, pieces.b_len, pieces.label),
-            SPANS.values(),
-            spans_schema(),
-            strict=True,
-        )
+        pa.LargeListArray.from_arrays(column(offsets), column(np.asarray(values)[order].astype(kind)), type=field.type)
+        for values, kind, field in zip(flat, SPANS.values(), spans_schema(), strict=True)
     ]
     write_batch(path, pa.RecordBatch.from_arrays(columns, schema=spans_schema()))
 

@@ -22,6 +22,7 @@ from bertgpt.shards.masking import Masked, Scheme, Vocabulary, masked
 from bertgpt.shards.order import Order
 from bertgpt.tokens.tokenizer import Tokenizer
 
+BLOCK = 8192  # slots whose samples are found at once
 AHEAD = 2  # batches that are made before they are asked for
 Slots = NDArray[np.int64]
 
@@ -200,6 +201,12 @@ class Loader:
         if batch % parts:
             raise BertGPTError("BG204", f"a batch of {batch} cannot be divided into {parts} equal parts")
         self.micro = batch // parts
+        empty = np.zeros(0, np.int64)
+        self.block: tuple[int, Slots, Slots] = (
+            0,
+            empty,
+            empty,
+        )  # its first slot, epochs, samples
 
     def slots(self, offset: int, number: int) -> Slots:
         """The slots of micro-batch `number` of a step that begins at slot `offset`."""
@@ -208,8 +215,17 @@ class Loader:
 
     def batch(self, offset: int, number: int) -> Any:
         """The samples there."""
-        epochs, samples = self.order.at(self.slots(offset, number))
+        slots = self.slots(offset, number)
+        epochs, samples = self.known(slots)
         return self.samples.batch(samples, epochs)
+
+    def known(self, slots: Slots) -> tuple[Slots, Slots]:
+        """The samples at these slots; thousands are found at once, since few cost as much."""
+        first, last = int(slots[0]), int(slots[-1])
+        if not self.block[0] <= first <= last < self.block[0] + len(self.block[1]):
+            self.block = (first, *self.order.at(np.arange(first, max(first + BLOCK, last + 1))))
+        start, epochs, samples = self.block
+        return epochs[first - start : last - start + 1], samples[first - start : last - start + 1]
 
     def steps(self, offset: int = 0) -> Iterator[list[Any]]:
         """The micro-batches of one step after the other, without end."""

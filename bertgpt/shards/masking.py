@@ -115,9 +115,9 @@ def starts(begins: NDArray[np.bool_]) -> NDArray[np.int64]:
 def span_begins(words: NDArray[np.int64], keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Words that begin a span: each does with the same chance, so lengths of spans are geometric."""
     length = words.shape[1]
-    first = words == np.arange(length)
+    first: NDArray[np.bool_] = np.equal(words, np.arange(length))
     drawn: NDArray[np.bool_] = per_position(keys, length, SPAN) < np.uint64(SPAN_ENDS * 2**64)
-    return first & drawn
+    return np.bitwise_and(first, drawn)
 
 
 def of_cut_word(
