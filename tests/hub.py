@@ -25,7 +25,7 @@ class Dataset:
 
     files: dict[str, bytes]
     commit: str = "a" * 40
-    private: bool = False
+    denied: int = 0  # what is answered to whom we do not know
 
     def entries(self, below: str = "", recursive: bool = True) -> list[dict[str, object]]:
         """What the hub says of the files and folders in a folder."""
@@ -103,8 +103,9 @@ class Handler(BaseHTTPRequestHandler):
         dataset = self.hub.datasets.get(match[1]) if match else None
         if match is None or dataset is None:
             return self.missing()
-        if dataset.private and not self.headers.get("Authorization"):
-            return self.answer(401, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."})
+        if dataset.denied and not self.headers.get("Authorization"):
+            gated = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."}
+            return self.answer(dataset.denied, b"", gated if dataset.denied == 401 else {})
         kind, rest = match[2] or "revision", match[3] or "main"
         self.hub.seen[kind] += 1
         revision, _, file = rest.removeprefix("refs/convert/").partition("/")

@@ -169,6 +169,7 @@ def asking(what: str, repository: str, revision: str) -> Iterator[None]:
     """The errors of the client in our words."""
     from huggingface_hub.errors import (
         GatedRepoError,
+        HfHubHTTPError,
         HFValidationError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -193,6 +194,11 @@ def asking(what: str, repository: str, revision: str) -> Iterator[None]:
     except (RepositoryNotFoundError, HFValidationError):
         hint = "is it private? HF_TOKEN gives access"
         raise BertGPTError("BG211", f"there is no dataset {repository} on the hub", hint=hint) from None
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        if status in (401, 403):
+            raise not_allowed(repository) from None
+        raise BertGPTError("BG408", "the hub refuses to answer", path=what, cause=f"it says {status}") from None
 
 
 def not_allowed(repository: str) -> BertGPTError:

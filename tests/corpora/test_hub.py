@@ -209,6 +209,12 @@ def test_a_file_that_has_become_another(shard: Shard, hub: Hub) -> None:
     assert "12,345" not in done.err
 
 
+def test_a_hub_that_refuses_for_good(shard: Shard, hub: Hub) -> None:
+    hub.datasets["some/where"].denied = 451
+    done = shard("hf:some/where")
+    assert (done.code, "it says 451" in done.err) == (4, True), done.err
+
+
 @pytest.mark.parametrize(
     ("source", "code", "said"),
     [
@@ -229,8 +235,9 @@ def test_no_such_subset(shard: Shard) -> None:
     assert (done.code, "did you mean sample-10BT" in done.err) == (2, True)
 
 
-def test_a_token_is_used_and_never_shown(shard: Shard, hub: Hub, tmp_path: Path) -> None:
-    hub.datasets["some/where"].private = True
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_is_used_and_never_shown(status: int, shard: Shard, hub: Hub, tmp_path: Path) -> None:
+    hub.datasets["some/where"].denied = status
     without = shard("hf:some/where")
     assert (without.code, "error[BG409]" in without.err, "HF_TOKEN" in without.err) == (4, True, True)
     secret = "hf_thisisnotatokenbutlookslikeone"
@@ -293,3 +300,41 @@ def test_addresses(shard: Shard, hub: Hub, tmp_path: Path) -> None:
     done = shard(f"{hub.url}/files/none.parquet", "--out", "none")
     assert (done.code, "there is nothing at" in done.err) == (2, True), done.err
     assert shard("nosuch://files/a.txt", "--out", "none").code == 2
+
+
+# -------------------------------------------------------------------------------------------------- by its name
+
+
+def test_a_name_is_enough(hub: Hub, tmp_path: Path, tokenizer: Path, process: Any) -> None:
+    """Only the tokenizer is given, since GPT-2's own needs a network."""
+    corpus = CORPORA["fineweb"]
+    files = {f"sample/10BT/{i:03}_00000.parquet": parquet(documents(100 * i, 100)) for i in range(14)}
+    files |= {"sample/100BT/000_00000.parquet": parquet(documents(0, 30)), "README.md": b"# FineWeb-Edu"}
+    files |= {"data/CC-MAIN-2024-10/train-0.parquet": parquet(documents(0, 20))}
+    hub.datasets[corpus.repository] = Dataset(files, corpus.revision)
+
+    def shard(*argv: str) -> Outcome:
+        env = hub.environment(tmp_path)
+        done: Outcome = process("shard", "fineweb", *argv, "--tokenizer", str(tokenizer), env=env, cwd=tmp_path)
+        assert done.code == 0, done.err
+        return done
+
+    plan = json.loads(shard("--dry-run", "--json").out)["result"]
+    assert (plan["files"], plan["path"]) == (14, "data/shards/fineweb")
+    assert not (tmp_path / "data").exists()
+    shown = json.loads(shard("--show-config", "--json").out)["result"]
+    assert shown["shard_tokens"] == {"value": 10_000_000, "source": "preset fineweb"}
+    shard()
+    assert read_manifest(tmp_path / "data" / "shards" / "fineweb")["counts"]["documents"] == 1400
+    for subset, count in {"sample-100BT": 30, "CC-MAIN-2024-10": 20}.items():
+        shard("--subset", subset, "--out", subset)
+        assert read_manifest(tmp_path / subset)["counts"]["documents"] == count
+
+
+def test_every_entry_says_what_it_is() -> None:
+    for name, corpus in CORPORA.items():
+        assert corpus.what, name
+        assert corpus.licence, name
+        assert corpus.files["train"], name
+        assert set(corpus.files) <= {"train", "val", "test"}, name
+        assert bool(corpus.repository) == bool(corpus.revision), name
