@@ -32,7 +32,6 @@ class HubFile:
 
     path: str
     bytes: int
-    sha256: str  # empty where the hub does not tell it
 
 
 def address(repository: str, commit: str, path: str) -> str:
@@ -99,7 +98,7 @@ def listing(repository: str, commit: str, base: str) -> list[dict[str, Any]]:
 
     tree = HfApi().list_repo_tree(repository, base or None, recursive=True, revision=commit, repo_type="dataset")
     files = (entry for entry in tree if isinstance(entry, RepoFile))
-    return [asdict(HubFile(file.path, file.size, file.lfs.sha256 if file.lfs else "")) for file in files]
+    return [asdict(HubFile(file.path, file.size)) for file in files]
 
 
 def local_copy(name: str, size: int) -> str | None:

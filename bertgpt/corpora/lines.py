@@ -185,7 +185,7 @@ def whole_block(block: bytes, column: str) -> Texts | None:
             ),
         )
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return None
+        return None  # some line is not what it should be: `single_lines` finds out which, and says so
     lines = block.count(b"}\n{") + block.count(b"}\r\n{") + 1  # not so where an object has no line of its own
     texts = table[column]
     if table.num_rows != lines or texts.null_count:

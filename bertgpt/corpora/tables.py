@@ -105,11 +105,16 @@ def parquet(piece: Piece, policy: Policy) -> Iterator[Chunk]:
 
 def chunks_of(metadata: Any, groups: Sequence[int], column: str) -> Iterator[tuple[int, int]]:
     """Where the chunks of a column are in the file, one for each row group."""
-    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    at = names.index(column) if column in names else 0
+    at = number_of(column, metadata)
     for chunk in (metadata.row_group(group).column(at) for group in groups):
         begin = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
         yield begin, begin + chunk.total_compressed_size
+
+
+def number_of(column: str, metadata: Any) -> int:
+    """Which column of a parquet file has this name; the first, if none has: then reading says what is wrong."""
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    return names.index(column) if column in names else 0
 
 
 def footer(source: Source) -> Any:
@@ -176,11 +181,8 @@ def group_sizes(source: Source, column: str) -> list[int]:
     try:
         if source.format == "parquet":
             metadata = footer(source)
-            names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-            at = names.index(column) if column in names else -1
-            return [
-                metadata.row_group(i).column(max(at, 0)).total_uncompressed_size for i in range(metadata.num_row_groups)
-            ]
+            at = number_of(column, metadata)
+            return [metadata.row_group(i).column(at).total_uncompressed_size for i in range(metadata.num_row_groups)]
         with content_of(source) as content:
             reader = open_arrow(content)
             if isinstance(reader, pa.ipc.RecordBatchStreamReader):

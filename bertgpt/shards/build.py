@@ -128,6 +128,7 @@ def repair(options: ShardOptions) -> Facts:
                 cause="; ".join(differences(manifest["config"], config)),
                 hint="give the SOURCE that they were made of",
             )
+        work.prepare(options.workers, origin.size)
         parts, tokenizer, parts_folder = origin.parts(work)
         _, receipts, made = gather(options, work, config, parts, parts_folder, tokenizer, only=set(broken))
         named = {file["path"]: file for file in manifest["files"]}
