@@ -21,6 +21,7 @@ from bertgpt.shards.jobs import Facts, Task
 
 SPLITS = ("train", "val", "test")
 SPLIT_SALT, ORDER_SALT = 1, 2  # the same seed serves both, for different purposes
+BLOCK = 8192  # documents: so few that the cache holds all that is computed of them
 
 
 @dataclass(frozen=True)
@@ -48,34 +49,60 @@ class Documents:
             {split: each((split not in some.get("splits", ()) for some in facts), np.bool_) for split in SPLITS},
         )
 
-    @property
-    def halves(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """The document ids as two numbers each."""
-        words = np.ascontiguousarray(self.ids).view("<u8")
+    def halves(self, some: slice | NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """The ids of some documents as two numbers each."""
+        words = self.ids[some].view("<u8")
         return words[:, 0], words[:, 1]
 
     def first_of_each(self) -> NDArray[np.bool_]:
         """Which documents are no exact duplicates of one before."""
-        low, high = self.halves
-        order = np.argsort(low)
-        in_order = low[order]
-        same_low = np.flatnonzero(in_order[1:] == in_order[:-1])
-        some = np.unique(order[np.concatenate([same_low, same_low + 1])])  # few: there can be no duplicates elsewhere
-        held_out = self.home[some] == 0  # a copy in an official test split is not trained on
-        some = some[np.lexsort((some, held_out, high[some], low[some]))]
-        again = (low[some][1:] == low[some][:-1]) & (high[some][1:] == high[some][:-1])
-        first = np.ones(len(low), np.bool_)
-        first[some[1:][again]] = False
+        first = np.ones(len(self.ids), np.bool_)
+        low, _ = self.halves(slice(None))
+        in_order = np.sort(low)
+        twice = in_order[1:][in_order[1:] == in_order[:-1]]
+        if len(twice):
+            some = np.flatnonzero(np.isin(low, twice))  # few: there can be no duplicates elsewhere
+            held_out = self.home[some] == 0  # a copy in an official test split is not trained on
+            some = some[np.lexsort((some, held_out, *self.halves(some)))]
+            low, high = self.halves(some)
+            again = (low[1:] == low[:-1]) & (high[1:] == high[:-1])
+            first[some[1:][again]] = False
         return first
+
+    def dealt(self, seed: int, fractions: dict[str, float]) -> tuple[NDArray[np.int8], NDArray[np.uint64]]:
+        """The split and the sorting key of each."""
+        split_of, keys = self.home.copy(), np.empty(len(self.ids), np.uint64)
+        for start in range(0, len(keys), BLOCK):
+            some = slice(start, start + BLOCK)
+            low, high = self.halves(some)
+            mine = fold(seed, low)
+            keys[some] = mix(mine ^ mix(high + np.uint64(ORDER_SALT)))
+            draw = (mix(mine + np.uint64(SPLIT_SALT)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+            bound = 0.0
+            for split, fraction in fractions.items():
+                drawn = (draw >= bound) & (draw < bound + fraction)
+                split_of[some][drawn & self.made[split][some] & (self.home[some] == 0)] = SPLITS.index(split)
+                bound += fraction
+        return split_of, keys
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What goes into a shard, in order."""
+    """What goes into a shard, in canonical order, and the keys to sort it by."""
 
-    document: NDArray[np.int64]  # its number in canonical order
+    document: NDArray[np.int64]  # its number
     piece: NDArray[np.int32]  # which piece of it: 0 unless it is longer than a shard
+    keys: NDArray[np.uint64]
     tokens: int  # of all rows, about
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """The shuffle."""
+        order = np.argsort(self.keys)
+        in_order = self.keys[order]
+        if (in_order[1:] == in_order[:-1]).any():  # duplicates that were kept: in canonical order, sorted more slowly
+            return np.argsort(self.keys, kind="stable")
+        return order
 
 
 @dataclass(frozen=True)
@@ -89,27 +116,18 @@ class Plan:
 
 def make_plan(documents: Documents, seed: int, shard_tokens: int, fractions: dict[str, float], dedup: bool) -> Plan:
     """Deal the documents to splits and files."""
-    low, high = documents.halves
-    mine = fold(seed, low)
-    draw = (mix(mine + np.uint64(SPLIT_SALT)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    keys = mix(mine ^ mix(high + np.uint64(ORDER_SALT)))
-    kept = documents.first_of_each() if dedup else np.ones(len(low), np.bool_)
-    split_of = documents.home.copy()
-    bound = 0.0
-    for split, fraction in fractions.items():
-        inside = (draw >= bound) & (draw < bound + fraction) & documents.made[split] & (documents.home == 0)
-        split_of[inside] = SPLITS.index(split)
-        bound += fraction
+    kept = documents.first_of_each() if dedup else np.ones(len(documents.ids), np.bool_)
+    split_of, keys = documents.dealt(seed, fractions)
     shards: dict[str, Rows] = {}
     for split in ("val", "test", "train"):
         inside = split_of == SPLITS.index(split)
         chosen = np.flatnonzero(inside & kept)
         if split == "train" or len(chosen):
-            total = int(documents.tokens[inside].sum() + inside.sum())  # with end ids and duplicates
+            total = int(documents.tokens.sum(where=inside) + inside.sum())  # with end ids and duplicates
             count = max(1, -(-total // shard_tokens))
-            for i, rows in enumerate(dealt(chosen, documents.tokens[chosen], keys[chosen], shard_tokens, count)):
+            for i, rows in enumerate(files(chosen, documents.tokens[chosen], keys[chosen], shard_tokens, count)):
                 shards[f"{split}-{i:05}.arrow"] = rows
-    return Plan(shards, int((~kept).sum()), int((pieces(documents.tokens[kept], shard_tokens) > 1).sum()))
+    return Plan(shards, int((~kept).sum()), int((kept & (documents.tokens >= shard_tokens)).sum()))
 
 
 def pieces(tokens: NDArray[np.int64], longest: int) -> NDArray[np.int64]:
@@ -122,25 +140,22 @@ def numbered(many: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.arange(int(many.sum())) - np.repeat(np.cumsum(many) - many, many)
 
 
-def dealt(
+def files(
     document: NDArray[np.int64], tokens: NDArray[np.int64], keys: NDArray[np.uint64], longest: int, count: int
 ) -> Iterator[Rows]:
-    """The rows of each of `count` files, in the order of their keys."""
-    many = pieces(tokens, longest)
+    """The rows of each of `count` files."""
     piece = np.zeros(len(document), np.int32)
-    if (many > 1).any():  # rare
+    if (tokens >= longest).any():  # rare
+        many = pieces(tokens, longest)
         document, keys, piece = np.repeat(document, many), np.repeat(keys, many), numbered(many).astype(np.int32)
         keys = np.where(piece == 0, keys, mix(keys + piece.astype(np.uint64)))  # a piece goes its own way
-    order = np.argsort(keys)
-    in_order = keys[order]
-    if (in_order[1:] == in_order[:-1]).any():  # duplicates that were kept: in canonical order
-        order = np.argsort(keys, kind="stable")
-    home = (in_order % np.uint64(count)).astype(np.min_scalar_type(count))
-    order = order[np.argsort(home, kind="stable")]
+    home = np.empty(len(keys), np.min_scalar_type(count))
+    np.remainder(keys, np.uint64(count), out=home, casting="unsafe")
+    by_home = np.argsort(home, kind="stable")
     ends = np.bincount(home, minlength=count).cumsum().tolist()
     for start, stop in pairwise([0, *ends]):
-        mine = order[start:stop]
-        yield Rows(document[mine], piece[mine], int(tokens.sum()) // count)
+        mine = by_home[start:stop]
+        yield Rows(document[mine], piece[mine], keys[mine], int(tokens.sum()) // count)
 
 
 def shard_tasks(plan: Plan, identity: Facts) -> list[Task]:
@@ -191,22 +206,19 @@ class ShardWriter:
 
     def do(self, work: Rows, path: Path) -> Facts:
         """Write a shard: from each part in its order, then all in theirs."""
-        order = np.argsort(work.document)
-        document, piece = work.document[order], work.piece[order]
-        bounds = np.searchsorted(document, self.first).tolist()
+        bounds = np.searchsorted(work.document, self.first).tolist()
         mine = [
-            (part, document[start:stop] - first, piece[start:stop])
+            (part, work.document[start:stop] - first, work.piece[start:stop])
             for part, first, (start, stop) in zip(self.parts, self.first.tolist(), pairwise(bounds), strict=False)
         ]
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        rows = pa.concat_batches([part.take(*some) for part, *some in mine]).take(column(back))
-        last = np.concatenate([part.are_last(*some) for part, *some in mine])[back]
+        order = work.order
+        rows = pa.concat_batches([part.take(*some) for part, *some in mine]).take(column(order))
+        last = np.concatenate([part.are_last(*some) for part, *some in mine])[order]
         flat, offsets = self.with_ends(rows["tokens"], last)
         if len(flat) and int(flat.max()) > self.max_id:
             for part in self.parts:
                 part.file.check_ids(self.max_id)
-        continued = work.piece > 0
+        continued = work.piece[order] > 0
         columns = [list_array(flat, offsets), rows["document"], bit_array(continued)]
         write_batch(path, pa.RecordBatch.from_arrays(columns, schema=shard_schema(flat.dtype)))
         return {

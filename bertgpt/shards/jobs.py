@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from multiprocessing import forkserver, get_context, parent_process
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from bertgpt.config import TextOptions
 from bertgpt.corpora.sources import local_bytes
 from bertgpt.errors import BertGPTError
 from bertgpt.files import disk_error, point, sha256_of, write_aside, write_json
+
+if TYPE_CHECKING:  # workers need no options, and come without what checks them
+    from bertgpt.config import TextOptions
 
 SMALL_WORK = 40_000_000  # bytes: done in one process before others would have started
 MAX_DEATHS = 3  # of workers, without a task finished in between
@@ -204,8 +206,9 @@ def worker_count(wanted: int, size: int) -> int:
     return wanted or len(cores)
 
 
-def foresee(options: TextOptions) -> None:
+def foresee(options: "TextOptions") -> None:
     """Have worker processes made ready while we are still importing what leads them, if they will surely be wanted."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads would spin for a while, beside the workers
     made = options.out is not None and Path(options.out).exists() and not options.fresh
     if not (made or options.dry_run) and worker_count(options.workers, local_bytes(options.sources)) > 1:
         make_ready(options.tokenizer)

@@ -7,6 +7,7 @@ in a text are text; special ids come from us, by role.
 import hashlib
 import json
 import os
+import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -162,10 +163,11 @@ class Tokenizer:
     def starts_word(self) -> NDArray[np.bool_]:
         """Which ids begin a word: whole words are masked together, and documents are cut between words."""
         if self.kind == "wordpiece":
-            starts = [not token.startswith("##") for token in self.tokens]
-        else:
-            starts = [i in self.special_ids or self.bytes_of(i)[:1].isspace() for i in range(self.max_id + 1)]
-        return np.array(starts, np.bool_)
+            return np.array([not token.startswith("##") for token in self.tokens], np.bool_)
+        spaces = (*(char for char, byte in BYTE_OF.items() if bytes([byte]).isspace()), *string.whitespace)
+        starts = np.array([token.startswith(spaces) for token in self.tokens], np.bool_)
+        starts[list(self.special_ids)] = True
+        return starts
 
     def with_specials(self) -> "Tokenizer":
         """The same with the special tokens that masked rows need, those that it lacks behind its largest id."""
@@ -203,7 +205,9 @@ class Tokenizer:
         try:
             tokenizer = from_path(Path(source))
             assert tokenizer.reference
-            assert tokenizer.starts_word is not None  # which looks at every token
+            if tokenizer.kind == "bpe":
+                letters = set("".join(tokenizer.content["model"]["vocab"])) - BYTE_OF.keys()
+                assert not letters, f"characters that stand for no byte: {' '.join(sorted(letters))}"
         except (BertGPTError, KeyboardInterrupt):
             raise
         except BaseException as error:  # `tokenizers` panics with exceptions of its own kind
