@@ -25,7 +25,9 @@ import torch
 
 import bertgpt
 from bertgpt.console import Console
-from bertgpt.shards.loader import Loader, Rows, Windows
+from bertgpt.shards.loader import Loader, Samples, Stream
+from bertgpt.shards.masked_rows import open_rows
+from bertgpt.shards.windows import Windows
 from bertgpt.tokens.tokenizer import Tokenizer
 
 ROWS, LENGTH = 64, 512
@@ -38,8 +40,7 @@ def collator(plan: Path) -> Callable[[], None]:
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(plan / "tokenizer")
     collate = DataCollatorForLanguageModeling(tokenizer, mlm=True, mlm_probability=0.15)
-    rows = Rows(plan, "train")
-    ids = rows.batch(np.arange(ROWS * 8), np.zeros(ROWS * 8, int)).frames.ids
+    ids = open_rows(plan, "train").batch(np.arange(ROWS * 8), np.zeros(ROWS * 8, int)).ids
     features = [{"input_ids": row.tolist()} for row in ids]
     return cycled([features[i : i + ROWS] for i in range(0, len(features), ROWS)], collate)
 
@@ -55,13 +56,13 @@ def cycled(batches: list[Any], call: Callable[[Any], Any]) -> Callable[[], None]
     return once
 
 
-def ours(loader: Loader) -> Callable[[], None]:
+def ours(samples: Samples, size: int) -> Callable[[], None]:
     """Step after step."""
-    state = [0]
+    loader, state = Loader(Stream(samples, 1, size)), [0]
 
     def once() -> None:
         loader.batch(state[0], 0)
-        state[0] += loader.size
+        state[0] += 1
 
     return once
 
@@ -127,12 +128,12 @@ def main() -> None:
             bertgpt.mask(str(shards), out=str(plans[scheme]), seq_len=LENGTH, scheme=scheme, workers=1)
         assert Tokenizer.load(plans["token"] / "tokenizer").identity
         calls = {"DataCollatorForLanguageModeling": collator(plans["token"])}
-        calls |= {f"a plan, {scheme}": ours(Loader(Rows(plan, "train"), 1, ROWS)) for scheme, plan in plans.items()}
+        calls |= {f"a plan, {scheme}": ours(open_rows(plan, "train"), ROWS) for scheme, plan in plans.items()}
         compare(f"Masked: {ROWS} rows of {LENGTH}", calls, ROWS * LENGTH, rounds)
         flat = Path(folder) / "bin"
         bertgpt.export(str(shards), out=str(flat))
         calls = {"numpy.memmap and torch.stack": memmap(flat / "train.bin")}
-        calls["windows of shards"] = ours(Loader(Windows(shards, "train", CONTEXT), 1, WINDOWS))
+        calls["windows of shards"] = ours(Windows(shards, "train", CONTEXT), WINDOWS)
         compare(f"Causal: {WINDOWS} windows of {CONTEXT}", calls, WINDOWS * CONTEXT, rounds)
 
 

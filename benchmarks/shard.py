@@ -125,13 +125,17 @@ RUNS = ["bertgpt", *PEERS]
 # ------------------------------------------------------------------------------------------------- measurement
 
 
-def started(name: str, files: list[str], tokenizer: Path, work: Path) -> subprocess.Popen[bytes]:
-    """One run in a process of its own."""
-    out = work / "out"
-    shutil.rmtree(out, ignore_errors=True)
+def clear(work: Path) -> None:
+    """Take away what the run before has left, and wait for the disk: neither is part of any run's time."""
+    shutil.rmtree(work / "out", ignore_errors=True)
     for left in (work / "cache").rglob("cache-*.arrow"):  # of an earlier `map`: a gigabyte each that fills the memory
         left.unlink()
     os.sync()
+
+
+def started(name: str, files: list[str], tokenizer: Path, work: Path) -> subprocess.Popen[bytes]:
+    """One run in a process of its own."""
+    out = work / "out"
     job = [sys.executable, __file__, "--job", json.dumps([name, files, str(tokenizer), str(out)])]
     argv = bertgpt(files, tokenizer, out) if name == "bertgpt" else job
     return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -139,6 +143,7 @@ def started(name: str, files: list[str], tokenizer: Path, work: Path) -> subproc
 
 def seconds_of(*run: Any) -> float:
     """How long a run takes."""
+    clear(run[-1])
     start = time.perf_counter()
     if started(*run).wait():
         raise SystemExit(f"{run[0]} failed")
@@ -147,6 +152,7 @@ def seconds_of(*run: Any) -> float:
 
 def memory_of(*run: Any) -> float:
     """The most megabytes that a run and all its processes hold together, pages that they share counted once."""
+    clear(run[-1])
     child, most = started(*run), 0
     while child.poll() is None:
         held = 0

@@ -198,6 +198,9 @@ class MaskOptions(Options):
     random_share: float = Field(0.1, ge=0, le=1, description="Share that another id stands for.")
     keep_share: float = Field(0.1, ge=0, le=1, description="Share that is left as it is.")
     pack: bool = Field(True, description="Several pieces in a row, instead of one.")
+    static: bool = Field(False, description="Store the masks too, which else are drawn anew in each epoch.")
+    materialize: bool = Field(False, description="Store whole rows too, which need the shards no more.")
+    copies: int = Field(1, ge=1, le=1000, description="For how many epochs; then they come again.")
     seed: int = Field(1337, ge=0, lt=2**63, description="Decides pairs and masks.")
     workers: int = Field(0, ge=0, le=1024, description="Worker processes; 0 is one for each core.")
     fresh: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
@@ -222,7 +225,8 @@ class InspectOptions(Options):
     """Look into such a folder, or the built-in corpus.
 
     A folder shows what it holds, how long its documents are, and whether it is whole; --doc shows one document, its
-    tokens set apart. tinyworld shows documents with their exact surprise, or examples of the tasks set in the world.
+    tokens set apart. A plan shows rows with what is hidden in them. tinyworld shows documents with their exact
+    surprise, or examples of the tasks set in the world.
     """
 
     examples = (
@@ -231,16 +235,18 @@ class InspectOptions(Options):
         "bertgpt inspect work/tw --verify",
     )
 
-    path: Annotated[str, Argument("PATH")] = Field(description="A folder made by tokenize or shard, or tinyworld.")
-    doc: int | None = Field(None, ge=0, description="Show this document of a folder.")
+    path: Annotated[str, Argument("PATH")] = Field(description="A folder that a command made, or tinyworld.")
+    doc: int | None = Field(None, ge=0, description="Show this document of a folder, or this row of a plan.")
     verify: bool = Field(False, description="Compare every hash, even those that were compared before.")
-    docs: int = Field(3, ge=0, le=1000, description="How many documents or examples of tinyworld, at most 1000.")
+    docs: int = Field(3, ge=0, le=1000, description="How many documents of tinyworld or rows of a plan, at most 1000.")
     start: int = Field(0, ge=0, le=10**9, description="The number of the first one.")
     seed: int = Field(0, ge=0, lt=2**63, description="Which tinyworld: every seed is another one.")
     task: Literal["topic", "sentiment", "acceptability", "pairs", "endings", "cloze"] | None = Field(
         None, description="Show examples of a task instead of documents."
     )
-    split: Literal["train", "dev"] = Field("dev", description="Which examples of a task.")
+    split: Literal["train", "dev", "val", "test"] | None = Field(
+        None, description="Which examples of a task (dev), or rows of a plan (train)."
+    )
 
 
 def base_type(field: FieldInfo) -> Any:

@@ -84,6 +84,14 @@ class Console:
         """A line that introduces a part of the result; set off by colour on a terminal."""
         write(f"\x1b[1;36m{printable(text)}\x1b[0m\n" if colourful(sys.stdout) else printable(text) + "\n")
 
+    def marked(self, parts: Iterable[tuple[str, str]]) -> None:
+        """Text of which some parts have a colour, where colour is welcome; a sign must say the same elsewhere."""
+        colours = {"red": 31, "green": 32, "yellow": 33, "magenta": 35} if colourful(sys.stdout) else {}
+        for text, colour in parts:
+            shown = printable(text)
+            write(f"\x1b[1;{colours[colour]}m{shown}\x1b[0m" if colour in colours else shown)
+        write("\n")
+
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A table of the result: fitted on a terminal, as wide as it needs anywhere else."""
         from rich import box

@@ -186,3 +186,11 @@ def disk_error(error: OSError, path: Path) -> BertGPTError:
         cause=f"{error.strerror}; {free:,} bytes are free",
         hint="make room and run the same command again: what is finished is kept" if full else None,
     )
+
+
+def put(file: Path, place: Path) -> None:
+    """Have a finished file stand in the finished folder too."""
+    try:
+        os.link(file, place)
+    except OSError:  # a file system without links
+        shutil.copyfile(file, place)

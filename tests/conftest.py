@@ -85,3 +85,13 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Options], Ca
         monkeypatch.setattr(commands, "module", lambda wanted: made if wanted == name else real(wanted))
 
     return add
+
+
+@pytest.fixture(autouse=True)
+def needs_gpu(request: pytest.FixtureRequest) -> None:
+    """Tests that are marked so run where there is a GPU."""
+    if request.node.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU here")

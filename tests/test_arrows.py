@@ -13,6 +13,7 @@ LAYERS = [
     {"cli"},
     {"help"},
     {"commands"},
+    {"runtime"},
     {"shards"},
     {"tokens", "corpora"},
     {"console"},
@@ -39,6 +40,7 @@ HEAVY = {
     "texts": {"numpy"},
     "tokens": {"numpy"},
     "shards": {"numpy", "pyarrow"},
+    "runtime": {"torch"},
 }
 
 

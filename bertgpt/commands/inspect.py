@@ -16,7 +16,7 @@ def run(options: InspectOptions) -> dict[str, Any]:
     if os.path.isdir(options.path):  # noqa: PTH112 - a Path of an impossible name raises
         from bertgpt.shards.look import look as look_into
 
-        return look_into(Path(options.path), options.doc, options.verify)
+        return look_into(Path(options.path), options.doc, options.verify, options.split, options.start, options.docs)
     if options.path != "tinyworld":
         raise BertGPTError(
             "BG210",
@@ -25,7 +25,9 @@ def run(options: InspectOptions) -> dict[str, Any]:
         )
     from bertgpt.corpora.tinyworld import look
 
-    return look(options.seed, options.start, options.docs, options.task, options.split)
+    if options.split in ("val", "test"):
+        raise BertGPTError("BG204", f"the examples of tinyworld are train and dev, not {options.split}")
+    return look(options.seed, options.start, options.docs, options.task, options.split or "dev")
 
 
 def show(result: dict[str, Any], console: Console) -> None:
@@ -35,7 +37,10 @@ def show(result: dict[str, Any], console: Console) -> None:
     elif "document" in result:
         show_document(result["document"], console)
     else:
-        show_folder(result, console)
+        if "files" in result:
+            show_folder(result, console)
+        if "rows" in result:
+            show_rows(result["rows"], console)
 
 
 def show_folder(result: dict[str, Any], console: Console) -> None:
@@ -44,14 +49,48 @@ def show_folder(result: dict[str, Any], console: Console) -> None:
     console.heading(
         f"{result['kind']} in {result['path']} ({result['dtype']}, ids to {result['tokenizer']['max_id']:,}: {roles})"
     )
-    columns = ("file", "documents", "tokens", "text bytes", "bytes", "sha256")
-    keys = ("path", "documents", "tokens", "text_bytes", "bytes")
-    console.table(columns, ([*(shown(f[key]) for key in keys), f["sha256"][:12]] for f in result["files"]))
+    keys = [key for key in ("documents", "rows", "tokens", "text_bytes", "bytes") if key in result["files"][0]]
+    columns = ("file", *(key.replace("_", " ") for key in keys), "sha256")
+    rows = ([f["path"], *(shown(f.get(key, "")) for key in keys), f["sha256"][:12]] for f in result["files"])
+    console.table(columns, rows)
     console.text()
-    console.text("tokens in a document: " + ", ".join(f"{name} {n:,}" for name, n in result["lengths"].items()))
+    if result.get("lengths"):
+        console.text("tokens in a document: " + ", ".join(f"{name} {n:,}" for name, n in result["lengths"].items()))
     console.text("counts: " + ", ".join(f"{name.replace('_', ' ')} {shown(n)}" for name, n in result["counts"].items()))
-    console.text("sources: " + ", ".join(source["name"] for source in result["sources"]))
+    if "sources" in result:
+        console.text("sources: " + ", ".join(source["name"] for source in result["sources"]))
+    if result["kind"] == "plan":
+        config = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result["config"].items())
+        console.text(f"plan: {config.replace(result['config']['parent'], result['config']['parent'][:12])}")
     console.text(f"verified: {result['verified']}")
+
+
+def show_rows(rows: list[dict[str, Any]], console: Console) -> None:
+    """Rows of a plan with what is hidden in them."""
+    for row in rows:
+        pairs = "".join(f", {label}" for label in row["pairs"] if label)
+        console.text()
+        console.heading(
+            f"row {row['number']} of {row['split']} · {row['length']} tokens in {row['pieces']} pieces{pairs} · "
+            f"{row['scored']} hidden"
+        )
+        console.marked([marked(segment) for segment in row["segments"]])
+    if rows:
+        console.text()
+        console.text(
+            "{was}: the mask stands there; {was>other}: another id does; {was=}: left as it is, and scored too"
+        )
+
+
+def marked(segment: dict[str, str]) -> tuple[str, str]:
+    """A segment of a row as text and its colour."""
+    text = segment["text"]
+    if "hidden" not in segment:
+        return text, ""
+    space = " " if text.startswith(" ") else ""
+    end = {"mask": "", "kept": "=", "other": f">{segment.get('shown', '').strip(' ')}"}[segment["hidden"]]
+    colour = {"mask": "yellow", "kept": "green", "other": "magenta"}[segment["hidden"]]
+    return f"{space}{{{text.strip(' ')}{end}}}", colour
 
 
 def show_document(document: dict[str, Any], console: Console) -> None:

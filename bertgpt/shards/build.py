@@ -1,7 +1,6 @@
 """The stages `tokenize` and `shard`: from options to a published folder."""
 
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -13,7 +12,7 @@ from bertgpt import console
 from bertgpt.config import ShardOptions, TextOptions, TokenizeOptions
 from bertgpt.corpora.sources import Source
 from bertgpt.errors import BertGPTError
-from bertgpt.files import check_space, sha256_of
+from bertgpt.files import check_space, put, sha256_of
 from bertgpt.shards.format import FORMAT, VERSION, broken_files, config_hash, read_manifest, verify
 from bertgpt.shards.gather import Documents, Plan, ShardWriter, make_plan, shard_tasks
 from bertgpt.shards.jobs import Facts, Job, Receipt
@@ -193,14 +192,6 @@ def gather(
     arguments = ([str(path) for path in paths], options.shard_tokens, tokenizer.end, tokenizer.max_id)
     job = Job(ShardWriter, arguments, made, fingerprint())
     return plan, work.run(job, tasks, "gathering", durable=True), made
-
-
-def put(file: Path, place: Path) -> None:
-    """Have a finished file stand in the finished folder too."""
-    try:
-        os.link(file, place)
-    except OSError:  # a file system without links
-        shutil.copyfile(file, place)
 
 
 def splits_of(receipts: Sequence[Receipt]) -> Facts:

@@ -24,8 +24,8 @@ FORMAT, VERSION = "bertgpt", 1
 DOCUMENT = pa.binary(16)  # blake2b-128 of the exact UTF-8 bytes
 
 
-def token_list(dtype: np.dtype[Any]) -> pa.DataType:
-    """Lists of ids that are never null; 64-bit offsets, since others overflow when files are put together."""
+def list_of(dtype: np.dtype[Any]) -> pa.DataType:
+    """Lists of numbers that are never null; 64-bit offsets, since others overflow when files are put together."""
     return pa.large_list(pa.field("item", pa.from_numpy_dtype(dtype), nullable=False))
 
 
@@ -40,7 +40,7 @@ def part_schema(dtype: np.dtype[Any]) -> pa.Schema:
         [
             required("doc_id", DOCUMENT),
             required("source", pa.dictionary(pa.int16(), pa.string())),
-            required("tokens", token_list(dtype)),
+            required("tokens", list_of(dtype)),
             required("n_bytes", pa.uint32()),
         ]
     )
@@ -49,7 +49,7 @@ def part_schema(dtype: np.dtype[Any]) -> pa.Schema:
 def shard_schema(dtype: np.dtype[Any]) -> pa.Schema:
     """Shuffled documents, each closed by the end id; `continued` where a row goes on with a document that was cut."""
     return pa.schema(
-        [required("tokens", token_list(dtype)), required("document", DOCUMENT), required("continued", pa.bool_())]
+        [required("tokens", list_of(dtype)), required("document", DOCUMENT), required("continued", pa.bool_())]
     )
 
 
@@ -67,7 +67,7 @@ def one_text(text: str) -> pa.Array:
 
 def list_array(flat: NDArray[Any], offsets: NDArray[np.int64]) -> pa.Array:
     """A list column over existing buffers."""
-    return pa.LargeListArray.from_arrays(column(offsets), column(flat), type=token_list(flat.dtype))
+    return pa.LargeListArray.from_arrays(column(offsets), column(flat), type=list_of(flat.dtype))
 
 
 def bit_array(bits: NDArray[np.bool_]) -> pa.Array:

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bertgpt.shards.format import column, required, write_batch
+from bertgpt.shards.format import column, list_of, required, write_batch
 from bertgpt.shards.rows import Pieces
+from bertgpt.tokens.tokenizer import Tokenizer
 
 SPANS: dict[str, Any] = {
     "a_start": np.uint64, "a_len": np.uint16, "b_start": np.uint64, "b_len": np.uint16, "next_sentence": np.uint8,
@@ -24,6 +25,11 @@ class Specials:
     pad: int
     cls: int
     sep: int
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "Specials":
+        """Those of a tokenizer."""
+        return cls(*(tokenizer.roles[role] for role in ("pad", "cls", "sep")))
 
 
 @dataclass(frozen=True)
@@ -41,10 +47,7 @@ class Frames:
 
 def spans_schema() -> pa.Schema:
     """One row for each training row: where the sentences of its pieces are in the flat stream of the base shard."""
-    lists = {
-        name: pa.large_list(pa.field("item", pa.from_numpy_dtype(kind), nullable=False)) for name, kind in SPANS.items()
-    }
-    return pa.schema([required(name, kind) for name, kind in lists.items()])
+    return pa.schema([required(name, list_of(np.dtype(kind))) for name, kind in SPANS.items()])
 
 
 def write_spans(path: Path, pieces: Pieces, row_of: NDArray[np.int64], rows: int) -> None:

@@ -46,7 +46,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Masked:
-    """What is hidden in some rows. Slots that a row does not need are at position 0 and not scored."""
+    """What is hidden in some rows. Slots that a row does not need are at position 0, where they change nothing."""
 
     positions: NDArray[np.uint16]  # (rows, K), in order
     replacements: NDArray[Any]  # (rows, K)
@@ -73,13 +73,18 @@ def masked(
         words = units = starts(begins | vocabulary.starts_word[ids])  # (rows, L)
     if scheme.units == "span" and words is not None:
         units = starts(begins | span_begins(words, keys))
-    draws = per_position(keys, length, CHOICE) & ~POSITIONS | np.arange(length, dtype=np.uint64)  # (rows, L)
-    if units is not None:
-        draws = np.take_along_axis(draws, units, axis=1) & ~POSITIONS | np.arange(length, dtype=np.uint64)
+    places = np.arange(length, dtype=np.uint64)
+    draws = per_position(keys, length, CHOICE) & ~POSITIONS  # (rows, L)
+    if units is None:
+        draws |= places
+    else:
+        draws = np.take_along_axis(draws, units, axis=1)
+        draws |= places ^ backwards(draws)
     draws[~text] = NEVER
     first = np.partition(draws, slots, axis=1)[:, : slots + 1] if slots < length else draws
     first.sort(axis=1)  # (rows, K + 1): the ids to hide, and the one after them
-    positions = np.where(first == NEVER, 0, first & POSITIONS).astype(np.int64)
+    positions = np.where(first == NEVER, 0, first & POSITIONS ^ (0 if units is None else backwards(first)))
+    positions = positions.astype(np.int64)
     scored = np.arange(slots) < budget[:, None]
     if words is not None:
         scored &= ~of_cut_word(first, positions, budget, words)[:, :slots]
@@ -87,7 +92,8 @@ def masked(
     at.sort(axis=1)
     scored = at < length
     at[~scored] = 0
-    return Masked(at.astype(np.uint16), replaced(ids, at, keys, scheme, vocabulary), scored)
+    put = np.where(scored, replaced(ids, at, keys, scheme, vocabulary), ids[:, :1])
+    return Masked(at.astype(np.uint16), put, scored)
 
 
 def row_keys(seed: int, samples: NDArray[np.int64], epochs: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -120,15 +126,23 @@ def span_begins(words: NDArray[np.int64], keys: NDArray[np.uint64]) -> NDArray[n
     return np.bitwise_and(first, drawn)
 
 
+def backwards(draws: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """What turns the order of positions within a unit: half of them are hidden from their end on, as the budget goes.
+
+    Otherwise the beginnings of spans, and so of rows, would be hidden more often than the rest.
+    """
+    return (draws >> np.uint64(16) & np.uint64(1)) * POSITIONS
+
+
 def of_cut_word(
     first: NDArray[np.uint64], positions: NDArray[np.int64], budget: NDArray[np.int64], words: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Which of the ids to hide belong to a word that the budget would cut in two; it is left out whole."""
     after = np.minimum(budget, first.shape[1] - 1)[:, None]
     next_id = np.take_along_axis(first, after, axis=1)  # the first beyond the budget
-    word = np.take_along_axis(words, np.take_along_axis(positions, after, axis=1), axis=1)
-    same_unit = (first | POSITIONS) == (next_id | POSITIONS)
-    cut: NDArray[np.bool_] = same_unit & (positions >= word) & (next_id != NEVER)
+    word = np.take_along_axis(words, positions, axis=1)  # (rows, K + 1)
+    same_word: NDArray[np.bool_] = np.equal(word, np.take_along_axis(word, after, axis=1))
+    cut: NDArray[np.bool_] = same_word & (next_id != NEVER) & (first != NEVER)
     return cut
 
 

@@ -12,21 +12,24 @@ import numpy as np
 
 from bertgpt.config import MaskOptions
 from bertgpt.errors import BertGPTError
-from bertgpt.files import check_space, sha256_of, write_json
+from bertgpt.files import check_space, put, sha256_of, write_json
 from bertgpt.shards.format import FORMAT, VERSION, TokenFile, config_hash, read_manifest, verify, verify_tokenizer
 from bertgpt.shards.frames import write_spans
 from bertgpt.shards.jobs import Facts, Job, Receipt, Task
 from bertgpt.shards.rows import IS_NEXT, IS_OTHER, Cutter, Pieces, cut, cut_in_pairs, packed, with_negatives
+from bertgpt.shards.storing import MASKS, ROWS, Storer, storing_tasks
 from bertgpt.shards.work import Work, fingerprint
 from bertgpt.tokens.tokenizer import Tokenizer, from_path
 
-SPAN_SHARE = 0.4  # bytes of a plan for each byte of its shards, at most
+SPAN_SHARE, MASKS_SHARE, ROWS_SHARE = 0.4, 0.7, 1.8  # bytes of a plan for each byte of its shards, about
 
 
 def mask(options: MaskOptions) -> Facts:
     """Make a plan."""
     if abs(options.mask_share + options.random_share + options.keep_share - 1) > 1e-9:
         raise BertGPTError("BG204", "--mask-share, --random-share and --keep-share do not add up to 1")
+    if options.copies > 1 and not (options.static or options.materialize):
+        raise BertGPTError("BG203", "--copies says how many are stored, and needs --static or --materialize")
     shards, out = Path(options.shards), Path(options.out)
     base = read_manifest(shards)
     if base["kind"] != "shards":
@@ -42,16 +45,23 @@ def mask(options: MaskOptions) -> Facts:
         if work.finished(config):
             return summary(out)
         size = sum(file["bytes"] for file in base["files"])
-        check_space(work.root, int(size * SPAN_SHARE))
+        check_space(work.root, int(size * share_of(options)))
         kept = work.folder(config, "tokenizer")
         tokenizer.save(kept)
         work.prepare(options.workers, 2 * size)
         job = Job(Planner, (str(kept), given.end, options), work.folder(config, "spans"), fingerprint())
-        receipts = work.run(job, tasks_of(shards, base, config), "planning", durable=True)
+        tasks = tasks_of(shards, base, config)
+        receipts = work.run(job, tasks, "planning", durable=True)
+        pieces = most_pieces(receipts)
+        endings = [MASKS] * options.static + [ROWS] * options.materialize
+        storing = Job(Storer, (str(kept), config, pieces), work.folder(config, "stored"), fingerprint())
+        tasks = storing_tasks(job.folder, tasks, receipts, config, endings)
+        stored = work.run(storing, tasks, "storing", durable=True) if tasks else []
         final = work.folder(config, "final", empty=True)
-        for receipt in receipts:
-            os.link(job.folder / receipt.name, final / receipt.name)
-        write_json(final / "plan.json", {"seq_len": options.seq_len, "pieces": most_pieces(receipts)})
+        for folder, made in ((job.folder, receipts), (storing.folder, stored)):
+            for receipt in made:
+                put(folder / receipt.name, final / receipt.name)
+        write_json(final / "plan.json", {"seq_len": options.seq_len, "pieces": pieces})
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -68,7 +78,7 @@ def mask(options: MaskOptions) -> Facts:
             "base": {"manifest_sha256": parent, "path": os.path.relpath(shards, out)},
             "counts": dict(sum((Counter(receipt.facts["counts"]) for receipt in receipts), Counter())),
             "splits": splits_of(receipts, options.seq_len),
-            "files": [file_entry(receipt) for receipt in receipts] + [entry_of(final / "plan.json")],
+            "files": [*map(file_entry, [*receipts, *stored]), entry_of(final / "plan.json")],
         }
         work.publish(final, manifest, kept, {"options": options.model_dump(mode="json")})
     return summary(out)
@@ -76,8 +86,9 @@ def mask(options: MaskOptions) -> Facts:
 
 def config_of(options: MaskOptions, parent: str) -> Facts:
     """What decides the rows and their masks."""
-    names = ("seq_len", "pair", "scheme", "rate", "mask_share", "random_share", "pack", "seed")
-    return {"parent": parent} | {name: getattr(options, name) for name in names}
+    rows = ("seq_len", "pair", "pack", "seed", "static", "materialize", "copies")
+    masks = ("scheme", "rate", "mask_share", "random_share")
+    return {"parent": parent} | {name: getattr(options, name) for name in (*rows, *masks)}
 
 
 def tasks_of(shards: Path, base: Facts, config: Facts) -> list[Task]:
@@ -141,6 +152,12 @@ class Planner:
         return with_negatives(pieces, self.options.pair, self.options.seed, number, str(file.path))
 
 
+def share_of(options: MaskOptions) -> float:
+    """Bytes on disk for each byte of the shards, about."""
+    stored = MASKS_SHARE * options.static + ROWS_SHARE * options.materialize
+    return SPAN_SHARE + stored * options.copies
+
+
 def most_pieces(receipts: list[Receipt]) -> int:
     """The most pieces of any row: as many slots has every row, so that shapes stay the same."""
     return max((receipt.facts["most_pieces"] for receipt in receipts), default=0)
@@ -157,10 +174,10 @@ def splits_of(receipts: list[Receipt], length: int) -> Facts:
 
 
 def file_entry(receipt: Receipt) -> Facts:
-    """What the manifest says of a file of spans."""
+    """What the manifest says of a file."""
     split = receipt.name.rpartition("-")[0]
     known = {"path": receipt.name, "bytes": receipt.bytes, "sha256": receipt.sha256, "split": split}
-    return known | {name: receipt.facts[name] for name in ("rows", "tokens", "most_pieces")}
+    return known | {name: receipt.facts[name] for name in ("rows", "most_pieces") if name in receipt.facts}
 
 
 def entry_of(path: Path) -> Facts:

@@ -3,6 +3,7 @@
 $BERTGPT_TOKENIZER is the tokenizer of the job to come, if that is a file or folder.
 """
 
+import gc
 import os
 from contextlib import suppress
 from importlib import import_module
@@ -23,5 +24,7 @@ with suppress(BaseException):  # the main process meets it too, and says what it
         assert encoder.backend
         assert encoder.tokenizer.reference
         parts.at_hand[encoder.tokenizer.identity] = encoder
+
+gc.freeze()  # all this stays; a collection that looked through it would make every worker copy it
 
 __all__ = ["gather", "parts"]

@@ -110,8 +110,9 @@ class Work:
         def report(task: Task, receipt: Receipt) -> None:
             if durable:
                 sync(job.folder / task.name)
-            done.update(weight=task.weight, documents=receipt.facts["documents"], tokens=receipt.facts["tokens"])
-            progress.update(done["weight"], documents=done["documents"], tokens=done["tokens"])
+            counts = {name: receipt.facts[name] for name in ("documents", "tokens", "rows") if name in receipt.facts}
+            done.update(weight=task.weight, **counts)
+            progress.update(done["weight"], **{name: done[name] for name in counts})
 
         receipts = run(job, tasks, self.pool, report, enough or (lambda receipts: False), self.share is None)
         progress.end()

@@ -1,9 +1,12 @@
 """Batches: every sample once an epoch, in an order that no division of the work changes."""
 
 import json
+import shutil
 import threading
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,12 @@ import numpy as np
 import pytest
 
 from bertgpt.errors import BertGPTError
+from bertgpt.files import sha256_of
 from bertgpt.shards.format import TokenFile, read_manifest
-from bertgpt.shards.loader import Ahead, Division, Loader, Rows, Windows
+from bertgpt.shards.loader import Ahead, Division, Loader, Stream, shared
+from bertgpt.shards.masked_rows import MaskedRows, open_rows
 from bertgpt.shards.order import Order
+from bertgpt.shards.windows import Causal, Windows
 from bertgpt.tokens.tokenizer import Tokenizer
 from tests.conftest import Outcome
 
@@ -54,33 +60,73 @@ def test_a_slot_costs_the_same_anywhere() -> None:
     assert (far < 10**12).all()
 
 
-DIVISIONS = [(1, 1), (2, 1), (4, 1), (1, 2), (2, 2)]
+BATCH = 8
+DIVISIONS = [(1, 8, 1), (2, 4, 1), (4, 1, 2), (1, 2, 4)]  # world, micro-batch, accumulation
 
 
-@pytest.mark.parametrize(("world", "accumulation"), DIVISIONS)
-def test_no_division_of_the_work_changes_the_order(world: int, accumulation: int, folder: Path) -> None:
-    rows = Rows(folder / "none", "train")
+class Numbers:
+    """Samples that are their own numbers, with the epoch."""
 
-    def steps(world: int, accumulation: int, first: int, last: int) -> list[int]:
-        found = []
-        for step in range(first, last):
-            for number in range(accumulation):
-                for rank in range(world):
-                    loader = Loader(rows, 3, 8, Division(world, rank, accumulation))
-                    _, samples = loader.order.at(loader.slots(step * 8, number))
-                    found += samples.tolist()
-        return found
+    def __init__(self, count: int) -> None:
+        self.count = count
 
-    per_epoch = len(rows) // 8 + 2  # past the end of an epoch
-    whole = steps(1, 1, 0, per_epoch)
-    assert steps(world, accumulation, 0, per_epoch) == whole
-    parts = steps(world, accumulation, 0, 5) + steps(1, 4, 5, 9) + steps(accumulation, world, 9, per_epoch)
-    assert parts == whole
+    def __len__(self) -> int:
+        return self.count
+
+    def batch(self, samples: np.ndarray, epochs: np.ndarray) -> list[tuple[int, int]]:
+        return list(zip(epochs.tolist(), samples.tolist(), strict=True))
 
 
-def test_a_batch_that_cannot_be_divided(folder: Path) -> None:
+def in_steps(world: int, accumulation: int, first: int, last: int, *sizes: int) -> list[list[Any]]:
+    """What each stream of 61, 62... samples gives in some steps, made by so many processes."""
+    found: list[list[Any]] = [[] for _ in sizes]
+    streams = [Stream(Numbers(61 + i), 3, size) for i, size in enumerate(sizes)]
+    loaders = [Loader(*streams, division=Division(world, rank, accumulation)) for rank in range(world)]
+    for step in range(first, last):
+        for number in range(accumulation):
+            for loader in loaders:
+                for stream, slots in enumerate(loader.slots(step, number)):
+                    found[stream] += loader.streams[stream].batch(slots) if len(slots) else []
+    return found
+
+
+@pytest.mark.parametrize("sizes", [(BATCH,), (3, 5), (8, 0)])
+@pytest.mark.parametrize(("world", "micro", "accumulation"), DIVISIONS)
+def test_no_division_of_the_work_changes_the_order(
+    world: int, micro: int, accumulation: int, sizes: tuple[int, ...]
+) -> None:
+    """Nor does stopping and going on twice in another world, the second time past the end of an epoch."""
+    assert Loader(Stream(Numbers(61), 3, BATCH), division=Division(world, 0, accumulation)).micro == micro
+    whole = in_steps(1, 1, 0, 30, *sizes)
+    assert in_steps(world, accumulation, 0, 30, *sizes) == whole
+    parts = [in_steps(world, accumulation, 0, 5, *sizes), in_steps(4, 2, 5, 19, *sizes), in_steps(2, 1, 19, 30, *sizes)]
+    assert [[*a, *b, *c] for a, b, c in zip(*parts, strict=True)] == whole
+    for count, (stream, size) in zip((61, 62), enumerate(sizes), strict=False):
+        assert len(whole[stream]) == 30 * size
+        first = [sample for epoch, sample in whole[stream] if epoch == 0]
+        assert sorted(first) == list(range(count)) or len(whole[stream]) < count
+
+
+def test_a_batch_that_cannot_be_divided() -> None:
     with pytest.raises(BertGPTError, match="cannot be divided"):
-        Loader(Rows(folder / "none", "train"), 3, 8, Division(3, 0, 1))
+        Loader(Stream(Numbers(61), 3, BATCH), division=Division(3, 0, 1))
+
+
+def test_a_step_of_both_kinds(folder: Path) -> None:
+    """Each kind counts its own samples; in a micro-batch is what there is of each."""
+    rows, windows = open_rows(folder / "none", "train"), Windows(folder / "shards", "train", 64)
+    sizes = shared(16, 0.3)
+    assert sizes == (5, 11)
+    streams = [Stream(samples, 3, size) for samples, size in zip((rows, windows), sizes, strict=True)]
+    loader = Loader(*streams, division=Division(1, 0, 4))
+    step = next(loader.steps(7))
+    kinds = [[type(part) for part in micro] for micro in step]
+    assert kinds == [[MaskedRows], [MaskedRows, Causal], [Causal], [Causal]]
+    assert [[len(part.ids) for part in micro] for micro in step] == [[4], [1, 3], [4], [4]]
+    alone = Loader(Stream(windows, 3, 11)).batch(7, 0)[0]
+    assert np.array_equal(
+        np.concatenate([part.ids for micro in step for part in micro if type(part) is Causal]), alone.ids
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- causal
@@ -89,7 +135,7 @@ def test_a_batch_that_cannot_be_divided(folder: Path) -> None:
 @pytest.mark.parametrize("length", [1, 64, 1000, 10**6])
 def test_every_token_after_the_first_is_a_target_once(length: int, folder: Path) -> None:
     windows = Windows(folder / "shards", "train", length)
-    stream = np.concatenate([file.flat for file in windows.files])
+    stream = np.concatenate(windows.flats)
     count = min(len(windows), 3000)
     batch = windows.batch(np.arange(count), np.zeros(count, int))
     targets = np.concatenate([row[1 : n + 1] for row, n in zip(batch.ids, batch.scored.tolist(), strict=True)])
@@ -104,28 +150,38 @@ def test_every_token_after_the_first_is_a_target_once(length: int, folder: Path)
 # ----------------------------------------------------------------------------------------------------- masked
 
 
+def unmasked(batch: MaskedRows) -> np.ndarray:
+    """The ids as they were."""
+    ids = batch.ids.copy()
+    for row, at, labels, n in zip(ids, batch.positions, batch.labels, batch.scored.tolist(), strict=True):
+        row[at[:n]] = labels[:n]
+    return ids
+
+
 @pytest.mark.parametrize("pair", ["none", "nsp", "sop"])
 def test_rows_have_every_token_of_every_document_once(pair: str, folder: Path) -> None:
-    rows = Rows(folder / pair, "train")
+    rows = open_rows(folder / pair, "train")
     batch = rows.batch(np.arange(len(rows)), np.zeros(len(rows), int))
     shards = read_manifest(folder / "shards")
     base = [TokenFile(folder / "shards" / f["path"]) for f in shards["files"] if f["split"] == "train"]
     end = shards["tokenizer"]["roles"]["end"]
-    found = Counter(batch.frames.ids[batch.frames.text].tolist())
-    assert found == Counter(np.concatenate([file.flat[file.flat != end] for file in base]).tolist())
     roles = read_manifest(folder / pair)["tokenizer"]["roles"]
-    assert (batch.frames.ids[:, 0] == roles["cls"]).all()
-    for ids, length in zip(batch.frames.ids[:200], batch.frames.length[:200].tolist(), strict=True):
-        assert ids[length - 1] == roles["sep"]
-        assert (ids[length:] == roles["pad"]).all()
-    pieces = (batch.frames.piece_starts < 64).sum()
-    assert (batch.frames.ids == roles["cls"]).sum() == pieces
-    seconds = 0 if pair == "none" else (batch.frames.next_sentence < 2).sum()
-    assert (batch.frames.ids == roles["sep"]).sum() == pieces + seconds
+    ids = unmasked(batch)
+    text = ~np.isin(ids, [roles["pad"], roles["cls"], roles["sep"]])
+    found = Counter(ids[text].tolist())
+    assert found == Counter(np.concatenate([file.flat[file.flat != end] for file in base]).tolist())
+    assert (batch.ids[:, 0] == roles["cls"]).all()
+    for row, length in zip(ids[:200], batch.length[:200].tolist(), strict=True):
+        assert row[length - 1] == roles["sep"]
+        assert (row[length:] == roles["pad"]).all()
+    pieces = (batch.piece_starts < 64).sum()
+    assert (ids == roles["cls"]).sum() == pieces
+    seconds = 0 if pair == "none" else (batch.next_sentence < 2).sum()
+    assert (ids == roles["sep"]).sum() == pieces + seconds
     if pair != "none":
-        share = (batch.frames.next_sentence == 1).sum() / seconds
+        share = (batch.next_sentence == 1).sum() / seconds
         assert abs(share - 0.5) < 0.01
-    padding = 1 - batch.frames.length.sum() / batch.frames.ids.size
+    padding = 1 - batch.length.sum() / batch.ids.size
     assert padding < (0.02 if pair == "none" else 0.1)
 
 
@@ -134,31 +190,57 @@ def test_pieces_are_texts_of_their_documents(folder: Path) -> None:
     from bertgpt.corpora.tinyworld import World
 
     texts = "\n".join(document.text for document in World(0).documents(0, 3000))
-    rows = Rows(folder / "none", "train")
+    rows = open_rows(folder / "none", "train")
     tokenizer = Tokenizer.load(folder / "none" / "tokenizer")
     batch = rows.batch(np.arange(40), np.zeros(40, int))
-    for ids, starts, length in zip(batch.frames.ids, batch.frames.piece_starts, batch.frames.length, strict=True):
+    for ids, starts, length in zip(unmasked(batch), batch.piece_starts, batch.length, strict=True):
         ends = [*starts[(starts > 0) & (starts < 64)].tolist(), int(length)]
         for start, end in zip(starts.tolist(), ends, strict=False):
             assert tokenizer.decode(ids[start + 1 : end - 1].tolist()).strip() in texts
 
 
-def test_labels_are_what_was_hidden(folder: Path) -> None:
-    rows = Rows(folder / "none", "train")
-    batch = rows.batch(np.arange(50), np.zeros(50, int))
-    at = batch.masks.positions.astype(int)
-    assert np.array_equal(batch.labels, np.take_along_axis(batch.frames.ids, at, 1))
-    text = np.take_along_axis(batch.frames.text, at, 1)
-    assert text[batch.masks.scored].all()
-
-
 def test_validation_has_the_same_masks_whenever_it_is_looked_at(folder: Path) -> None:
-    held_out, train = Rows(folder / "none", "val"), Rows(folder / "none", "train")
+    held_out, train = open_rows(folder / "none", "val"), open_rows(folder / "none", "train")
     some = np.arange(10)
     first, later = held_out.batch(some, np.zeros(10, int)), held_out.batch(some, np.full(10, 9))
-    assert np.array_equal(first.masks.positions, later.masks.positions)
+    assert same(first, later)
     first, later = train.batch(some, np.zeros(10, int)), train.batch(some, np.full(10, 9))
-    assert not np.array_equal(first.masks.positions, later.masks.positions)
+    assert not np.array_equal(first.positions, later.positions)
+
+
+def same(one: MaskedRows, other: MaskedRows) -> bool:
+    """Whether two batches are the same to the byte."""
+    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(MaskedRows)]
+    return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+@pytest.mark.parametrize(("pair", "scheme"), [("none", "token"), ("nsp", "whole-word"), ("sop", "span")])
+def test_stored_masks_and_rows_are_what_a_plan_draws(pair: str, scheme: str, folder: Path, tmp_path: Path) -> None:
+    import bertgpt
+
+    options = {"seq_len": 48, "pair": pair, "scheme": scheme}
+    kinds = {"plan": {}, "static": {"static": True, "copies": 2}, "rows": {"materialize": True, "copies": 2}}
+    for name, stored in kinds.items():
+        bertgpt.mask(str(folder / "shards"), out=str(tmp_path / name), **options, **stored)
+    moved = shutil.copytree(tmp_path / "rows", tmp_path / "elsewhere" / "rows")  # these need no shards
+    for split in ("train", "val"):
+        plan, static = (open_rows(tmp_path / name, split) for name in ("plan", "static"))
+        ready = open_rows(moved, split)
+        assert len(plan) == len(static) == len(ready) > 30
+        some = np.random.default_rng(1).permutation(len(plan))[:200]
+        epochs = some % 2
+        drawn = plan.batch(some, epochs)
+        assert same(drawn, static.batch(some, epochs))
+        assert same(drawn, ready.batch(some, epochs))
+        for stored in (static, ready):
+            assert same(drawn, stored.batch(some, epochs + 2))  # they come again
+        assert same(drawn, plan.batch(some, epochs + 2)) == (split == "val")
+
+
+def test_copies_of_nothing(folder: Path, tmp_path: Path, run: Run) -> None:
+    done = run("mask", str(folder / "shards"), "--out", str(tmp_path / "plan"), "--copies", "3")
+    assert done.code == 2
+    assert "--static or --materialize" in done.err
 
 
 def test_rows_of_other_shards_are_refused(folder: Path, tmp_path: Path, run: Run) -> None:
@@ -166,21 +248,63 @@ def test_rows_of_other_shards_are_refused(folder: Path, tmp_path: Path, run: Run
                "--out", str(tmp_path / "others"))  # fmt: skip
     assert done.code == 0, done.err
     with pytest.raises(BertGPTError) as error:
-        Rows(folder / "none", "train", tmp_path / "others")
+        open_rows(folder / "none", "train", tmp_path / "others")
     assert error.value.code == "BG317"
+    assert error.value.exit_code == 3
     manifest = read_manifest(folder / "none")
     assert manifest["base"]["manifest_sha256"] in str(error.value.cause)
     assert len(str(error.value.cause)) > 128
+
+
+def test_an_id_that_the_tokenizer_lacks_is_found_when_shards_are_opened(folder: Path, tmp_path: Path) -> None:
+    """Not when a GPU trips over it: the manifest and the file agree with each other, and are still refused."""
+    shards = shutil.copytree(folder / "shards", tmp_path / "shards")
+    manifest = read_manifest(shards)
+    file = next(file for file in manifest["files"] if file["split"] == "train")
+    flat = TokenFile(shards / file["path"]).flat
+    raw = (shards / file["path"]).read_bytes()
+    at = raw.index(flat[:64].tobytes())
+    (shards / file["path"]).write_bytes(raw[:at] + np.uint16(60_000).tobytes() + raw[at + 2 :])
+    file |= {"max_id": 60_000, "sha256": sha256_of(shards / file["path"])}
+    (shards / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BertGPTError, match=r"60[,]?000"):
+        Windows(shards, "train", 64)
+
+
+# ------------------------------------------------------------------------------------------- a thousand shards
+
+
+def test_a_thousand_shards_take_no_more_memory_than_is_read(tmp_path: Path) -> None:
+    """Neither files that stay open nor memory that grows from epoch to epoch."""
+    import bertgpt
+
+    options = {"limit_docs": 12_000, "train": "bpe", "vocab_size": 400, "val_fraction": 0}
+    made = bertgpt.shard("tinyworld", out=str(tmp_path / "shards"), shard_tokens=1000, **options)
+    assert made["files"] > 1000
+    bertgpt.mask(str(tmp_path / "shards"), out=str(tmp_path / "plan"), seq_len=64)
+    before = len(list(Path("/dev/fd").iterdir()))
+    rows, windows = open_rows(tmp_path / "plan", "train"), Windows(tmp_path / "shards", "train", 64)
+    loader = Loader(Stream(rows, 1, 8), Stream(windows, 1, 8))
+    rows.batch(rows.first[:-1], np.zeros(made["files"], int))  # each file is looked into once
+    assert len(list(Path("/dev/fd").iterdir())) < before + 20
+    sizes = []
+    tracemalloc.start()
+    for step in range(600):
+        loader.batch(step, 0)
+        if step % 200 == 199:
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert sizes[2] - sizes[1] < 20_000
 
 
 # ---------------------------------------------------------------------------------------------- in the background
 
 
 def test_what_is_made_ahead_is_the_same(folder: Path) -> None:
-    loader = Loader(Windows(folder / "shards", "train", 64), 3, 4)
+    loader = Loader(Stream(Windows(folder / "shards", "train", 64), 3, 4))
     straight, ahead = loader.steps(), Ahead(loader.steps())
     for _ in range(20):
-        assert np.array_equal(next(straight)[0].ids, next(ahead)[0].ids)
+        assert np.array_equal(next(straight)[0][0].ids, next(ahead)[0][0].ids)
     ahead.close()
     assert not ahead.thread.is_alive()
 

@@ -111,8 +111,9 @@ def test_every_position_is_hidden_equally_often(units: str) -> None:
     made = masked(ids, text, begins, np.arange(count), np.zeros(count, int), 1, Scheme(units), VOCABULARY)
     often = np.bincount(made.positions[made.scored], minlength=length) / count
     assert abs(often.mean() - 10 / 64) < 1e-9
-    edge = 0.08 if units == "span" else 0.04  # a span that is cut short is cut at its end: a row's beginning gains
-    assert (abs(often - often.mean()) < edge).all()
+    assert (
+        abs(often - often.mean()) < 0.045
+    ).all()  # spans are shorter at the edges, so those are hidden a bit more often
 
 
 @pytest.mark.parametrize("units", UNITS)
@@ -148,10 +149,10 @@ def test_rows_without_text() -> None:
 GOLDEN_POSITIONS = {
     "token": [[6, 9, 20, 0, 0], [3, 4, 17, 21, 0]],
     "whole-word": [[6, 20, 0, 0, 0], [4, 5, 0, 0, 0]],
-    "span": [[9, 10, 0, 0, 0], [1, 2, 3, 22, 0]],
+    "span": [[9, 10, 20, 0, 0], [1, 2, 3, 22, 0]],
 }
 GOLDEN_REPLACEMENTS = {
-    "token": [[4, 4, 4, 4, 4], [4, 461, 4, 4, 4]],
-    "whole-word": [[4, 4, 4, 4, 4], [461, 4, 4, 4, 4]],
-    "span": [[4, 4, 4, 4, 4], [4, 27, 4, 806, 4]],
+    "token": [[4, 4, 4, 2, 2], [4, 461, 4, 4, 2]],
+    "whole-word": [[4, 4, 2, 2, 2], [461, 4, 2, 2, 2]],
+    "span": [[4, 4, 4, 2, 2], [4, 27, 4, 806, 2]],
 }
