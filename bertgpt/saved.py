@@ -1,0 +1,109 @@
+"""A finished model as a folder that needs nothing outside it: `final/` of a run.
+
+    model.safetensors   weights under our names
+    config.yaml         shape, objective, how documents stand beside each other
+    tokenizer/          as `transformers` reads it
+    card.md             what this is, for people
+    manifest.json       hashes of all of it, written last
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bertgpt.errors import BertGPTError
+from bertgpt.files import make_folder, publish, sha256_of, write_json
+from bertgpt.model import Transformer
+from bertgpt.presets import ModelConfig
+from bertgpt.shards.format import FORMAT, VERSION, read_manifest, verify, verify_tokenizer
+from bertgpt.tokens.tokenizer import Tokenizer
+
+REFUSED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model and what belongs to it."""
+
+    model: Transformer
+    tokenizer: Tokenizer
+    objective: str  # causal, masked or hybrid
+    documents: str = "apart"  # or joined
+
+
+def save(saved: Saved, out: Path, card: str) -> None:
+    """Write the folder aside, and put it in place whole."""
+    aside = out.parent / f".{out.name}.tmp"
+    make_folder(aside / "tokenizer")
+    saved.tokenizer.save(aside / "tokenizer")
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in saved.model.state_dict().items()}
+    save_file(weights, aside / "model.safetensors", metadata={"format": "pt"})
+    settings = {"objective": saved.objective, "documents": saved.documents, "model": saved.model.config.model_dump()}
+    (aside / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    (aside / "card.md").write_text(card, encoding="utf-8")
+    files = [
+        {"path": name, "bytes": (aside / name).stat().st_size, "sha256": sha256_of(aside / name)}
+        for name in ("card.md", "config.yaml", "model.safetensors")
+    ]
+    tokenizer = {"sha256": saved.tokenizer.identity, "max_id": saved.tokenizer.max_id, "roles": saved.tokenizer.roles}
+    manifest = {"format": FORMAT, "version": VERSION, "kind": "model", "tokenizer": tokenizer, "files": files}
+    write_json(aside / "manifest.json", manifest)
+    publish(aside, out)
+
+
+def load(path: Path) -> Saved:
+    """Read such a folder, or the `final/` of a run; what is not whole, or not safe to read, is refused."""
+    folder = path / "final" if (path / "final" / "manifest.json").is_file() else path
+    if path.is_file() or not (folder / "manifest.json").is_file():
+        raise no_model(path)
+    manifest = read_manifest(folder)
+    if manifest["kind"] != "model":
+        raise BertGPTError("BG211", f"{folder} holds {manifest['kind']}, not a model")
+    verify(folder, manifest)
+    tokenizer = verify_tokenizer(folder, manifest)
+    try:
+        settings: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = ModelConfig(**settings["model"])
+    except (ValueError, KeyError, TypeError, ValidationError, yaml.YAMLError) as error:
+        cause = str(error).splitlines()[0]
+        raise BertGPTError("BG318", "config.yaml describes no model", path=str(folder), cause=cause) from None
+    check_vocabulary(config, tokenizer)
+    model = filled(config, load_file(folder / "model.safetensors"), str(folder))
+    return Saved(model, tokenizer, settings["objective"], settings["documents"])
+
+
+def filled(config: ModelConfig, weights: dict[str, Tensor], where: str) -> Transformer:
+    """A model with these weights, all of them and no others."""
+    model = Transformer(config)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        cause = str(error).strip().splitlines()[-1].strip()
+        raise BertGPTError("BG318", "these are not the weights of this shape", path=where, cause=cause) from None
+    return model.eval()
+
+
+def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """A model has a row for every id."""
+    if tokenizer.max_id >= config.vocab:
+        cause = f"ids to {tokenizer.max_id:,}, a vocabulary of {config.vocab:,}"
+        hint = "give the vocabulary of the tokenizer that made the data"
+        raise BertGPTError("BG219", "the model has no rows for some ids of this tokenizer", cause=cause, hint=hint)
+
+
+def no_model(path: Path) -> BertGPTError:
+    """What stands there instead."""
+    pickled = [path] if path.suffix in REFUSED else sorted(p for p in path.glob("*") if p.suffix in REFUSED)
+    if pickled:
+        return BertGPTError(
+            "BG220",
+            f"{pickled[0].name} may run code when it is read, and is not read",
+            path=str(path),
+            hint="save it as safetensors: model.save_pretrained(folder, safe_serialization=True)",
+        )
+    return BertGPTError("BG211", "there is no model here", path=str(path), hint="give a run, its final/, or an export")

@@ -1,0 +1,220 @@
+"""The model computes what the papers' classes in `transformers` compute, and sees what it should see."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bertgpt.errors import BertGPTError
+from bertgpt.hub import layout_of, their_config, to_ours, to_theirs
+from bertgpt.model import Cache, Transformer, build
+from bertgpt.presets import BERT, GPT2, MODERN, PRESETS, ModelConfig, shape
+
+V, D, L, H = 320, 64, 4, 4
+ROLES = {"pad": 0, "cls": 1, "sep": 2, "mask": 3, "end": 4}
+FAMILIES = {"gpt2": GPT2, "bert": BERT, "modern": MODERN | {"window": 8}}
+
+
+def config_of(family: str) -> ModelConfig:
+    return shape(D, L, H, V, FAMILIES[family] | {"context": 128}, ffn=96)
+
+
+def scrambled(family: str, seed: int = 0) -> Transformer:
+    """Weights as no initialisation makes them: zero projections would hide whatever is wrong in a block."""
+    model = Transformer(config_of(family)).eval()
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(torch.randn(weight.shape, generator=draws) * 0.05 + name.endswith("norm.weight"))
+        model.tokens.weight[V:] = 0
+    return model
+
+
+def ids_of(rows: int, length: int, seed: int = 1) -> Tensor:
+    return torch.randint(5, V, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def theirs(model: Transformer, causal: bool) -> Any:
+    """The same weights in their class."""
+    import transformers
+
+    layout = layout_of(model.config, causal)
+    config = transformers.AutoConfig.for_model(**their_config(model.config, layout, ROLES))
+    other = getattr(transformers, config.architectures[0])(config)
+    done = other.load_state_dict(to_theirs(model.config, layout, model.state_dict()), strict=False)
+    tied = ("lm_head.weight", "decoder.weight", "decoder.bias")
+    assert not done.unexpected_keys
+    assert [key for key in done.missing_keys if not key.endswith(tied)] == []
+    other.tie_weights()
+    return other.eval()
+
+
+PARITY = [("gpt2", True), ("bert", False), ("modern", False), ("modern", True)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", [1, 7, 100, 128])
+@pytest.mark.parametrize(("family", "causal"), PARITY)
+def test_logits_are_those_of_transformers(family: str, causal: bool, length: int) -> None:
+    model = scrambled(family)
+    other = theirs(model, causal)
+    ids = ids_of(3, length)
+    more: dict[str, Tensor] = {}
+    if family == "bert":
+        more = {"token_type_ids": (torch.arange(length) > length // 2).long().expand(3, -1)}
+    hidden = model(ids, causal=causal, segments=more.get("token_type_ids"))
+    found = other(ids, **more)
+    logits = found.prediction_logits if family == "bert" else found.logits
+    assert (model.logits(hidden) - logits).abs().max() < 1e-4
+    if family == "bert":
+        assert (model.next_sentence(hidden[:, 0]) - found.seq_relationship_logits).abs().max() < 1e-4
+        pooled = other.bert(ids, **more).pooler_output
+        assert (model.pooled(hidden[:, 0]) - pooled).abs().max() < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "causal"), PARITY)
+def test_padded_batches_are_those_of_transformers(family: str, causal: bool) -> None:
+    model = scrambled(family)
+    ids, lengths = ids_of(3, 60), torch.tensor([60, 33, 5])
+    real = torch.arange(60) < lengths[:, None]
+    hidden = model(ids, causal=causal, documents=real.long())
+    found = theirs(model, causal)(ids, attention_mask=real.long())
+    logits = found.prediction_logits if family == "bert" else found.logits
+    assert (model.logits(hidden) - logits)[real].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(("family", "causal"), PARITY)
+def test_names_there_and_back(family: str, causal: bool) -> None:
+    model = scrambled(family)
+    layout = layout_of(model.config, causal)
+    again = Transformer(model.config)
+    again.load_state_dict(to_ours(model.config, layout, to_theirs(model.config, layout, model.state_dict())))
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+    assert len(model.state_dict()["tokens.weight"]) == V
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_documents_are_as_if_alone(family: str, causal: bool) -> None:
+    model = scrambled(family)
+    one, two = ids_of(1, 40), ids_of(1, 56, seed=2)
+    row = torch.cat((one, two), dim=1)
+    documents = torch.tensor([[0] * 40 + [1] * 56])
+    positions = torch.cat((torch.arange(40), torch.arange(56)))[None]
+    packed = model(row, causal=causal, documents=documents, positions=positions)
+    alone = torch.cat((model(one, causal=causal), model(two, causal=causal)), dim=1)
+    assert (packed - alone).abs().max() < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_steps_with_a_cache_are_one_pass(family: str) -> None:
+    model = scrambled(family)
+    ids = ids_of(2, 40)
+    whole = model(ids, causal=True)
+    for first in (1, 5, 20, 39, 40):
+        cache = Cache(model.config, 2, 48, whole)
+        parts = [model(ids[:, :first], causal=True, cache=cache)]
+        second = (first + 40) // 2  # what is left in a piece, and then one by one
+        if second > first:
+            parts.append(model(ids[:, first:second], causal=True, cache=cache))
+        parts += [model(ids[:, i : i + 1], causal=True, cache=cache) for i in range(max(first, second), 40)]
+        assert (torch.cat(parts, dim=1) - whole).abs().max() < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_of_unequal_length_with_a_cache(family: str) -> None:
+    """Padding stands before the shorter one, and changes nothing."""
+    model = scrambled(family)
+    long, short = ids_of(1, 30), ids_of(1, 18, seed=2)
+    ids = torch.cat((long, torch.cat((torch.zeros((1, 12), dtype=torch.long), short), dim=1)))
+    documents = torch.tensor([[1] * 30, [0] * 12 + [1] * 18])
+    positions = torch.stack((torch.arange(30), (torch.arange(30) - 12).clamp(min=0)))
+    cache = Cache(model.config, 2, 30, model.tokens.weight)
+    first = model(ids[:, :20], causal=True, documents=documents[:, :20], positions=positions[:, :20], cache=cache)
+    parts = [first]
+    for i in range(20, 30):
+        some = slice(i, i + 1)
+        parts.append(model(ids[:, some], causal=True, documents=documents[:, some], positions=positions[:, some], cache=cache))
+    both = torch.cat(parts, dim=1)
+    assert (both[0] - model(long, causal=True)[0]).abs().max() < 1e-5
+    assert (both[1, 12:] - model(short, causal=True)[0]).abs().max() < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_leaks_from_what_follows(family: str) -> None:
+    model = scrambled(family)
+    ids = ids_of(2, 64)
+    other = ids.clone()
+    other[:, 30] = (other[:, 30] + 1) % V
+    assert torch.equal(model(ids, causal=True)[:, :30], model(other, causal=True)[:, :30])
+    assert not torch.equal(model(ids, causal=False)[:, 25], model(other, causal=False)[:, 25])
+
+
+def test_all_layers_for_probes() -> None:
+    model = scrambled("bert")
+    states = model(ids_of(2, 10), causal=False, every_layer=True)
+    assert len(states) == L + 1
+    assert torch.equal(states[-1], model(ids_of(2, 10), causal=False))
+
+
+# ------------------------------------------------------------------------------------------- shapes and beginnings
+
+
+def count(config: ModelConfig) -> int:
+    with torch.device("meta"):
+        return Transformer(config).parameter_count()
+
+
+def test_known_sizes() -> None:
+    assert count(PRESETS["gpt2"].model) == 124_439_808
+    assert count(PRESETS["gpt2-medium"].model) == 354_823_168
+    assert count(PRESETS["bert-base"].model) == 110_106_428  # BertForPreTraining
+    assert abs(count(PRESETS["tiny-bert"].model) - 1.4e6) < 0.1e6
+    assert abs(count(PRESETS["tiny-gpt"].model) - 1.4e6) < 0.1e6
+
+
+def test_pairs_share_their_shape() -> None:
+    for size in ("tiny", "mini", "small", "base"):
+        assert PRESETS[f"modern-bert-{size}"].model == PRESETS[f"modern-gpt-{size}"].model
+    for one, other in (("bert-small", "gpt2-small"), ("bert-base", "gpt2"), ("tiny-bert", "tiny-gpt")):
+        a, b = PRESETS[one].model, PRESETS[other].model
+        assert (a.dim, a.layers, a.heads, a.ffn) == (b.dim, b.layers, b.heads, b.ffn)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_begin_as_the_papers_say(family: str) -> None:
+    model = build(config_of(family), seed=3)
+    weights = dict(model.named_parameters())
+    assert torch.equal(weights["blocks.1.qkv.weight"], dict(build(config_of(family), 3).named_parameters())["blocks.1.qkv.weight"])
+    assert not torch.equal(weights["blocks.1.qkv.weight"], dict(build(config_of(family), 4).named_parameters())["blocks.1.qkv.weight"])
+    added, plain = weights["blocks.1.down.weight"], weights["blocks.1.up.weight"]
+    assert plain.std().item() == pytest.approx(0.0176 if family == "bert" else 0.02, rel=0.03)
+    if family == "gpt2":
+        assert added.std().item() == pytest.approx(0.02 / (2 * L) ** 0.5, rel=0.05)
+    if family == "bert":
+        assert plain.abs().max() <= 0.04
+    if family == "modern":
+        assert not added.any()
+    assert not model.tokens.weight[V:].any()
+    assert all((weight == 1).all() for name, weight in weights.items() if name.endswith("norm.weight"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"heads": 5}, "heads do not divide"), ({"dim": 60, "heads": 4}, "even size"), ({"dropout": 1.5}, "dropout")],
+)
+def test_what_cannot_be_is_refused_before_anything_is_allocated(change: dict[str, Any], said: str) -> None:
+    with pytest.raises((BertGPTError, ValueError), match=said):
+        ModelConfig(**(config_of("modern").model_dump() | change))
+
+
+def test_rows_longer_than_the_context() -> None:
+    with pytest.raises(BertGPTError, match="longer than the model's context"):
+        scrambled("gpt2")(ids_of(1, 129), causal=True)
