@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bertgpt.kernels import project
+
 BLOCK_LOGITS = 1 << 24  # logits of a block, at most about
 
 
@@ -19,7 +21,7 @@ class Scored:
 
     loss: Tensor  # the sum of all, in nats; gradients flow from here
     losses: Tensor  # (N,): zero where nothing is scored
-    guesses: Tensor  # (N,): the likeliest id of each
+    right: Tensor  # (N,): whether no id is likelier than the target
 
 
 def cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, vocab: int) -> Scored:
@@ -39,7 +41,8 @@ class Projected(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         matrix = weight.to(dtype)
         wanted = ctx.needs_input_grad
-        losses, guesses = hidden.new_zeros(len(hidden), dtype=torch.float32), torch.zeros_like(targets)
+        losses = torch.zeros_like(targets, dtype=torch.float32)
+        right = torch.zeros_like(targets, dtype=torch.bool)
         to_hidden = torch.empty_like(hidden) if wanted[0] else None
         to_weight = torch.zeros_like(weight) if wanted[1] else None
         to_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
@@ -48,32 +51,33 @@ class Projected(torch.autograd.Function):
         for start in range(0, len(hidden), step):
             some = slice(start, start + step)
             rows, target = hidden[some].to(dtype), targets[some]
-            logits = (rows @ matrix.T).float()[:, :vocab]  # (block, V)
+            logits = project(rows, matrix).float()[:, :vocab]  # (block, V)
             if bias is not None:
                 logits += bias
             scored = target >= 0
-            right = target.clamp(min=0)[:, None]
-            top, guesses[some] = logits.max(dim=1)
-            at_target = logits.gather(1, right)[:, 0]
+            wanted_id = target.clamp(min=0)[:, None]
+            top = logits.amax(dim=1)
+            at_target = logits.gather(1, wanted_id)[:, 0]
             odds = logits.sub_(top[:, None]).exp_()
             total = odds.sum(dim=1)
             losses[some] = torch.where(scored, total.log() + top - at_target, 0.0)
+            right[some] = scored & (at_target == top)
             if to_hidden is None and to_weight is None:
                 continue
             slope = odds.mul_((scored / total)[:, None])  # probabilities, and minus one at the target
-            slope.scatter_add_(1, right, -scored[:, None].to(slope.dtype))
+            slope.scatter_add_(1, wanted_id, -scored[:, None].to(slope.dtype))
             if to_bias is not None:
                 to_bias += slope.sum(dim=0)
             slope = slope.to(dtype)
             if to_hidden is not None:
-                to_hidden[some] = slope @ matrix[:vocab]
+                to_hidden[some] = project(slope, matrix[:vocab].T)
             if to_weight is not None and dtype == to_weight.dtype:
                 to_weight[:vocab].addmm_(slope.T, rows)
             elif to_weight is not None:
                 to_weight[:vocab] += slope.T @ rows
         ctx.save_for_backward(to_hidden, to_weight, to_bias)
-        ctx.mark_non_differentiable(losses, guesses)
-        return losses.sum(), losses, guesses
+        ctx.mark_non_differentiable(losses, right)
+        return losses.sum(), losses, right
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor, *_: Any) -> Any:  # type: ignore[override]

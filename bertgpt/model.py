@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
+from bertgpt.kernels import attention, project
 from bertgpt.presets import ModelConfig
 
 ROW_MULTIPLE = 64  # rows of the embedding in memory: what tensor cores like; those beyond V are zero and stay inside
@@ -135,7 +136,7 @@ class Block(nn.Module):
             k, v = cache.extended(self.layer, k, v)
         mask = sight.masks[self.is_local]
         rate = self.config.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, mask, rate, is_causal=sight.causal and mask is None)
+        y = attention(q, k, v, mask, sight.causal, rate)
         return dropped(self, self.out(y.transpose(1, 2).flatten(2)))
 
     def feed(self, x: Tensor) -> Tensor:
@@ -152,9 +153,16 @@ def norm(config: ModelConfig) -> nn.LayerNorm:
     return nn.LayerNorm(config.dim, eps=config.eps, bias=config.bias)
 
 
-def linear(config: ModelConfig, inside: int, outside: int) -> nn.Linear:
+class Linear(nn.Linear):
     """A projection."""
-    return nn.Linear(inside, outside, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return project(x, self.weight, self.bias)
+
+
+def linear(config: ModelConfig, inside: int, outside: int) -> Linear:
+    """A projection of the blocks and heads."""
+    return Linear(inside, outside, bias=config.bias)
 
 
 def dropped(module: nn.Module, x: Tensor) -> Tensor:
@@ -186,7 +194,7 @@ class Transformer(nn.Module):
         if config.head_bias:
             self.head_bias = nn.Parameter(torch.empty(config.vocab))
         if config.segments:
-            self.pooler, self.pair = nn.Linear(config.dim, config.dim), nn.Linear(config.dim, 2)
+            self.pooler, self.pair = Linear(config.dim, config.dim), Linear(config.dim, 2)
 
     def forward(
         self,
@@ -229,7 +237,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., V): the same matrix that reads ids writes them (Press and Wolf, 2017)."""
-        logits = F.linear(self.before_logits(hidden), self.tokens.weight)[..., : self.config.vocab]
+        logits = project(self.before_logits(hidden), self.tokens.weight)[..., : self.config.vocab]
         return logits + self.head_bias if self.config.head_bias else logits
 
     def pooled(self, first: Tensor) -> Tensor:

@@ -54,8 +54,7 @@ class Onward:
         documents, positions = (None, None) if self.end is None else apart(ids == self.end)
         hidden = model(ids, causal=True, documents=documents, positions=positions)
         found = vocabulary_loss(model, hidden.flatten(0, 1), targets.flatten())
-        right = (found.guesses == targets.flatten()).sum()
-        return {"causal": Term(found.loss, {"right": right})}
+        return {"causal": Term(found.loss, {"right": found.right.sum()})}
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Hidden:
     def sums(self, rows: MaskedRows, found: Scored, targets: Tensor) -> dict[str, Tensor]:
         """Right guesses and targets: of all, and of what the mask, another id, or the id itself stands for."""
         shown = rows.ids.gather(1, rows.positions).flatten()
-        right, scored = found.guesses == targets, targets != UNSCORED
+        right, scored = found.right, targets != UNSCORED
         kinds = {"mask": shown == self.mask, "kept": shown == targets}
         kinds["random"] = ~(kinds["mask"] | kinds["kept"])
         sums = {"right": right.sum()}

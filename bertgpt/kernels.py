@@ -1,0 +1,67 @@
+"""Matrix products and attention, each by the fastest way that torch has for a device and precision. All give the same.
+
+What torch takes by default is not always that (benchmarks/README.md has the figures): its fp32 products on CPUs go to MKL,
+which on AMD's is half as fast as oneDNN, which is within torch too; and its fused attention on CPUs is slower in bf16 than
+the three steps by themselves, as long as rows are short.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - as everybody calls it
+
+SHORT = 512  # keys, up to which attention in bf16 on CPUs is done step by step
+ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(..., in) and (out, in) to (..., out)."""
+    if not by_onednn(x):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        projected: Tensor = Product.apply(x, weight, bias)
+        return projected
+    return product(x, weight, bias)
+
+
+def by_onednn(x: Tensor) -> bool:
+    """Whether fp32 products are made here."""
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
+    return ONEDNN and plain and not torch.is_autocast_enabled("cpu")
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b, in full precision."""
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return made
+
+
+class Product(torch.autograd.Function):
+    """A projection and its way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x, weight)
+        return product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        to_x = product(slope, weight.t()) if ctx.needs_input_grad[0] else None
+        rows, slopes = x.flatten(0, -2), slope.flatten(0, -2)
+        to_weight = product(slopes.t(), rows.t()) if ctx.needs_input_grad[1] else None
+        to_bias = slopes.sum(dim=0) if ctx.needs_input_grad[2] else None
+        return to_x, to_weight, to_bias
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, rate: float) -> Tensor:
+    """What each position takes from those that it sees: all (B, H, T, D / H), the mask true where it sees."""
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or k.size(2) > SHORT:
+        return F.scaled_dot_product_attention(q, k, v, mask, rate, is_causal=causal and mask is None)
+    if causal and mask is None:
+        mask = torch.ones((q.size(2), k.size(2)), dtype=torch.bool).tril()
+    scores = (q * q.size(3) ** -0.5) @ k.transpose(2, 3)
+    if mask is not None:
+        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, torch.finfo(scores.dtype).min)
+    return F.dropout(scores.softmax(dim=3), rate) @ v
