@@ -2,9 +2,10 @@
 
     python benchmarks/model.py [--rounds 5]
 
-Masked: d384 L6 H6, 30 522 ids, 32 rows of 128, 15 % hidden, beside BertForMaskedLM. Causal: d384 L6 H6, 8 192 ids, 8 rows
-of 256, beside GPT2LMHeadModel. Both forward and backward, in fp32 and bf16 autocast, theirs with SDPA attention. Memory: the
-most that one causal step with 50 261 ids at 16 rows of 512 takes beyond what there was before, each in a process of its own.
+Masked: d384 L6 H6, 30 522 ids, 32 rows of 128, 15 % hidden, beside BertForMaskedLM. Causal: d384 L6 H6, 8 192 ids, 8
+rows of 256, beside GPT2LMHeadModel. Both forward and backward, in fp32 and bf16 autocast, theirs with SDPA attention.
+Memory: the most that one causal step with 50 261 ids at 16 rows of 512 takes beyond what there was before, each in a
+process of its own.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from bertgpt.console import Console
 from bertgpt.hub import layout_of, their_config
-from bertgpt.model import build
+from bertgpt.initial import build
 from bertgpt.objectives import Hidden, Onward
 from bertgpt.presets import BERT, GPT2, ModelConfig, shape
 from bertgpt.shards.masked_rows import MaskedRows

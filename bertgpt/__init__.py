@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 
 # The commands as functions. They are made when first asked for: importing bertgpt imports almost nothing.
-FUNCTIONS = {"tokenize": "tokenize", "shard": "shard", "mask": "mask", "inspect": "inspect", "export": "export"}
+FUNCTIONS = {name: name for name in ("tokenize", "shard", "mask", "inspect", "export")} | {"import_hf": "import"}
 
 
 def __getattr__(name: str) -> Any:

@@ -208,17 +208,35 @@ class MaskOptions(Options):
 
 
 class ExportOptions(Options):
-    """Write shards in the form that other tools read.
+    """Write an artefact in the form that other tools read.
 
-    bin is one flat file of ids for each split, as nanoGPT and its descendants map them into memory.
+    Shards become one flat file of ids for each split (bin), as nanoGPT and its descendants map them into memory. A
+    model becomes a folder for transformers (hf), which is read again and compared where that is installed.
     """
 
     examples = ("bertgpt export work/tw --out work/bin", "bertgpt export work/tw --to bin --out work/bin --fresh")
 
-    path: Annotated[str, Argument("PATH")] = Field(description="A folder of shards.")
+    path: Annotated[str, Argument("PATH")] = Field(description="A folder of shards, or a model.")
     out: str = Field(description="The folder to make.")
-    to: Literal["bin"] = Field("bin", description="The form.")
+    to: Literal["hf", "bin"] | None = Field(None, description="The form; the default is the one that there is.")
     fresh: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
+
+
+class ImportOptions(Options):
+    """Read a model of transformers: a folder, or a name on the hub.
+
+    GPT-2, BERT and ModernBERT, with or without heads for text; safetensors only. The result is a run that every command
+    takes.
+    """
+
+    examples = (
+        "bertgpt import openai-community/gpt2 --out runs/gpt2",
+        "bertgpt import work/hf --out runs/mine --fresh",
+    )
+
+    source: Annotated[str, Argument("SOURCE")] = Field(description="A folder, or the name of a model on the hub.")
+    out: str = Field(description="The run to make.")
+    fresh: bool = Field(False, description="Make it anew, even if it exists.")
 
 
 class InspectOptions(Options):

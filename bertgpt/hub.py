@@ -31,7 +31,9 @@ def layout_of(config: ModelConfig, causal: bool) -> str:
     """Which of their layouts this is: gpt2, bert, modernbert or modernbert-decoder."""
 
     def like(family: dict[str, Any]) -> bool:
-        return all(getattr(config, name) == family.get(name, ModelConfig.model_fields[name].default) for name in SWITCHES)
+        return all(
+            getattr(config, name) == family.get(name, ModelConfig.model_fields[name].default) for name in SWITCHES
+        )
 
     if like(GPT2) and not config.segments and not config.window and causal:
         return "gpt2"
@@ -176,3 +178,70 @@ def their_config(config: ModelConfig, layout: str, roles: Mapping[str, int]) -> 
         "local_rope_theta": LOCAL_THETA, "embedding_dropout": config.dropout, "attention_dropout": config.dropout,
         "mlp_dropout": config.dropout,
     }  # fmt: skip
+
+
+def our_config(theirs: Mapping[str, Any]) -> tuple[ModelConfig, str]:
+    """Our shape, and the layout, from config.json; what we would compute otherwise is refused."""
+    layout = str(theirs.get("model_type"))
+    read = {"gpt2": from_gpt2, "bert": from_bert, "modernbert": from_modern, "modernbert-decoder": from_modern}
+    if layout not in read:
+        raise BertGPTError("BG218", f"models of the type {layout} are not read", cause=f"known: {', '.join(read)}")
+    return read[layout](theirs), layout
+
+
+def expect(theirs: Mapping[str, Any], **wanted: Any) -> None:
+    """Settings that we have one way of doing; one that is not there has its usual value."""
+    for name, value in wanted.items():
+        values = value if isinstance(value, tuple) else (value,)
+        if theirs.get(name, values[0]) not in values:
+            raise BertGPTError("BG218", f"{name} {theirs[name]} is not what we compute", cause=f"{values[0]} is")
+
+
+def from_gpt2(theirs: Mapping[str, Any]) -> ModelConfig:
+    """GPT2Config."""
+    expect(theirs, activation_function=("gelu_new", "gelu_pytorch_tanh"), scale_attn_weights=True)
+    expect(theirs, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
+    dim = theirs["n_embd"]
+    return ModelConfig(
+        vocab=theirs["vocab_size"], dim=dim, layers=theirs["n_layer"], heads=theirs["n_head"],
+        ffn=theirs.get("n_inner") or 4 * dim,
+        **(GPT2 | {"context": theirs["n_positions"], "eps": theirs.get("layer_norm_epsilon", 1e-5)}),
+    )  # fmt: skip
+
+
+def from_bert(theirs: Mapping[str, Any]) -> ModelConfig:
+    """BertConfig."""
+    expect(theirs, hidden_act="gelu", position_embedding_type="absolute", is_decoder=False)
+    more = {
+        "context": theirs["max_position_embeddings"], "eps": theirs.get("layer_norm_eps", 1e-12),
+        "segments": theirs.get("type_vocab_size", 2),
+    }  # fmt: skip
+    return ModelConfig(**hidden_shape(theirs), **(BERT | more))
+
+
+def from_modern(theirs: Mapping[str, Any]) -> ModelConfig:
+    """ModernBertConfig and ModernBertDecoderConfig."""
+    expect(theirs, hidden_activation="gelu", norm_bias=False, attention_bias=False, mlp_bias=False)
+    expect(theirs, classifier_bias=False, decoder_bias=True)
+    ropes = theirs.get("rope_parameters") or {}
+    for kind, name, theta in (
+        ("full_attention", "global_rope_theta", GLOBAL_THETA),
+        ("sliding_attention", "local_rope_theta", LOCAL_THETA),
+    ):
+        expect({name: theirs.get(name, ropes.get(kind, {}).get("rope_theta", theta))}, **{name: theta})
+    half = theirs.get("local_attention", 128) // 2
+    more = {
+        "context": theirs["max_position_embeddings"], "eps": theirs.get("norm_eps", 1e-5),
+        "window": half - 1 if theirs["model_type"] == "modernbert-decoder" else half,
+        "global_every": theirs.get("global_attn_every_n_layers", 3),
+    }  # fmt: skip
+    return ModelConfig(**hidden_shape(theirs), **(MODERN | more))
+
+
+def hidden_shape(theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers that BERT and its successors call alike."""
+    names = {
+        "vocab": "vocab_size", "dim": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
+        "ffn": "intermediate_size",
+    }  # fmt: skip
+    return {ours: theirs[name] for ours, name in names.items()}

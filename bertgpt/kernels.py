@@ -1,7 +1,7 @@
 """Matrix products and attention, each by the fastest way that torch has for a device and precision. All give the same.
 
-What torch takes by default is not always that (benchmarks/README.md has the figures): its fp32 products on CPUs go to MKL,
-which on AMD's is half as fast as oneDNN, which is within torch too; and its fused attention on CPUs is slower in bf16 than
+What torch takes by default is not always that (benchmarks/README.md has the figures). Its fp32 products on CPUs go to
+MKL, which on AMD's is half as fast as oneDNN, which torch has too. Its fused attention on CPUs is slower in bf16 than
 the three steps by themselves, as long as rows are short.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
 SHORT = 512  # keys, up to which attention in bf16 on CPUs is done step by step
-ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -20,7 +20,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not by_onednn(x):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        projected: Tensor = Product.apply(x, weight, bias)
+        projected: Tensor = Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return projected
     return product(x, weight, bias)
 
@@ -41,12 +41,12 @@ class Product(torch.autograd.Function):
     """A projection and its way back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return product(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         to_x = product(slope, weight.t()) if ctx.needs_input_grad[0] else None
         rows, slopes = x.flatten(0, -2), slope.flatten(0, -2)

@@ -29,14 +29,14 @@ def cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: 
 
     The weight may have rows beyond `vocab`, which no id stands for.
     """
-    return Scored(*Projected.apply(hidden, weight, bias, targets, vocab))
+    return Scored(*Projected.apply(hidden, weight, bias, targets, vocab))  # type: ignore[no-untyped-call]
 
 
 class Projected(torch.autograd.Function):
     """The block loop."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, vocab: int) -> Any:  # type: ignore[override]
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, vocab: int) -> Any:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         matrix = weight.to(dtype)
@@ -80,6 +80,6 @@ class Projected(torch.autograd.Function):
         return losses.sum(), losses, right
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, *_: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor, *_: Any) -> Any:
         scaled = (None if slope is None else slope.mul_(scale) for slope in ctx.saved_tensors)
         return (*scaled, None, None)

@@ -9,8 +9,8 @@ sides of a gap, as a GPT, which sees what came before, or as both. What tells th
 Shapes: B rows, T positions, D width, H heads, V vocabulary, K scored positions of a row, P pieces of a row.
 """
 
-import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from bertgpt.presets import ModelConfig
 
 ROW_MULTIPLE = 64  # rows of the embedding in memory: what tensor cores like; those beyond V are zero and stay inside
 GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0  # the slowest turn of rotary positions: ModernBERT's
-STD = 0.02  # of initial weights, in both papers
 
 
 # ------------------------------------------------------------------------------------------- who sees whom
@@ -31,11 +30,11 @@ STD = 0.02  # of initial weights, in both papers
 class Sight:
     """Whom each position sees in the two kinds of layers. Built once for a batch and shared by all layers.
 
-        causal       both ways     two documents    window of 1
-        x . . .      x x x x       x x . .          x x . .
-        x x . .      x x x x       x x . .          x x x .
-        x x x .      x x x x       . . x x          . x x x
-        x x x x      x x x x       . . x x          . . x x
+    causal       both ways     two documents    window of 1
+    x . . .      x x x x       x x . .          x x . .
+    x x . .      x x x x       x x . .          x x x .
+    x x x .      x x x x       . . x x          . x x x
+    x x x x      x x x x       . . x x          . . x x
     """
 
     causal: bool
@@ -104,7 +103,7 @@ def turned(x: Tensor, turns: Tensor) -> Tensor:
 class Block(nn.Module):
     """Attention, then a feed-forward part, each added to what came in.
 
-        GPT-2, modern:  x + f(norm(x))        BERT:  norm(x + f(x))
+    GPT-2, modern:  x + f(norm(x))        BERT:  norm(x + f(x))
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -121,14 +120,18 @@ class Block(nn.Module):
     def forward(self, x: Tensor, sight: Sight, cache: Cache | None) -> Tensor:
         if self.config.post_norm:
             x = self.attention_norm(x + self.attend(x, sight, cache))
-            return self.mlp_norm(x + self.feed(x))
-        x = x + self.attend(self.attention_norm(x), sight, cache)
-        return x + self.feed(self.mlp_norm(x))
+            x = self.mlp_norm(x + self.feed(x))
+        else:
+            x = x + self.attend(self.attention_norm(x), sight, cache)
+            x = x + self.feed(self.mlp_norm(x))
+        return x
 
     def attend(self, x: Tensor, sight: Sight, cache: Cache | None) -> Tensor:
         """Every position asks (q) all that it sees (k), and takes from those that answer (v)."""
         rows, length, _ = x.shape
-        q, k, v = self.qkv(x).view(rows, length, 3, self.config.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D / H)
+        q, k, v = (
+            self.qkv(x).view(rows, length, 3, self.config.heads, -1).permute(2, 0, 3, 1, 4)
+        )  # each (B, H, T, D / H)
         if sight.turns is not None:
             turns = sight.turns[self.is_local]
             q, k = turned(q, turns), turned(k, turns)
@@ -246,7 +249,8 @@ class Transformer(nn.Module):
 
     def next_sentence(self, first: Tensor) -> Tensor:
         """Two logits for each [CLS]: B comes next, or not."""
-        return self.pair(self.pooled(first))
+        logits: Tensor = self.pair(self.pooled(first))
+        return logits
 
     # ------------------------------------------------------------------------------------------- counting
 
@@ -256,7 +260,7 @@ class Transformer(nn.Module):
         return sum(weight.numel() for weight in self.parameters()) - filling
 
     def flops_per_token(self, length: int, scored: float = 1.0) -> float:
-        """Of a training step: 6 for each weight that a token meets in a matrix product, 12 for each feature it looks at.
+        """Of a training step: 6 for each weight that a token meets in a product, 12 for each feature it looks at.
 
         Only the `scored` share of tokens meets the vocabulary.
         """
@@ -273,6 +277,30 @@ class Transformer(nn.Module):
         return 16 * self.parameter_count() + rows * length * c.layers * (8 * c.dim + inner) * width
 
 
+class Classifier(nn.Module):
+    """Labels for rows: from [CLS] of a model that looks both ways, from the last position of one that looks back.
+
+    Between is what the model has there: BERT's pooler, ModernBERT's transform, nothing in GPT-2.
+    """
+
+    def __init__(self, transformer: Transformer, labels: int) -> None:
+        super().__init__()
+        self.transformer, config = transformer, transformer.config
+        self.config = config
+        self.out = Linear(config.dim, labels, bias=config.segments > 0)
+
+    def forward(self, ids: Tensor, length: Tensor, *, causal: bool, segments: Tensor | None = None) -> Tensor:
+        """Logits, (B, labels), of rows that are padded behind their `length`, (B,)."""
+        padded = torch.arange(ids.size(1), device=ids.device) >= length[:, None]
+        hidden = self.transformer(ids, causal=causal, documents=padded.long(), segments=segments)
+        rows = torch.arange(len(ids), device=ids.device)
+        summary = hidden[rows, length - 1 if causal else torch.zeros_like(length)]  # (B, D)
+        model = self.transformer
+        summary = model.pooled(summary) if self.config.segments else model.before_logits(summary)
+        logits: Tensor = self.out(dropped(self, summary))
+        return logits
+
+
 class Vocabulary(nn.Embedding):
     """An embedding with a multiple of 64 rows in memory, and V rows for everybody else."""
 
@@ -280,56 +308,13 @@ class Vocabulary(nn.Embedding):
         super().__init__(-(-vocab // ROW_MULTIPLE) * ROW_MULTIPLE, dim)
         self.vocab = vocab
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:  # type: ignore[no-untyped-def]
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[f"{prefix}weight"] = destination[f"{prefix}weight"][: self.vocab]
 
-    def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:  # type: ignore[no-untyped-def]
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         given = state_dict.get(f"{prefix}weight")
         if given is not None and len(given) == self.vocab:
             filled = F.pad(given, (0, 0, 0, self.num_embeddings - self.vocab))
             state_dict = {**state_dict, f"{prefix}weight": filled}
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-# ------------------------------------------------------------------------------------------- the beginning
-
-
-def build(config: ModelConfig, seed: int) -> Transformer:
-    """A model that knows nothing yet."""
-    with torch.device("meta"):  # shapes only
-        model = Transformer(config)
-    model.to_empty(device="cpu")
-    for weight in model.parameters():
-        weight.data.fill_(math.nan)
-    initialise(model, torch.Generator().manual_seed(seed))
-    forgotten = [name for name, weight in model.named_parameters() if weight.isnan().any()]
-    assert not forgotten, f"nobody initialised {', '.join(forgotten)}"
-    return model
-
-
-@torch.no_grad()
-def initialise(model: Transformer, draws: torch.Generator) -> None:
-    """As each paper has it.
-
-    | init | matrices and embeddings         | the two projections of a block that are added to the residual |
-    |------|---------------------------------|---------------------------------------------------------------|
-    | gpt2 | normal, 0.02                    | the same over the root of how many of them there are          |
-    | bert | normal, 0.02, cut at two of it  | the same                                                      |
-    | zero | normal, 0.02                    | zero: every block begins as the identity                      |
-
-    Biases are zero, norms one.
-    """
-    init = model.config.init
-    for name, weight in model.named_parameters():
-        added = name.endswith(("out.weight", "down.weight"))
-        if weight.ndim == 1:
-            weight.fill_(1.0 if name.endswith("norm.weight") else 0.0)
-        elif init == "zero" and added:
-            weight.zero_()
-        elif init == "bert":
-            nn.init.trunc_normal_(weight, std=STD, a=-2 * STD, b=2 * STD, generator=draws)
-        else:
-            std = STD / math.sqrt(2 * model.config.layers) if init == "gpt2" and added else STD
-            weight.normal_(std=std, generator=draws)
-    model.tokens.weight[model.config.vocab :] = 0

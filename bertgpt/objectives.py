@@ -1,7 +1,8 @@
 """What a model is trained for: rows in, sums of losses out.
 
 Every objective says how many targets rows have (before anything is computed, so that a step's losses can be divided by
-the targets of all its parts) and computes sums: of the loss, which gradients flow from, and of what metrics are made of.
+the targets of all its parts) and computes sums: of the loss, which gradients flow from, and of what metrics are made
+of.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bertgpt.loss import Scored, cross_entropy
-from bertgpt.model import Transformer
+from bertgpt.model import Classifier, Transformer
 from bertgpt.shards.masked_rows import MaskedRows
 from bertgpt.shards.rows import UNPAIRED
 from bertgpt.shards.windows import Causal
@@ -100,6 +101,35 @@ class Hidden:
         for kind, of_kind in kinds.items():
             sums |= {f"{kind}_right": (right & of_kind).sum(), f"{kind}_targets": (scored & of_kind).sum()}
         return sums
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows with a label each."""
+
+    ids: Tensor  # (B, T), padded
+    length: Tensor  # (B,)
+    segments: Tensor  # (B, T)
+    labels: Tensor  # (B,): classes, or numbers
+
+
+@dataclass(frozen=True)
+class Classify:
+    """A label for each row, or a number where there is one output only: fine-tuning."""
+
+    causal: bool
+
+    def counts(self, rows: Labelled) -> dict[str, int]:
+        """One for each row."""
+        return {"labels": len(rows.ids)}
+
+    def __call__(self, model: Classifier, rows: Labelled) -> dict[str, Term]:
+        logits = model(rows.ids, rows.length, causal=self.causal, segments=rows.segments).float()  # (B, labels)
+        if logits.size(1) == 1:
+            loss = torch.nn.functional.mse_loss(logits[:, 0], rows.labels.float(), reduction="sum")
+            return {"labels": Term(loss)}
+        loss = torch.nn.functional.cross_entropy(logits, rows.labels, reduction="sum")
+        return {"labels": Term(loss, {"right": (logits.argmax(dim=1) == rows.labels).sum()})}
 
 
 def vocabulary_loss(model: Transformer, hidden: Tensor, targets: Tensor) -> Scored:

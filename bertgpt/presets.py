@@ -83,7 +83,9 @@ EXTENDED_VOCAB = GPT2_VOCAB + 4  # with [PAD] [CLS] [SEP] [MASK]
 
 def shape(dim: int, layers: int, heads: int, vocab: int, family: dict[str, Any], **other: Any) -> ModelConfig:
     """A member of a family; the feed-forward part is four times as wide, unless it is said otherwise."""
-    return ModelConfig(**{"dim": dim, "layers": layers, "heads": heads, "ffn": 4 * dim, "vocab": vocab} | family | other)
+    return ModelConfig(
+        **{"dim": dim, "layers": layers, "heads": heads, "ffn": 4 * dim, "vocab": vocab} | family | other
+    )
 
 
 def gpt2(about: str, dim: int, layers: int, heads: int, vocab: int = GPT2_VOCAB, **other: Any) -> Preset:

@@ -1,10 +1,10 @@
 """A finished model as a folder that needs nothing outside it: `final/` of a run.
 
-    model.safetensors   weights under our names
-    config.yaml         shape, objective, how documents stand beside each other
-    tokenizer/          as `transformers` reads it
-    card.md             what this is, for people
-    manifest.json       hashes of all of it, written last
+model.safetensors   weights under our names
+config.yaml         shape, objective, how documents stand beside each other
+tokenizer/          as `transformers` reads it
+card.md             what this is, for people
+manifest.json       hashes of all of it, written last
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from bertgpt.errors import BertGPTError
 from bertgpt.files import make_folder, publish, sha256_of, write_json
 from bertgpt.model import Transformer
 from bertgpt.presets import ModelConfig
-from bertgpt.shards.format import FORMAT, VERSION, read_manifest, verify, verify_tokenizer
+from bertgpt.shards.format import manifest_of, read_manifest, verify, verify_tokenizer
 from bertgpt.tokens.tokenizer import Tokenizer
 
 REFUSED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -50,8 +50,7 @@ def save(saved: Saved, out: Path, card: str) -> None:
         {"path": name, "bytes": (aside / name).stat().st_size, "sha256": sha256_of(aside / name)}
         for name in ("card.md", "config.yaml", "model.safetensors")
     ]
-    tokenizer = {"sha256": saved.tokenizer.identity, "max_id": saved.tokenizer.max_id, "roles": saved.tokenizer.roles}
-    manifest = {"format": FORMAT, "version": VERSION, "kind": "model", "tokenizer": tokenizer, "files": files}
+    manifest = manifest_of("model", settings, saved.tokenizer, {"parameters": saved.model.parameter_count()}, files)
     write_json(aside / "manifest.json", manifest)
     publish(aside, out)
 

@@ -13,11 +13,14 @@ LAYERS = [
     {"cli"},
     {"help"},
     {"commands"},
-    {"runtime"},
+    {"exporting"},
+    {"saved", "hub", "objectives", "initial"},
+    {"loss", "model", "runtime"},
+    {"kernels"},
     {"shards"},
     {"tokens", "corpora"},
     {"console"},
-    {"files", "draws", "texts", "yaml_files", "config", "catalogue"},
+    {"files", "draws", "texts", "yaml_files", "config", "presets", "catalogue"},
     {"errors"},
     {"__init__"},
 ]
@@ -40,7 +43,9 @@ HEAVY = {
     "texts": {"numpy"},
     "tokens": {"numpy"},
     "shards": {"numpy", "pyarrow"},
-    "runtime": {"torch"},
+} | {
+    name: {"torch"}
+    for name in ("exporting", "saved", "hub", "objectives", "initial", "loss", "model", "runtime", "kernels")
 }
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from bertgpt.errors import BertGPTError
 from bertgpt.hub import layout_of, their_config, to_ours, to_theirs
-from bertgpt.model import Cache, Transformer, build
+from bertgpt.initial import build
+from bertgpt.model import Cache, Classifier, Transformer
 from bertgpt.presets import BERT, GPT2, MODERN, PRESETS, ModelConfig, shape
 
 V, D, L, H = 320, 64, 4, 4
@@ -140,7 +141,9 @@ def test_prompts_of_unequal_length_with_a_cache(family: str) -> None:
     parts = [first]
     for i in range(20, 30):
         some = slice(i, i + 1)
-        parts.append(model(ids[:, some], causal=True, documents=documents[:, some], positions=positions[:, some], cache=cache))
+        parts.append(
+            model(ids[:, some], causal=True, documents=documents[:, some], positions=positions[:, some], cache=cache)
+        )
     both = torch.cat(parts, dim=1)
     assert (both[0] - model(long, causal=True)[0]).abs().max() < 1e-5
     assert (both[1, 12:] - model(short, causal=True)[0]).abs().max() < 1e-5
@@ -192,8 +195,12 @@ def test_pairs_share_their_shape() -> None:
 def test_weights_begin_as_the_papers_say(family: str) -> None:
     model = build(config_of(family), seed=3)
     weights = dict(model.named_parameters())
-    assert torch.equal(weights["blocks.1.qkv.weight"], dict(build(config_of(family), 3).named_parameters())["blocks.1.qkv.weight"])
-    assert not torch.equal(weights["blocks.1.qkv.weight"], dict(build(config_of(family), 4).named_parameters())["blocks.1.qkv.weight"])
+    assert torch.equal(
+        weights["blocks.1.qkv.weight"], dict(build(config_of(family), 3).named_parameters())["blocks.1.qkv.weight"]
+    )
+    assert not torch.equal(
+        weights["blocks.1.qkv.weight"], dict(build(config_of(family), 4).named_parameters())["blocks.1.qkv.weight"]
+    )
     added, plain = weights["blocks.1.down.weight"], weights["blocks.1.up.weight"]
     assert plain.std().item() == pytest.approx(0.0176 if family == "bert" else 0.02, rel=0.03)
     if family == "gpt2":
@@ -218,3 +225,27 @@ def test_what_cannot_be_is_refused_before_anything_is_allocated(change: dict[str
 def test_rows_longer_than_the_context() -> None:
     with pytest.raises(BertGPTError, match="longer than the model's context"):
         scrambled("gpt2")(ids_of(1, 129), causal=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "causal"), PARITY)
+def test_classifiers_are_those_of_transformers(family: str, causal: bool) -> None:
+    import transformers
+
+    model = Classifier(scrambled(family), 3).eval()
+    layout = layout_of(model.config, causal)
+    config = transformers.AutoConfig.for_model(**their_config(model.config, layout, ROLES), num_labels=3)
+    config.pad_token_id = 0
+    other = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    weights = to_theirs(model.config, layout, model.transformer.state_dict())
+    weights = {name.replace("lm_head.", "head."): weight for name, weight in weights.items()}
+    name = "score" if family == "gpt2" else "classifier"
+    weights |= {f"{name}.{kind}": weight for kind, weight in model.out.state_dict().items()}
+    if layout == "modernbert":
+        weights["classifier.bias"] = torch.zeros(3)  # theirs has one, and the decoder's has none
+    done = other.load_state_dict(weights, strict=False)
+    assert not done.missing_keys
+    ids, length = ids_of(3, 20), torch.tensor([20, 11, 5])
+    ids[torch.arange(20) >= length[:, None]] = 0
+    found = other(ids, attention_mask=(ids != 0).long()).logits
+    assert (model(ids, length, causal=causal) - found).abs().max() < 1e-4

@@ -7,11 +7,13 @@ function, and `show(result, console)`, which prints it for people.
 from collections.abc import Callable
 from importlib import import_module
 from inspect import Parameter, Signature  # not the module: bertgpt.commands.inspect would take its name
+from keyword import iskeyword
 from types import ModuleType
 from typing import Any
 
 from bertgpt.config import (
     ExportOptions,
+    ImportOptions,
     InspectOptions,
     MaskOptions,
     Options,
@@ -29,12 +31,14 @@ COMMANDS: dict[str, type[Options]] = {
     "mask": MaskOptions,
     "inspect": InspectOptions,
     "export": ExportOptions,
+    "import": ImportOptions,
 }
 
 
 def module(command: str) -> ModuleType:
     """The module of a command, imported when it is needed and not before."""
-    return import_module(f"bertgpt.commands.{command}")
+    name = f"{command}_" if iskeyword(command) else command
+    return import_module(f"bertgpt.commands.{name}")
 
 
 def function(command: str, name: str) -> Callable[..., dict[str, Any]]:

@@ -6,17 +6,42 @@ from typing import Any
 from bertgpt.commands.artefacts import shown
 from bertgpt.config import ExportOptions
 from bertgpt.console import Console
+from bertgpt.errors import BertGPTError
 
 
 def run(options: ExportOptions) -> dict[str, Any]:
     """Do it."""
-    from bertgpt.shards.export import to_bin
+    path, out = Path(options.path), Path(options.out)
+    form = form_of(path)
+    if options.to not in (None, form):
+        holds = {"bin": "shards", "hf": "a model"}[form]
+        raise BertGPTError("BG204", f"{path} holds {holds}, and cannot become {options.to}", hint=f"--to {form}")
+    if form == "bin":
+        from bertgpt.shards.export import to_bin
 
-    return to_bin(Path(options.path), Path(options.out), options.fresh)
+        return to_bin(path, out, options.fresh)
+    from bertgpt.exporting import to_transformers
+
+    return to_transformers(path, out, options.fresh)
+
+
+def form_of(path: Path) -> str:
+    """What a folder can become."""
+    from bertgpt.shards.format import read_manifest
+
+    if (path / "final" / "manifest.json").is_file():
+        return "hf"
+    return "hf" if read_manifest(path)["kind"] == "model" else "bin"
 
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Print what was written."""
-    console.heading(f"{result['dtype']} ids in {result['path']}")
-    keys = ("path", "tokens", "bytes")
-    console.table(("file", *keys[1:]), [[shown(file[key]) for key in keys] for file in result["files"]])
+    keys = [key for key in ("tokens", "bytes") if key in result["files"][0]]
+    if result["kind"] == "bin":
+        console.heading(f"{result['dtype']} ids in {result['path']}")
+    else:
+        console.heading(f"{result['architecture']} in {result['path']}")
+    console.table(("file", *keys), [[shown(file[key]) for key in ("path", *keys)] for file in result["files"]])
+    if result.get("difference") is not None:
+        console.text()
+        console.text(f"read again by transformers: its logits differ by {result['difference']:.1g} at most")

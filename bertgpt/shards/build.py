@@ -13,7 +13,7 @@ from bertgpt.config import ShardOptions, TextOptions, TokenizeOptions
 from bertgpt.corpora.sources import Source
 from bertgpt.errors import BertGPTError
 from bertgpt.files import check_space, put, sha256_of
-from bertgpt.shards.format import FORMAT, VERSION, broken_files, config_hash, read_manifest, verify
+from bertgpt.shards.format import broken_files, manifest_of, read_manifest, verify
 from bertgpt.shards.gather import Documents, Plan, ShardWriter, make_plan, shard_tasks
 from bertgpt.shards.jobs import Facts, Job, Receipt
 from bertgpt.shards.origins import Parts, Text, is_tokens
@@ -48,7 +48,8 @@ def tokenize(options: TokenizeOptions) -> Facts:
             entry["path"] = receipt.name.replace(CUT, PART)
             put(folder / receipt.name, final / entry["path"])
             files.append(entry)
-        manifest = manifest_of("tokens", text.config, tokenizer, text.counted(receipts), counts, files)
+        manifest = manifest_of("tokens", text.config, tokenizer, counts, files)
+        manifest["sources"] = text.counted(receipts)
         work.publish(final, manifest, text.tokenizer_folder(work), text.run_facts(receipts, started))
     return summary(out)
 
@@ -81,7 +82,8 @@ def shard(options: ShardOptions) -> Facts:
             put(made / receipt.name, final / receipt.name)
         files = [file_entry(receipt) | {"split": receipt.name.rpartition("-")[0]} for receipt in receipts]
         counts = totals(parts) | {"duplicates": plan.duplicates, "cut_documents": plan.cut}
-        manifest = manifest_of("shards", config, tokenizer, origin.counted(parts), counts, files)
+        manifest = manifest_of("shards", config, tokenizer, counts, files)
+        manifest["sources"] = origin.counted(parts)
         manifest["splits"] = splits_of(receipts)
         manifest["parent"] = origin.parent
         work.publish(final, manifest, origin.tokenizer_folder(work), origin.run_facts(parts, started))
@@ -232,25 +234,6 @@ def file_entry(receipt: Receipt) -> Facts:
         "text_bytes": receipt.facts["bytes"],
     }
     return entry | {name: receipt.facts[name] for name in (*FILE_FACTS, *PART_FACTS) if name in receipt.facts}
-
-
-def manifest_of(
-    kind: str, config: Facts, tokenizer: Tokenizer, sources: list[Facts], counts: Facts, files: list[Facts]
-) -> Facts:
-    """A manifest: no clock, host, path or speed, so that the same inputs give the same bytes."""
-    roles = {role: tokenizer.roles[role] for role in sorted(tokenizer.roles)}
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "kind": kind,
-        "config": config,
-        "config_sha256": config_hash(config),
-        "tokenizer": {"sha256": tokenizer.identity, "max_id": tokenizer.max_id, "roles": roles},
-        "dtype": tokenizer.dtype.name,
-        "sources": sources,
-        "counts": counts,
-        "files": files,
-    }
 
 
 def summary(out: Path) -> Facts:

@@ -7,7 +7,7 @@ from typing import Any
 from bertgpt import console
 from bertgpt.errors import BertGPTError
 from bertgpt.files import check_space, sha256_of, write_aside
-from bertgpt.shards.format import FORMAT, VERSION, TokenFile, config_hash, read_manifest, verify, verify_tokenizer
+from bertgpt.shards.format import TokenFile, manifest_of, read_manifest, verify, verify_tokenizer
 from bertgpt.shards.jobs import Facts
 from bertgpt.shards.work import Work
 
@@ -18,25 +18,16 @@ def to_bin(shards: Path, out: Path, fresh: bool) -> Facts:
     if manifest["kind"] != "shards":
         raise BertGPTError("BG211", f"{shards} holds {manifest['kind']}, not shards")
     verify(shards, manifest)
-    verify_tokenizer(shards, manifest)
+    tokenizer = verify_tokenizer(shards, manifest)
     parent = sha256_of(shards / "manifest.json")
     config = {"parent": parent, "to": "bin"}
     with Work(out, fresh) as work:
         if not work.finished(config):
             check_space(work.root, sum(file["bytes"] for file in manifest["files"]))
             final = work.folder(config, "final", empty=True)
-            exported = {
-                "format": FORMAT,
-                "version": VERSION,
-                "kind": "bin",
-                "config": config,
-                "config_sha256": config_hash(config),
-                "tokenizer": manifest["tokenizer"],
-                "dtype": manifest["dtype"],
-                "counts": manifest["counts"],
-                "parent": {"manifest_sha256": parent},
-                "files": write_splits(shards, manifest, final),
-            }
+            files = write_splits(shards, manifest, final)
+            exported = manifest_of("bin", config, tokenizer, manifest["counts"], files)
+            exported["parent"] = {"manifest_sha256": parent}
             work.publish(final, exported, shards / "tokenizer", {"shards": str(shards.resolve())})
     done = read_manifest(out)
     return {"path": str(out), "kind": "bin", "dtype": done["dtype"], "files": done["files"]}

@@ -194,6 +194,24 @@ def well_formed(manifest: Mapping[str, Any]) -> bool:
     )
 
 
+def manifest_of(
+    kind: str, config: dict[str, Any], tokenizer: Tokenizer, counts: dict[str, int], files: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What every manifest has: no clock, host, path or speed, so that the same inputs give the same bytes."""
+    roles = {role: tokenizer.roles[role] for role in sorted(tokenizer.roles)}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "config": config,
+        "config_sha256": config_hash(config),
+        "tokenizer": {"sha256": tokenizer.identity, "max_id": tokenizer.max_id, "roles": roles},
+        "dtype": tokenizer.dtype.name,
+        "counts": counts,
+        "files": files,
+    }
+
+
 def verify_tokenizer(folder: Path, manifest: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer in a folder, which must be the one that its ids were made with."""
     tokenizer = Tokenizer.load(folder / "tokenizer")

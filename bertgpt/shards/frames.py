@@ -13,6 +13,7 @@ from bertgpt.shards.format import column, list_of, required, write_batch
 from bertgpt.shards.rows import Pieces
 from bertgpt.tokens.tokenizer import Tokenizer
 
+Array = Any  # of numpy here, and a tensor once it is on its way to the device
 SPANS: dict[str, Any] = {
     "a_start": np.uint64, "a_len": np.uint16, "b_start": np.uint64, "b_len": np.uint16, "next_sentence": np.uint8,
 }  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertgpt.shards.format import TokenFile
-from bertgpt.shards.frames import Framer, Frames, SpanFile, Specials
+from bertgpt.shards.frames import Array, Framer, Frames, SpanFile, Specials
 from bertgpt.shards.masking import Masked, Scheme, Vocabulary, masked
 from bertgpt.shards.opening import names_of, opened, opened_base
 from bertgpt.shards.stored import CopiesFile
@@ -25,14 +25,14 @@ Numbers = NDArray[np.int64]
 class MaskedRows:
     """Rows of a plan as a model sees them. The slots for hidden ids beyond `scored` are at position 0, [CLS]."""
 
-    ids: NDArray[Any]  # (rows, L)
-    length: NDArray[np.uint16]  # (rows,): without padding
-    piece_starts: NDArray[np.uint16]  # (rows, P): where [CLS] is; L where a row has no more pieces
-    second_starts: NDArray[np.uint16]  # (rows, P): where B begins; the piece's end where it has none
-    next_sentence: NDArray[np.uint8]  # (rows, P): 0 next, 1 not next, 2 not scored
-    positions: NDArray[np.uint16]  # (rows, K): what is hidden, in order
-    labels: NDArray[Any]  # (rows, K): and what is there
-    scored: NDArray[np.int64]  # (rows,): how many slots are used
+    ids: Array  # (rows, L)
+    length: Array  # (rows,): without padding
+    piece_starts: Array  # (rows, P): where [CLS] is; L where a row has no more pieces
+    second_starts: Array  # (rows, P): where B begins; the piece's end where it has none
+    next_sentence: Array  # (rows, P): 0 next, 1 not next, 2 not scored
+    positions: Array  # (rows, K): what is hidden, in order
+    labels: Array  # (rows, K): and what is there
+    scored: Array  # (rows,): how many slots are used
 
 
 class Masker:

@@ -13,7 +13,7 @@ import numpy as np
 from bertgpt.config import MaskOptions
 from bertgpt.errors import BertGPTError
 from bertgpt.files import check_space, put, sha256_of, write_json
-from bertgpt.shards.format import FORMAT, VERSION, TokenFile, config_hash, read_manifest, verify, verify_tokenizer
+from bertgpt.shards.format import TokenFile, manifest_of, read_manifest, verify, verify_tokenizer
 from bertgpt.shards.frames import write_spans
 from bertgpt.shards.jobs import Facts, Job, Receipt, Task
 from bertgpt.shards.rows import IS_NEXT, IS_OTHER, Cutter, Pieces, cut, cut_in_pairs, packed, with_negatives
@@ -62,24 +62,12 @@ def mask(options: MaskOptions) -> Facts:
             for receipt in made:
                 put(folder / receipt.name, final / receipt.name)
         write_json(final / "plan.json", {"seq_len": options.seq_len, "pieces": pieces})
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "kind": "plan",
-            "config": config,
-            "config_sha256": config_hash(config),
-            "tokenizer": {
-                "sha256": tokenizer.identity,
-                "max_id": tokenizer.max_id,
-                "roles": {role: tokenizer.roles[role] for role in sorted(tokenizer.roles)},
-                "base_sha256": given.identity,
-            },
-            "dtype": tokenizer.dtype.name,
-            "base": {"manifest_sha256": parent, "path": os.path.relpath(shards, out)},
-            "counts": dict(sum((Counter(receipt.facts["counts"]) for receipt in receipts), Counter())),
-            "splits": splits_of(receipts, options.seq_len),
-            "files": [*map(file_entry, [*receipts, *stored]), entry_of(final / "plan.json")],
-        }
+        counts: Counter[str] = sum((Counter(receipt.facts["counts"]) for receipt in receipts), Counter())
+        files = [*map(file_entry, [*receipts, *stored]), entry_of(final / "plan.json")]
+        manifest = manifest_of("plan", config, tokenizer, dict(counts), files)
+        manifest["tokenizer"]["base_sha256"] = given.identity
+        manifest["base"] = {"manifest_sha256": parent, "path": os.path.relpath(shards, out)}
+        manifest["splits"] = splits_of(receipts, options.seq_len)
         work.publish(final, manifest, kept, {"options": options.model_dump(mode="json")})
     return summary(out)
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertgpt.shards.format import TokenFile
+from bertgpt.shards.frames import Array
 from bertgpt.shards.opening import names_of, opened
 
 
@@ -15,8 +16,8 @@ from bertgpt.shards.opening import names_of, opened
 class Causal:
     """Windows of the stream: the ids and the one after them. What is beyond the end of the stream is not scored."""
 
-    ids: NDArray[Any]  # (rows, T + 1), as stored
-    scored: NDArray[np.int64]  # (rows,): how many targets there are
+    ids: Array  # (rows, T + 1), as stored
+    scored: Array  # (rows,): how many targets there are
 
 
 class Windows:

@@ -118,9 +118,10 @@ class Work:
         progress.end()
         return receipts
 
-    def publish(self, final: Path, manifest: Facts, tokenizer: Path, facts: Facts) -> None:
+    def publish(self, final: Path, manifest: Facts, tokenizer: Path | None, facts: Facts) -> None:
         """Put the finished folder in place: the manifest is written last."""
-        shutil.copytree(tokenizer, final / "tokenizer", ignore=shutil.ignore_patterns(".*"))
+        if tokenizer is not None:
+            shutil.copytree(tokenizer, final / "tokenizer", ignore=shutil.ignore_patterns(".*"))
         run_json = {"bertgpt": __version__, "python": platform.python_version(), "host": platform.node()}
         write_json(
             final / "run.json",

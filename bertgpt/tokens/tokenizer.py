@@ -182,16 +182,35 @@ class Tokenizer:
 
     # ------------------------------------------------------------------------------------------- folders
 
-    def save(self, folder: Path) -> None:
-        """Write the folder that `Tokenizer.load` and `transformers` read."""
+    def save(self, folder: Path, longest: int | None = None, framed: bool = False) -> None:
+        """Write the folder that `Tokenizer.load` and `transformers` read.
+
+        There, rows are cut at `longest`, and a `framed` text becomes [CLS] A [SEP], as BERT wants it.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        config = {
+        config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
             "eos_token": self.tokens[self.end],
         } | {CONFIG_KEYS[role]: self.tokens[i] for role, i in self.roles.items() if role in CONFIG_KEYS}
-        write_json(folder / "tokenizer.json", self.content)
+        config |= {} if longest is None else {"model_max_length": longest}
+        write_json(folder / "tokenizer.json", self.content | ({"post_processor": self.frame()} if framed else {}))
         write_json(folder / "tokenizer_config.json", config)
+
+    def frame(self) -> dict[str, Any]:
+        """How `tokenizers` puts special tokens around one text, or two."""
+        cls, sep = (self.tokens[self.roles[role]] for role in ("cls", "sep"))
+
+        def special(token: str, kind: int) -> dict[str, Any]:
+            return {"SpecialToken": {"id": token, "type_id": kind}}
+
+        def text(name: str, kind: int) -> dict[str, Any]:
+            return {"Sequence": {"id": name, "type_id": kind}}
+
+        single = [special(cls, 0), text("A", 0), special(sep, 0)]
+        ids = {token: {"id": token, "ids": [self.vocab[token]], "tokens": [token]} for token in (cls, sep)}
+        pair = [*single, text("B", 1), special(sep, 1)]
+        return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": ids}
 
     @classmethod
     def load(cls, source: str | Path) -> "Tokenizer":

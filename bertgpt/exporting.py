@@ -1,0 +1,155 @@
+"""Models to and from folders that `transformers` reads."""
+
+import json
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bertgpt import console
+from bertgpt.errors import BertGPTError
+from bertgpt.files import sha256_of, write_json
+from bertgpt.hub import layout_of, our_config, their_config, to_ours, to_theirs
+from bertgpt.saved import Saved, check_vocabulary, filled, load, no_model, save
+from bertgpt.shards.format import manifest_of, read_manifest
+from bertgpt.shards.work import Work
+from bertgpt.tokens.tokenizer import Tokenizer, from_path
+
+TOLERANCE = 1e-4  # between logits of the same weights here and there
+AUTO = {
+    "gpt2": "AutoModelForCausalLM", "bert": "AutoModelForPreTraining", "modernbert": "AutoModelForMaskedLM",
+    "modernbert-decoder": "AutoModelForCausalLM",
+}  # fmt: skip
+
+
+def to_transformers(path: Path, out: Path, fresh: bool) -> dict[str, Any]:
+    """Write a folder for the class of theirs that computes the same, and see that it does."""
+    saved = load(path)
+    folder = path / "final" if (path / "final" / "manifest.json").is_file() else path
+    causal = saved.objective != "masked"
+    if saved.objective == "hybrid":
+        console.note("a hybrid is written as a causal model: its masked head looks from the position before")
+    config = {"parent": sha256_of(folder / "manifest.json"), "to": "hf"}
+    layout = layout_of(saved.model.config, causal)
+    with Work(out, fresh) as work:
+        if not work.finished(config):
+            final = work.folder(config, "final", empty=True)
+            write(saved, layout, final, (folder / "card.md").read_text(encoding="utf-8"))
+            difference = compared(saved, layout, final)
+            files = [
+                {"path": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
+                for file in sorted(final.iterdir())
+                if not file.name.startswith(".")
+            ]
+            counts = {"parameters": saved.model.parameter_count()}
+            manifest = manifest_of("hf", config, saved.tokenizer, counts, files)
+            facts = {"model": str(folder.resolve()), "difference": difference}
+            work.publish(final, manifest | {"layout": layout}, None, facts)
+    done, run = read_manifest(out), json.loads((out / "run.json").read_text(encoding="utf-8"))
+    said = {"path": str(out), "kind": "hf", "architecture": architecture(out), "layout": done["layout"]}
+    return said | {"difference": run["difference"], "files": done["files"]}
+
+
+def architecture(folder: Path) -> str:
+    """The class in a folder of theirs."""
+    return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0])
+
+
+def write(saved: Saved, layout: str, folder: Path, card: str) -> None:
+    """The files."""
+    model, tokenizer = saved.model, saved.tokenizer
+    settings = their_config(model.config, layout, tokenizer.roles)
+    write_json(folder / "config.json", settings)
+    weights = to_theirs(model.config, layout, model.state_dict())
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    framed = layout in ("bert", "modernbert")
+    tokenizer.save(folder, model.config.context, framed)
+    if not framed:
+        write_json(
+            folder / "generation_config.json", {name: settings[name] for name in ("bos_token_id", "eos_token_id")}
+        )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+@torch.no_grad()
+def compared(saved: Saved, layout: str, folder: Path) -> float | None:
+    """The largest difference of logits, after they were read again by `transformers`, if that is there."""
+    if find_spec("transformers") is None:
+        console.note("transformers is not installed, so the folder was not read again and compared")
+        return None
+    import transformers
+
+    config = saved.model.config
+    other = getattr(transformers, AUTO[layout]).from_pretrained(folder, dtype=torch.float32).eval()
+    draws = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, config.vocab, (2, min(config.context, 300)), generator=draws)
+    found = other(ids)
+    theirs = found.prediction_logits if layout == "bert" else found.logits
+    hidden = saved.model(ids, causal=saved.objective != "masked")
+    difference = float((saved.model.logits(hidden) - theirs).abs().max())
+    if not difference < TOLERANCE:
+        cause = f"logits differ by {difference:.2g}"
+        raise BertGPTError("BG319", "transformers computes something else from these weights", cause=cause)
+    return difference
+
+
+def from_transformers(source: str, out: Path, fresh: bool) -> dict[str, Any]:
+    """Read a folder of theirs, or a model of the hub, into one of ours."""
+    folder = Path(source) if Path(source).exists() else fetched(source)
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise no_model(folder)
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config, layout = our_config(settings)
+    weights: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        weights |= load_file(file)
+    tokenizer: Tokenizer = from_path(folder)
+    check_vocabulary(config, tokenizer)
+    model = filled(config, with_what_lacks(config, to_ours(config, layout, known(layout, weights))), source)
+    final = out / "final"
+    if final.exists() and not fresh:
+        raise BertGPTError("BG213", "this exists", path=str(final), hint="give another --out, or --fresh")
+    objective = "causal" if layout in ("gpt2", "modernbert-decoder") else "masked"
+    documents = "joined" if layout == "gpt2" else "apart"
+    out.mkdir(parents=True, exist_ok=True)
+    card = f"# {Path(source).name}\n\nRead from {settings['architectures'][0]} weights of `{Path(source).name}`.\n"
+    save(Saved(model, tokenizer, objective, documents), final, card)
+    return {"path": str(out), "layout": layout, "objective": objective, "parameters": model.parameter_count()}
+
+
+def known(layout: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Older names as the newer ones."""
+    prefix = "transformer." if layout == "gpt2" and "wte.weight" in weights else ""
+    renamed = {f"{prefix}{name}": tensor.float() for name, tensor in weights.items()}
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        renamed = {name.removesuffix(old) + new if name.endswith(old) else name: t for name, t in renamed.items()}
+    return renamed
+
+
+def with_what_lacks(config: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A pooler and a pair head that never were trained, as zeros."""
+    if not config.segments or "pair.weight" in weights:
+        return weights
+    console.note("this model has no pooler or no head for pairs: they are zero")
+    shapes = {"pooler": (config.dim, config.dim), "pair": (2, config.dim)}
+    zeros = {f"{name}.weight": torch.zeros(size) for name, size in shapes.items()}
+    zeros |= {f"{name}.bias": torch.zeros(size[0]) for name, size in shapes.items()}
+    return zeros | weights
+
+
+def fetched(name: str) -> Path:
+    """A model of the hub: its configuration, tokenizer and safetensors, nothing that could run."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        wanted = ["config.json", "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        cause = str(error).splitlines()[0][:200]
+        hint = "give a folder, or the name of a model on the hub"
+        raise BertGPTError("BG211", f"there is no model {name}", cause=cause, hint=hint) from None
