@@ -223,15 +223,15 @@ class ExportOptions(Options):
 
 
 class ImportOptions(Options):
-    """Read a model of transformers: a folder, or a name on the hub.
+    """Read a model of transformers.
 
     GPT-2, BERT and ModernBERT, with or without heads for text; safetensors only. The result is a run that every command
     takes.
     """
 
     examples = (
-        "bertgpt import openai-community/gpt2 --out runs/gpt2",
-        "bertgpt import work/hf --out runs/mine --fresh",
+        "bertgpt import work/hf --out runs/theirs --fresh",
+        "bertgpt import work/hf --out runs/theirs --fresh --json",
     )
 
     source: Annotated[str, Argument("SOURCE")] = Field(description="A folder, or the name of a model on the hub.")

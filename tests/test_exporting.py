@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from bertgpt import saved
+from bertgpt import exporting, hub, saved
 from bertgpt.model import Transformer
 from bertgpt.presets import BERT, GPT2, MODERN, shape
 from bertgpt.saved import Saved
@@ -104,6 +104,16 @@ def test_a_hybrid_leaves_as_a_causal_model(tmp_path: Path, tokenizer: Tokenizer,
     assert "hybrid" in done.err
 
 
+def test_an_export_that_computes_something_else_is_not_put_in_place(
+    tmp_path: Path, tokenizer: Tokenizer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path / "run", "bert", tokenizer)
+    monkeypatch.setattr(exporting, "their_config", lambda *given: hub.their_config(*given) | {"layer_norm_eps": 0.1})
+    done = run("export", str(tmp_path / "run"), "--out", str(tmp_path / "hf"), "--json")
+    assert json.loads(done.out)["error"]["code"] == "BG319"
+    assert not (tmp_path / "hf").exists()
+
+
 def change_config(folder: Path, **changes: Any) -> None:
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | changes))
@@ -128,9 +138,8 @@ def test_what_is_refused(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None
     assert code("import", str(tmp_path / "hf"), "--out", str(tmp_path / "a")) == (2, "BG218")
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04")
-    done = run("import", str(tmp_path / "pickled"), "--out", str(tmp_path / "a"))
-    assert done.code == 2
-    assert "safetensors" in done.err
+    assert code("import", str(tmp_path / "pickled"), "--out", str(tmp_path / "a")) == (2, "BG220")
+    assert "safetensors" in run("import", str(tmp_path / "pickled"), "--out", str(tmp_path / "a")).err
     weights = tmp_path / "run" / "final" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert code("export", str(tmp_path / "run"), "--out", str(tmp_path / "y")) == (3, "BG305")

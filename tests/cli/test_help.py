@@ -17,6 +17,7 @@ from bertgpt import commands
 from bertgpt.config import base_type, choices
 from bertgpt.corpora.tinyworld.tasks import TASKS
 from bertgpt.help import GENERAL, command_page, main_page, summary
+from bertgpt.tokens.training import train
 
 SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
 PAGES = ["bertgpt", *commands.COMMANDS]
@@ -81,6 +82,7 @@ def test_examples_run_and_python_returns_what_json_calls_result(
 ) -> None:
     """Every example in the order of the pipeline, which is the order in which they need each other."""
     monkeypatch.chdir(tmp_path)
+    other_model(Path("work/hf"))
     for name, model in commands.COMMANDS.items():
         for example in model.examples:
             program, command, *argv = shlex.split(example)
@@ -91,6 +93,15 @@ def test_examples_run_and_python_returns_what_json_calls_result(
             result = as_function(name, [word for word in argv if word != "--json"])
             told = json.loads(run(name, *argv, *([] if "--json" in argv else ["--json"])).out)
             assert told == {"ok": True, "command": name, "result": json.loads(json.dumps(result))}
+
+
+def other_model(folder: Path) -> None:
+    """A small model of transformers."""
+    import transformers
+
+    config = transformers.GPT2Config(vocab_size=300, n_positions=32, n_embd=16, n_layer=1, n_head=2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    train("bpe", 300, ["a lamp and a clock"]).save(folder)
 
 
 def as_function(name: str, argv: list[str]) -> Any:
