@@ -71,7 +71,8 @@ def show_rows(rows: list[dict[str, Any]], console: Console) -> None:
         pairs = "".join(f", {label}" for label in row["pairs"] if label)
         console.text()
         console.heading(
-            f"row {row['number']} of {row['split']} · {row['length']} tokens in {row['pieces']} pieces{pairs} · "
+            f"row {row['number']} of {row['split']} · {row['length']} tokens in {row['pieces']} "
+            f"{'piece' if row['pieces'] == 1 else 'pieces'}{pairs} · "
             f"{row['scored']} hidden"
         )
         console.marked([marked(segment) for segment in row["segments"]])
@@ -88,6 +89,7 @@ def marked(segment: dict[str, str]) -> tuple[str, str]:
     if "hidden" not in segment:
         return text, ""
     space = " " if text.startswith(" ") else ""
+    text = text.replace("\n", "\\n")
     end = {"mask": "", "kept": "=", "other": f">{segment.get('shown', '').strip(' ')}"}[segment["hidden"]]
     colour = {"mask": "yellow", "kept": "green", "other": "magenta"}[segment["hidden"]]
     return f"{space}{{{text.strip(' ')}{end}}}", colour

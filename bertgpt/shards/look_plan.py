@@ -43,6 +43,7 @@ def row_of(batch: MaskedRows, i: int, tokenizer: Tokenizer) -> dict[str, Any]:
         begin = at + 1
     pieces = int((batch.piece_starts[i] < batch.ids.shape[1]).sum())
     labels = [PAIRS[label] for label in batch.next_sentence[i, :pieces].tolist()]
+    segments[0]["text"] = segments[0]["text"].lstrip()
     return {"length": length, "scored": scored, "pieces": pieces, "pairs": labels, "segments": segments}
 
 

@@ -51,7 +51,7 @@ def test_a_row_shows_what_is_hidden_and_what_stands_there(folder: Path, run: Run
     assert len(marks) == batch.scored.sum()
     assert f"{batch.scored[0]} hidden" in text
     assert "[CLS]" in text
-    assert re.search("row 5 of train · [0-9]+ tokens in 1 pieces, (not )?next", text)
+    assert re.search("row 5 of train · [0-9]+ tokens in 1 piece, (not )?next", text)
 
 
 def test_one_row_of_the_validation(folder: Path, run: Run) -> None:
