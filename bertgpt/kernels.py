@@ -5,11 +5,14 @@ MKL, which on AMD's is half as fast as oneDNN, which torch has too. Its fused at
 the three steps by themselves, as long as rows are short.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
+
+from bertgpt.errors import BertGPTError
 
 SHORT = 512  # keys, up to which attention in bf16 on CPUs is done step by step
 ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -55,8 +58,12 @@ class Product(torch.autograd.Function):
         return to_x, to_weight, to_bias
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, rate: float) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Any, causal: bool, rate: float) -> Tensor:
     """What each position takes from those that it sees: all (B, H, T, D / H), the mask true where it sees."""
+    if not (mask is None or isinstance(mask, Tensor)):
+        if rate:
+            raise BertGPTError("BG204", "FlexAttention has no dropout", hint="give dropout 0, or take the other kernel")
+        return flex(q, k, v, mask)
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or k.size(2) > SHORT:
         return F.scaled_dot_product_attention(q, k, v, mask, rate, is_causal=causal and mask is None)
     if causal and mask is None:
@@ -65,3 +72,34 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool
     if mask is not None:
         scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, torch.finfo(scores.dtype).min)
     return F.dropout(scores.softmax(dim=3), rate) @ v
+
+
+def flex(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
+    """The same by FlexAttention, which skips blocks in which nobody sees anybody; it has no dropout."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    run = compiled_flex() if q.device.type == "cuda" else flex_attention
+    taken: Tensor = run(q, k, v, block_mask=mask)
+    return taken
+
+
+@cache
+def compiled_flex() -> Any:
+    """Without being compiled it would be slower than anything."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def block_mask(causal: bool, documents: Tensor | None, window: int, length: int, device: torch.device) -> Any:
+    """Whom each position sees, as FlexAttention wants it; a window of 0 has no end."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen = query >= key if causal else query == query
+        if documents is not None:
+            seen = seen & (documents[row, query] == documents[row, key])
+        return seen & ((query - key).abs() <= window) if window else seen
+
+    rows = None if documents is None else len(documents)
+    return create_block_mask(sees, rows, None, length, length, device=device)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
-from bertgpt.kernels import attention, project
+from bertgpt.kernels import attention, block_mask, project
 from bertgpt.presets import ModelConfig
 
 ROW_MULTIPLE = 64  # rows of the embedding in memory: what tensor cores like; those beyond V are zero and stay inside
@@ -38,7 +38,7 @@ class Sight:
     """
 
     causal: bool
-    masks: tuple[Tensor | None, Tensor | None]  # global and local, (1 or B, 1, T, keys); None: see `causal`
+    masks: tuple[Any, Any]  # global and local, (1 or B, 1, T, keys) or what flex wants; None: see `causal`
     turns: tuple[Tensor, Tensor] | None  # the rotations of positions in global and local layers, (1 or B, 1, T, D / H)
 
 
@@ -59,11 +59,14 @@ class Cache:
 
 
 def sight(config: ModelConfig, ids: Tensor, causal: bool, documents: Tensor | None, positions: Tensor,
-          cache: Cache | None) -> Sight:  # fmt: skip
+          cache: Cache | None, kernel: str) -> Sight:  # fmt: skip
     """Build it. Rows of one document without padding need no mask where all layers see everything."""
     turns = None
     if config.positions == "rope":
         turns = (turn(config, positions, GLOBAL_THETA), turn(config, positions, LOCAL_THETA))
+    if kernel == "flex" and cache is None:
+        blocks = [block_mask(causal, documents, window, ids.size(1), ids.device) for window in (0, config.window)]
+        return Sight(causal, (blocks[0], blocks[1]), turns)
     start, new = cache.end if cache else 0, ids.size(1)
     key = torch.arange(start + new, device=ids.device)
     far = key[start:, None] - key[None, :]  # (T, keys): how far back a key is
@@ -173,11 +176,10 @@ def dropped(module: nn.Module, x: Tensor) -> Tensor:
     return F.dropout(x, module.config.dropout, module.training)  # type: ignore[arg-type, union-attr]
 
 
-# ---------------------------------------------------------------------------------------------- the model
-
-
 class Transformer(nn.Module):
     """All weights of a model, its heads among them."""
+
+    kernel = "sdpa"  # or flex, on CUDA
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -223,7 +225,7 @@ class Transformer(nn.Module):
         if self.config.embed_norm:
             x = self.embed_norm(x)
         x = dropped(self, x)
-        seen = sight(self.config, ids, causal, documents, positions, cache)
+        seen = sight(self.config, ids, causal, documents, positions, cache, self.kernel)
         states = [x]
         for block in self.blocks:
             x = block(x, seen, cache)
@@ -251,8 +253,6 @@ class Transformer(nn.Module):
         """Two logits for each [CLS]: B comes next, or not."""
         logits: Tensor = self.pair(self.pooled(first))
         return logits
-
-    # ------------------------------------------------------------------------------------------- counting
 
     def parameter_count(self) -> int:
         """All weights; the rows that only fill up the embedding do not count."""
@@ -285,17 +285,15 @@ class Classifier(nn.Module):
 
     def __init__(self, transformer: Transformer, labels: int) -> None:
         super().__init__()
-        self.transformer, config = transformer, transformer.config
-        self.config = config
-        self.out = Linear(config.dim, labels, bias=config.segments > 0)
+        self.transformer, self.config = transformer, transformer.config
+        self.out = Linear(self.config.dim, labels, bias=self.config.segments > 0)
 
     def forward(self, ids: Tensor, length: Tensor, *, causal: bool, segments: Tensor | None = None) -> Tensor:
         """Logits, (B, labels), of rows that are padded behind their `length`, (B,)."""
+        model, rows = self.transformer, torch.arange(len(ids), device=ids.device)
         padded = torch.arange(ids.size(1), device=ids.device) >= length[:, None]
-        hidden = self.transformer(ids, causal=causal, documents=padded.long(), segments=segments)
-        rows = torch.arange(len(ids), device=ids.device)
+        hidden = model(ids, causal=causal, documents=padded.long(), segments=segments)
         summary = hidden[rows, length - 1 if causal else torch.zeros_like(length)]  # (B, D)
-        model = self.transformer
         summary = model.pooled(summary) if self.config.segments else model.before_logits(summary)
         logits: Tensor = self.out(dropped(self, summary))
         return logits

@@ -249,3 +249,45 @@ def test_classifiers_are_those_of_transformers(family: str, causal: bool) -> Non
     ids[torch.arange(20) >= length[:, None]] = 0
     found = other(ids, attention_mask=(ids != 0).long()).logits
     assert (model(ids, length, causal=causal) - found).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_flex_attention_is_the_same(device: str, family: str, causal: bool) -> None:
+    """On CPUs it has no way back; there only what comes out is compared."""
+    model, ids = scrambled(family).to(device), ids_of(2, 128).to(device)
+    documents = (torch.arange(128, device=device) > torch.tensor([[50], [90]], device=device)).long()
+    for given in (None, documents):
+        found = []
+        for kernel in ("sdpa", "flex"):
+            model.kernel = kernel
+            model.zero_grad()
+            with torch.set_grad_enabled(device == "cuda"):
+                hidden = model(ids, causal=causal, documents=given)
+            if device == "cuda":
+                hidden.square().sum().backward()
+            found.append([hidden.detach(), *(weight.grad for weight in model.parameters() if weight.grad is not None)])
+        for one, other in zip(*found, strict=True):
+            assert torch.allclose(one, other, atol=1e-4 if device == "cpu" else 1e-2)
+
+
+def test_flex_attention_has_no_dropout() -> None:
+    model = Transformer(ModelConfig(**(config_of("gpt2").model_dump() | {"dropout": 0.1}))).train()
+    model.kernel = "flex"
+    with pytest.raises(BertGPTError, match="no dropout"):
+        model(ids_of(1, 128), causal=True)
+
+
+def test_counting() -> None:
+    """GPT-2's operations as nanoGPT counts them; a window sees less; hidden ids are few."""
+    with torch.device("meta"):
+        gpt2, bert = Transformer(PRESETS["gpt2"].model), Transformer(PRESETS["bert-base"].model)
+        windows = Transformer(PRESETS["modern-gpt-tiny"].model)
+        everywhere = Transformer(windows.config.model_copy(update={"window": 0}))
+    without_positions = 124_439_808 - 1024 * 768
+    assert gpt2.flops_per_token(1024) == pytest.approx(6 * without_positions + 12 * 12 * 768 * 1024, rel=1e-3)
+    assert everywhere.flops_per_token(8192) - windows.flops_per_token(8192) == 12 * 256 * 4 * (8192 - 129)
+    assert bert.flops_per_token(128, scored=0.15) < 0.87 * bert.flops_per_token(128)
+    assert 16 * 124_439_808 < gpt2.training_bytes(8, 1024) < 12e9
