@@ -16,7 +16,9 @@ __version__ = "0.1.0"
 
 
 # The commands as functions. They are made when first asked for: importing bertgpt imports almost nothing.
-FUNCTIONS = {name: name for name in ("tokenize", "shard", "mask", "inspect", "export")} | {"import_hf": "import"}
+FUNCTIONS = {name: name for name in ("tokenize", "shard", "mask", "pretrain", "inspect", "export")} | {
+    "import_hf": "import"
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from bertgpt.catalogue import CORPORA
 from bertgpt.errors import BertGPTError, did_you_mean, quoted
+from bertgpt.presets import PRESETS
 
 if TYPE_CHECKING:
     from bertgpt.yaml_files import Section
@@ -204,6 +205,53 @@ class MaskOptions(Options):
     seed: int = Field(1337, ge=0, lt=2**63, description="Decides pairs and masks.")
     workers: int = Field(0, ge=0, le=1024, description="Worker processes; 0 is one for each core.")
     fresh: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
+    dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
+
+
+class PretrainOptions(Options):
+    """Train a model from scratch.
+
+    Shards train a GPT, a plan trains a BERT, or both at once (hybrid). A run that was interrupted goes on when the same
+    command is given again, and ends in the same bytes.
+    """
+
+    examples = (
+        "bertgpt pretrain work/tw --preset tiny-gpt --seq-len 64 --tokens-per-step 512 --max-steps 4 --out runs/gpt",
+        "bertgpt pretrain work/plan --preset tiny-bert --tokens-per-step 1024 --max-steps 4 --out runs/bert",
+        "bertgpt pretrain work/plan --preset tiny-bert --dry-run --out runs/bert",
+    )
+
+    presets = {name: preset.training for name, preset in PRESETS.items()}
+
+    data: Annotated[str, Argument("DATA")] = Field(description="A folder of shards, or a plan.")
+    preset: str = Field(description="The shape of the model, and defaults that go with it.")
+    out: str = Field(description="The run to make, or to go on with.")
+    objective: Literal["causal", "masked", "hybrid"] | None = Field(None, description="The default is the preset's.")
+    ratio: float = Field(0.5, gt=0, lt=1, description="Share of masked samples in a hybrid's steps.")
+    seq_len: int = Field(256, ge=8, le=32768, description="The length of causal rows; a plan has its own.")
+    documents: Literal["apart", "joined"] | None = Field(
+        None, description="Whether rows see past the end of a document."
+    )
+    tokens_per_step: Count = Field(16_384, ge=1, description="Ids of a step, however they are divided.")
+    micro_batch: int = Field(0, ge=0, description="Rows that are computed at once; 0: all of a step.")
+    max_steps: int | None = Field(None, ge=1, description="How long: in steps,")
+    max_tokens: Count | None = Field(None, ge=1, description="or in ids,")
+    epochs: float = Field(1.0, gt=0, description="or in rounds through the data.")
+    lr: float = Field(1e-3, gt=0, description="The highest learning rate.")
+    lr_floor: float = Field(0.1, ge=0, le=1, description="What is left of it at the end.")
+    warmup: int = Field(50, ge=0, description="Steps until it is reached.")
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="How it falls.")
+    weight_decay: float = Field(0.1, ge=0, description="Of matrices.")
+    beta2: float = Field(0.95, gt=0, lt=1, description="How long squares of gradients are remembered.")
+    clip: float = Field(1.0, gt=0, description="The longest gradient.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of features that is left out.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Of products; weights are always fp32.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where to compute.")
+    eval_every: int = Field(250, ge=1, description="Steps between looks at held-out rows.")
+    save_every: int = Field(500, ge=1, description="Steps between checkpoints.")
+    log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
+    seed: int = Field(1337, ge=0, lt=2**63, description="Decides weights, order and dropout.")
+    fresh: bool = Field(False, description="Begin anew, even if there is a run.")
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
 
 

@@ -32,6 +32,7 @@ CODES = {
     "BG218": "no class of transformers computes this, or we do not compute what it does",
     "BG219": "the model has no rows for some ids",
     "BG220": "a file of weights may run code",
+    "BG221": "the objective, the preset and the data do not fit together",
     "BG301": "a text is not UTF-8",
     "BG302": "a line is not JSON",
     "BG303": "a column holds no text",
@@ -60,6 +61,7 @@ CODES = {
     "BG407": "the hub is offline",
     "BG408": "a server cannot be reached",
     "BG409": "the hub does not let us read",
+    "BG501": "a step is not finite",
     "BG601": "another process is writing there",
 }
 

@@ -6,7 +6,7 @@ of.
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,10 +31,10 @@ class Term:
 class Objective(Protocol):
     """One interface."""
 
-    def counts(self, rows: object) -> dict[str, int]:
+    def counts(self, rows: Any) -> dict[str, int]:
         """How many targets each term has in these rows, which are still arrays."""
 
-    def __call__(self, model: Transformer, rows: object) -> dict[str, Term]:
+    def __call__(self, model: Any, rows: Any) -> dict[str, Term]:
         """The terms of these rows, which are tensors now."""
 
 

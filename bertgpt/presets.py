@@ -65,6 +65,7 @@ class Preset:
     about: str
     model: ModelConfig
     objective: Literal["causal", "masked"]
+    training: dict[str, Any]  # defaults of `bertgpt pretrain`
     documents: Literal["apart", "joined"] = "apart"
 
 
@@ -77,6 +78,12 @@ MODERN: dict[str, Any] = {
     "positions": "rope", "activation": "geglu", "context": 8192, "bias": False, "embed_norm": True, "window": 64,
     "global_every": 3, "head_transform": True, "head_bias": True, "init": "zero",
 }  # fmt: skip
+# As the papers, or those who made them again, trained: GPT-3's rates for 124M and 355M; BERT's by RoBERTa's account.
+TINY = {"lr": 2e-3, "warmup": 50, "tokens_per_step": 4096}
+BASE_GPT = {"lr": 6e-4, "warmup": 715, "tokens_per_step": 524_288, "seq_len": 1024}
+BASE_BERT = {"lr": 1e-4, "warmup": 10_000, "tokens_per_step": 32_768, "schedule": "linear", "lr_floor": 0.0,
+             "weight_decay": 0.01, "beta2": 0.999}  # fmt: skip
+MODERN_TRAINING = {"lr": 8e-4, "warmup": 500, "tokens_per_step": 65_536, "schedule": "wsd", "beta2": 0.98}
 GPT2_VOCAB, BERT_VOCAB = 50_257, 30_522
 EXTENDED_VOCAB = GPT2_VOCAB + 4  # with [PAD] [CLS] [SEP] [MASK]
 
@@ -90,12 +97,14 @@ def shape(dim: int, layers: int, heads: int, vocab: int, family: dict[str, Any],
 
 def gpt2(about: str, dim: int, layers: int, heads: int, vocab: int = GPT2_VOCAB, **other: Any) -> Preset:
     """A decoder of 2019."""
-    return Preset(about, shape(dim, layers, heads, vocab, GPT2, **other), "causal", "joined")
+    training = TINY if dim < 256 else BASE_GPT
+    return Preset(about, shape(dim, layers, heads, vocab, GPT2, **other), "causal", training, "joined")
 
 
 def bert(about: str, dim: int, layers: int, heads: int, vocab: int = BERT_VOCAB, **other: Any) -> Preset:
     """An encoder of 2018."""
-    return Preset(about, shape(dim, layers, heads, vocab, BERT, **other), "masked")
+    training = TINY if dim < 256 else BASE_BERT
+    return Preset(about, shape(dim, layers, heads, vocab, BERT, **other), "masked", training)
 
 
 PRESETS = {
@@ -116,5 +125,5 @@ MODERN_SHAPES = {  # dim, layers, heads, ffn: those of Ettin (Weller et al., 202
 for size, (dim, layers, heads, ffn) in MODERN_SHAPES.items():
     model = shape(dim, layers, heads, EXTENDED_VOCAB, MODERN, ffn=ffn)
     about = f"ModernBERT's layout (Warner et al., 2024), d{dim} L{layers} H{heads}"
-    PRESETS[f"modern-bert-{size}"] = Preset(about, model, "masked")
-    PRESETS[f"modern-gpt-{size}"] = Preset(f"{about}, trained to go on with text", model, "causal")
+    PRESETS[f"modern-bert-{size}"] = Preset(about, model, "masked", MODERN_TRAINING)
+    PRESETS[f"modern-gpt-{size}"] = Preset(f"{about}, trained to go on with text", model, "causal", MODERN_TRAINING)

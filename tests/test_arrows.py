@@ -13,9 +13,11 @@ LAYERS = [
     {"cli"},
     {"help"},
     {"commands"},
-    {"exporting"},
+    {"exporting", "pretraining"},
+    {"trainer"},
+    {"checkpoint"},
     {"saved", "hub", "objectives", "initial"},
-    {"loss", "model", "runtime"},
+    {"loss", "model", "runtime", "optim"},
     {"kernels"},
     {"shards"},
     {"tokens", "corpora"},
@@ -37,16 +39,35 @@ NEEDED_LATER = {
     "rich",
 }
 # Third-party modules that a layer may import at the top of a module, so that everything else stays lazy.
-HEAVY = {
-    "corpora": {"numpy"},
-    "draws": {"numpy"},
-    "texts": {"numpy"},
-    "tokens": {"numpy"},
-    "shards": {"numpy", "pyarrow"},
-} | {
-    name: {"torch"}
-    for name in ("exporting", "saved", "hub", "objectives", "initial", "loss", "model", "runtime", "kernels")
-}
+HEAVY: dict[str, set[str]] = (
+    {
+        "corpora": {"numpy"},
+        "draws": {"numpy"},
+        "texts": {"numpy"},
+        "tokens": {"numpy"},
+        "shards": {"numpy", "pyarrow"},
+    }
+    | {
+        name: {"torch"}
+        for name in (
+            "exporting",
+            "saved",
+            "hub",
+            "objectives",
+            "initial",
+            "loss",
+            "model",
+            "runtime",
+            "kernels",
+            "optim",
+            "checkpoint",
+            "pretraining",
+        )
+    }
+    | {
+        "trainer": {"torch", "numpy"},
+    }
+)
 
 
 def layer_of(part: str) -> int:

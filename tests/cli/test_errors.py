@@ -229,7 +229,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(run: Callable[..., A
 
 
 def test_a_code_decides_the_exit_code() -> None:
-    assert {BertGPTError(code, "").exit_code for code in CODES} == {1, 2, 3, 4, 6}
+    assert {BertGPTError(code, "").exit_code for code in CODES} == {1, 2, 3, 4, 5, 6}
     assert did_you_mean("zzz", ["aaa"]) is None
 
 

@@ -1,0 +1,187 @@
+"""Training: exact when it is interrupted, the same however it is divided, and refused where it cannot be."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import bertgpt
+from bertgpt import checkpoint, saved
+from bertgpt.errors import BertGPTError
+from bertgpt.optim import Schedule
+from tests.conftest import Outcome
+
+Run = Callable[..., Outcome]
+SHORT = {"tokens_per_step": 512, "max_steps": 12, "log_every": 1, "eval_every": 5, "save_every": 4, "warmup": 3}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards and plans of tinyworld."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    options = {"limit_docs": 600, "train": "bpe", "vocab_size": 400, "val_fraction": 0.1, "shard_tokens": 20_000}
+    bertgpt.shard("tinyworld", out=str(folder / "shards"), **options)
+    for pair in ("none", "nsp"):
+        bertgpt.mask(str(folder / "shards"), out=str(folder / pair), seq_len=32, pair=pair)
+    return folder
+
+
+def kinds(data: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    return {
+        "causal": (str(data / "shards"), {"preset": "tiny-gpt", "seq_len": 32}),
+        "masked": (str(data / "nsp"), {"preset": "tiny-bert"}),
+        "hybrid": (str(data / "none"), {"preset": "tiny-gpt", "objective": "hybrid", "documents": "apart"}),
+    }
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "final" / "model.safetensors")
+
+
+def deterministic(run: Path) -> list[dict[str, Any]]:
+    """The lines of the log without what a clock says."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "samples_per_s")} for line in lines]
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two runs came to the same, to the byte."""
+    files = ["final/model.safetensors", "final/manifest.json", "metrics.json", "plots/train.tsv", "plots/val.tsv"]
+    return all((one / f).read_bytes() == (other / f).read_bytes() for f in files) and deterministic(
+        one
+    ) == deterministic(other)
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked", "hybrid"])
+def test_a_run_that_was_stopped_twice_ends_in_the_same_bytes(
+    kind: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout, and past the end of an epoch of a tiny plan."""
+    source, options = kinds(data)[kind]
+    options = options | SHORT | {"dropout": 0.1}
+    bertgpt.pretrain(source, out=str(tmp_path / "straight"), **options)
+
+    for stop in (6, 9):
+
+        def killed(*given: Any, stop: int = stop) -> Any:
+            if given[1] >= stop:
+                raise RuntimeError("killed")
+            return write(*given)
+
+        write = checkpoint.write
+        with monkeypatch.context() as patched:
+            patched.setattr(checkpoint, "write", killed)
+            with pytest.raises(RuntimeError, match="killed"):
+                bertgpt.pretrain(source, out=str(tmp_path / "broken"), **options)
+    bertgpt.pretrain(source, out=str(tmp_path / "broken"), **options)
+    assert same(tmp_path / "straight", tmp_path / "broken")
+
+
+def test_ctrl_c_keeps_what_was_learned(data: Path, tmp_path: Path) -> None:
+    """A real process, a real signal, exit 130; the same command ends in the same bytes."""
+    source, options = kinds(data)["causal"]
+    argv = [sys.executable, "-m", "bertgpt", "pretrain", source, "--preset", "tiny-gpt", "--seq-len", "32",
+            "--tokens-per-step", "512", "--max-steps", "40", "--log-every", "1", "--warmup", "3", "--eval-every", "50",
+            "--out"]  # fmt: skip
+    assert subprocess.run([*argv, str(tmp_path / "straight")], capture_output=True, timeout=100).returncode == 0
+    process = subprocess.Popen([*argv, str(tmp_path / "stopped")], stderr=subprocess.PIPE)
+    log = tmp_path / "stopped" / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 5):
+        pass
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"goes on from there" in said
+    assert checkpoint.newest(tmp_path / "stopped" / "checkpoints").name != "step-00000000"  # type: ignore[union-attr]
+    assert subprocess.run([*argv, str(tmp_path / "stopped")], capture_output=True, timeout=100).returncode == 0
+    assert same(tmp_path / "straight", tmp_path / "stopped")
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked", "hybrid"])
+def test_micro_batches_change_nothing_but_rounding(kind: str, data: Path, tmp_path: Path) -> None:
+    source, options = kinds(data)[kind]
+    for name, micro in (("whole", 0), ("parts", 4)):
+        bertgpt.pretrain(source, out=str(tmp_path / name), micro_batch=micro, **(options | SHORT | {"max_steps": 10}))
+    one, other = deterministic(tmp_path / "whole"), deterministic(tmp_path / "parts")
+    for a, b in zip(one, other, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=2e-5)
+    assert one[0]["grad_norm"] == pytest.approx(other[0]["grad_norm"], rel=1e-5)
+    assert one[0]["loss"] == pytest.approx(other[0]["loss"], abs=1e-6)
+
+
+def test_looking_and_saving_change_nothing(data: Path, tmp_path: Path) -> None:
+    source, options = kinds(data)["masked"]
+    options = options | SHORT | {"dropout": 0.1}
+    bertgpt.pretrain(source, out=str(tmp_path / "often"), **(options | {"eval_every": 1, "save_every": 1}))
+    bertgpt.pretrain(source, out=str(tmp_path / "seldom"), **(options | {"eval_every": 100, "save_every": 100}))
+    one, other = weights(tmp_path / "often"), weights(tmp_path / "seldom")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_it_learns(data: Path, tmp_path: Path) -> None:
+    """Far below the surprise of ids by their frequency, on documents it has not seen."""
+    source, options = kinds(data)["causal"]
+    options = options | SHORT | {"max_steps": 120, "tokens_per_step": 2048, "eval_every": 120, "lr": 5e-3}
+    done = bertgpt.pretrain(source, out=str(tmp_path / "run"), **options)
+    assert done["val_causal_loss"] < 3.6
+    kept = saved.load(tmp_path / "run")
+    assert kept.objective == "causal"
+    assert "trained by bertgpt" in (tmp_path / "run" / "final" / "card.md").read_text()
+
+
+def test_a_broken_checkpoint_is_passed_over(data: Path, tmp_path: Path, run: Run) -> None:
+    source, options = kinds(data)["causal"]
+    out = tmp_path / "run"
+    bertgpt.pretrain(source, out=str(out), **(options | SHORT))
+    shutil.copytree(out, tmp_path / "straight")
+    shutil.rmtree(out / "final")
+    newest = checkpoint.newest(out / "checkpoints")
+    assert newest is not None
+    (newest / "optim.safetensors").write_bytes(b"half")
+    assert checkpoint.newest(out / "checkpoints") != newest
+    bertgpt.pretrain(source, out=str(out), **(options | SHORT))
+    assert same(tmp_path / "straight", out)
+    assert len(list((out / "checkpoints").iterdir())) == checkpoint.KEPT
+
+
+def test_what_is_refused(data: Path, tmp_path: Path, run: Run) -> None:
+    shards, plan, out = str(data / "shards"), str(data / "nsp"), str(tmp_path / "run")
+
+    def code(*argv: str) -> tuple[int, str]:
+        done = run("pretrain", *argv, "--json")
+        return done.code, json.loads(done.out)["error"]["code"]
+
+    assert code(plan, "--preset", "tiny-gpt", "--out", out) == (2, "BG221")
+    assert code(shards, "--preset", "tiny-bert", "--out", out) == (2, "BG221")
+    assert code(plan, "--preset", "modern-bert-tiny", "--out", out) == (2, "BG221")
+    assert code(shards, "--preset", "tiny-gtp", "--out", out) == (2, "BG209")
+    assert code(shards, "--preset", "tiny-gpt", "--seq-len", "1024", "--out", out) == (2, "BG204")
+    assert not Path(out).exists()
+    short = ["--seq-len", "32", "--tokens-per-step", "256", "--max-steps", "2", "--out", out]
+    assert run("pretrain", shards, "--preset", "tiny-gpt", *short).code == 0
+    done = run("pretrain", shards, "--preset", "tiny-gpt", *short)
+    assert "nothing to do" in done.err
+    assert code(shards, "--preset", "tiny-gpt", *short, "--lr", "0.01") == (2, "BG213")
+    assert code(shards, "--preset", "tiny-gpt", *short[:-2], "--out", str(tmp_path / "x"), "--lr", "1e30")[1] == "BG501"
+    with pytest.raises(BertGPTError, match="do not divide"):
+        bertgpt.pretrain(shards, preset="tiny-gpt", out=out, seq_len=32, tokens_per_step=256, micro_batch=3)
+
+
+def test_schedules() -> None:
+    for kind in ("cosine", "linear", "wsd", "constant"):
+        schedule = Schedule(kind, steps=100, warmup=10, peak=1.0, floor=0.1)
+        rates = [schedule.rate(step) for step in range(101)]
+        assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+        assert rates[10] == pytest.approx(1.0)
+        assert rates[100] == pytest.approx(1.0 if kind == "constant" else 0.1)
+        assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert Schedule("cosine", 110, 10, 1.0, 0.0).rate(60) == pytest.approx(0.5)
+    assert Schedule("wsd", 110, 10, 1.0, 0.0).rate(89) == pytest.approx(1.0)
