@@ -252,6 +252,7 @@ class PretrainOptions(Options):
     log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
     seed: int = Field(1337, ge=0, lt=2**63, description="Decides weights, order and dropout.")
     fresh: bool = Field(False, description="Begin anew, even if there is a run.")
+    fresh_if_changed: bool = Field(False, description="Begin anew if the run was begun otherwise; pipelines do so.")
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
 
 

@@ -39,12 +39,10 @@ class Schedule:
 def groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Matrices decay; biases and norms do not."""
     weights = list(model.parameters())
-    found = [
-        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": decay},
-        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
-    ]
-    assert sum(len(group["params"]) for group in found) == len(weights), "each weight is in one group"
-    return found
+    matrices = [weight for weight in weights if weight.ndim >= 2]
+    vectors = [weight for weight in weights if weight.ndim < 2]
+    assert len(matrices) + len(vectors) == len(weights), "each weight is in one group"
+    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def adamw(model: nn.Module, decay: float, beta2: float) -> torch.optim.AdamW:

@@ -35,7 +35,15 @@ from bertgpt.shards.work import differences
 from bertgpt.tokens.tokenizer import Tokenizer
 from bertgpt.trainer import Settings, Trainer
 
-FREE = ("micro_batch", "device", "log_every", "save_every", "fresh", "dry_run")  # may change when a run goes on
+FREE = (
+    "micro_batch",
+    "device",
+    "log_every",
+    "save_every",
+    "fresh",
+    "fresh_if_changed",
+    "dry_run",
+)  # may change when a run goes on
 
 
 class Run:
@@ -132,7 +140,7 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     make_folder(out)
     with lock(out / "run.lock", str(out)):
         identity = run.identity(steps)
-        if known(out, identity, options.fresh):
+        if known(out, identity, options):
             console.note(f"nothing to do: {out} is finished")
             return result(out)
         model = build(run.config, options.seed).to(options.device)
@@ -152,19 +160,19 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
         return result(out) | {"seconds": measured["seconds"]}
 
 
-def known(out: Path, identity: dict[str, Any], fresh: bool) -> bool:
+def known(out: Path, identity: dict[str, Any], options: PretrainOptions) -> bool:
     """Whether this run is finished; an error if another one is here."""
     kept = out / "config.yaml"
-    if fresh:
+    before = yaml.safe_load(kept.read_text(encoding="utf-8")) if kept.exists() else identity
+    if options.fresh or before != identity:
+        cause = "; ".join(differences(before, identity))
+        if not (options.fresh or options.fresh_if_changed):
+            hint = "give another --out, or --fresh to begin anew"
+            raise BertGPTError("BG213", "a run that was begun otherwise is here", path=str(out), cause=cause, hint=hint)
+        console.note(f"begins anew{f': {cause}' if cause else ''}")
         for name in ("checkpoints", "final", "plots"):
             shutil.rmtree(out / name, ignore_errors=True)
         (out / "metrics.jsonl").unlink(missing_ok=True)
-    elif kept.exists():
-        before = yaml.safe_load(kept.read_text(encoding="utf-8"))
-        if before != identity:
-            cause = "; ".join(differences(before, identity))
-            hint = "give another --out, or --fresh to begin anew"
-            raise BertGPTError("BG213", "a run that was begun otherwise is here", path=str(out), cause=cause, hint=hint)
     text = yaml.safe_dump(identity, sort_keys=False)
     write_aside(kept, lambda aside: void(aside.write_text(text, encoding="utf-8")))
     return all((out / name).exists() for name in ("final/manifest.json", "metrics.json", "plots"))

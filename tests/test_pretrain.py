@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def test_a_run_that_was_stopped_twice_ends_in_the_same_bytes(
     options = options | SHORT | {"dropout": 0.1}
     bertgpt.pretrain(source, out=str(tmp_path / "straight"), **options)
 
+    write = checkpoint.write
     for stop in (6, 9):
 
         def killed(*given: Any, stop: int = stop) -> Any:
@@ -76,7 +78,6 @@ def test_a_run_that_was_stopped_twice_ends_in_the_same_bytes(
                 raise RuntimeError("killed")
             return write(*given)
 
-        write = checkpoint.write
         with monkeypatch.context() as patched:
             patched.setattr(checkpoint, "write", killed)
             with pytest.raises(RuntimeError, match="killed"):
@@ -87,7 +88,7 @@ def test_a_run_that_was_stopped_twice_ends_in_the_same_bytes(
 
 def test_ctrl_c_keeps_what_was_learned(data: Path, tmp_path: Path) -> None:
     """A real process, a real signal, exit 130; the same command ends in the same bytes."""
-    source, options = kinds(data)["causal"]
+    source, _ = kinds(data)["causal"]
     argv = [sys.executable, "-m", "bertgpt", "pretrain", source, "--preset", "tiny-gpt", "--seq-len", "32",
             "--tokens-per-step", "512", "--max-steps", "40", "--log-every", "1", "--warmup", "3", "--eval-every", "50",
             "--out"]  # fmt: skip
@@ -129,9 +130,9 @@ def test_looking_and_saving_change_nothing(data: Path, tmp_path: Path) -> None:
 def test_it_learns(data: Path, tmp_path: Path) -> None:
     """Far below the surprise of ids by their frequency, on documents it has not seen."""
     source, options = kinds(data)["causal"]
-    options = options | SHORT | {"max_steps": 120, "tokens_per_step": 2048, "eval_every": 120, "lr": 5e-3}
+    options = options | SHORT | {"max_steps": 100, "tokens_per_step": 2048, "eval_every": 100, "warmup": 10}
     done = bertgpt.pretrain(source, out=str(tmp_path / "run"), **options)
-    assert done["val_causal_loss"] < 3.6
+    assert done["val_causal_loss"] < 4.2  # 5.3 by how frequent ids are
     kept = saved.load(tmp_path / "run")
     assert kept.objective == "causal"
     assert "trained by bertgpt" in (tmp_path / "run" / "final" / "card.md").read_text()
@@ -170,6 +171,9 @@ def test_what_is_refused(data: Path, tmp_path: Path, run: Run) -> None:
     done = run("pretrain", shards, "--preset", "tiny-gpt", *short)
     assert "nothing to do" in done.err
     assert code(shards, "--preset", "tiny-gpt", *short, "--lr", "0.01") == (2, "BG213")
+    changed = run("pretrain", shards, "--preset", "tiny-gpt", *short, "--lr", "0.01", "--fresh-if-changed")
+    assert changed.code == 0
+    assert "lr" in changed.err
     assert code(shards, "--preset", "tiny-gpt", *short[:-2], "--out", str(tmp_path / "x"), "--lr", "1e30")[1] == "BG501"
     with pytest.raises(BertGPTError, match="do not divide"):
         bertgpt.pretrain(shards, preset="tiny-gpt", out=out, seq_len=32, tokens_per_step=256, micro_batch=3)
@@ -182,6 +186,6 @@ def test_schedules() -> None:
         assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
         assert rates[10] == pytest.approx(1.0)
         assert rates[100] == pytest.approx(1.0 if kind == "constant" else 0.1)
-        assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+        assert all(a >= b for a, b in pairwise(rates[10:]))
     assert Schedule("cosine", 110, 10, 1.0, 0.0).rate(60) == pytest.approx(0.5)
     assert Schedule("wsd", 110, 10, 1.0, 0.0).rate(89) == pytest.approx(1.0)
