@@ -11,6 +11,7 @@ import platform
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from bertgpt.model import Transformer
 from bertgpt.objectives import Hidden, Objective, Onward
 from bertgpt.optim import Schedule, adamw
 from bertgpt.presets import PRESETS, ModelConfig, Preset
+from bertgpt.runtime import Group, join
 from bertgpt.saved import Saved
 from bertgpt.shards.format import read_manifest
 from bertgpt.shards.loader import Division, Loader, Samples, Stream, shared
@@ -62,10 +64,16 @@ class Run:
         self.config.check_length(self.length)
         self.documents = options.documents or self.preset.documents
         self.rows = max(1, round(options.tokens_per_step / self.length))
-        micro = options.micro_batch or self.rows
-        if self.rows % micro:
-            raise BertGPTError("BG204", f"{self.rows} rows of a step do not divide into micro-batches of {micro}")
-        self.accumulation = self.rows // micro
+
+    def accumulation(self, world: int) -> int:
+        """Into how many micro-batches each process divides its part of a step."""
+        micro = self.options.micro_batch or max(1, self.rows // world)
+        if self.rows % (micro * world):
+            several = f" in {world} processes" if world > 1 else ""
+            raise BertGPTError(
+                "BG204", f"{self.rows} rows of a step do not divide into micro-batches of {micro}{several}"
+            )
+        return self.rows // (micro * world)
 
     def fitting_objective(self) -> str:
         """What is trained, if the data are made for it."""
@@ -104,6 +112,12 @@ class Run:
         sizes = shared(self.rows, self.options.ratio) if self.objective == "hybrid" else (self.rows,)
         return [Stream(some, self.options.seed, size) for some, size in zip(samples, sizes, strict=True)]
 
+    def weights(self, streams: list[Stream]) -> dict[str, float]:
+        """What terms weigh in a hybrid: their share of samples."""
+        if self.objective != "hybrid":
+            return {}
+        return dict(zip(("masked", "causal"), (stream.size / self.rows for stream in streams), strict=True))
+
     def steps(self, streams: list[Stream]) -> int:
         """How long it takes; epochs are those of the causal half, where there is one."""
         options = self.options
@@ -134,30 +148,53 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     run = Run(options)
     streams = run.streams(run.samples("train"))
     steps = run.steps(streams)
+    run.accumulation(1)
     if options.dry_run:
         return dry(run, streams, steps)
     out = Path(options.out)
     make_folder(out)
-    with lock(out / "run.lock", str(out)):
-        identity = run.identity(steps)
-        if known(out, identity, options):
+    group, device = join(options.device)
+    with lock(out / "run.lock", str(out)) if group.leads else nullcontext():
+        if begun(run, out, steps, group, device):
             console.note(f"nothing to do: {out} is finished")
             return result(out)
-        model = build(run.config, options.seed).to(options.device)
-        optimizer = adamw(model, options.weight_decay, options.beta2)
-        schedule = Schedule(options.schedule, steps, options.warmup, options.lr, options.lr_floor)
-        loader = Loader(*streams, division=Division(accumulation=run.accumulation))
-        names = ("seed", "clip", "log_every", "eval_every", "save_every", "precision", "device")
-        settings = Settings(run.rows * run.length, **{name: getattr(options, name) for name in names})
-        has_val = "val" in run.manifest["splits"]
-        held_out = run.samples("val") if has_val else []
-        trainer = Trainer(model, run.objectives(), loader, optimizer, schedule, settings, out, held_out)
+        trainer = trainer_of(run, streams, steps, group, device)
         if trainer.resume():
             console.note(f"goes on after step {trainer.step} of {steps}")
-        write_json(out / "run.json", facts_of(options))
         measured = trainer.run()
-        finish(run, model, out, steps)
+        if group.leads:
+            finish(run, trainer.model, out, steps)
+        group.wait()
         return result(out) | {"seconds": measured["seconds"]}
+
+
+def begun(run: Run, out: Path, steps: int, group: Group, device: torch.device) -> bool:
+    """Whether a run is finished; the first process looks, and has the folder ready for all."""
+    finished = False
+    if group.leads:
+        finished = known(out, run.identity(steps), run.options)
+        write_json(out / "run.json", facts_of(run.options))
+    return group.most(finished, device) > 0
+
+
+def trainer_of(run: Run, streams: list[Stream], steps: int, group: Group, device: torch.device) -> Trainer:
+    """Everything put together."""
+    options = run.options
+    model = build(run.config, options.seed).to(device)
+    names = ("seed", "clip", "log_every", "eval_every", "save_every", "precision")
+    return Trainer(
+        model,
+        run.objectives(),
+        run.weights(streams),
+        Loader(*streams, division=Division(group.world, group.rank, run.accumulation(group.world))),
+        adamw(model, options.weight_decay, options.beta2),
+        Schedule(options.schedule, steps, options.warmup, options.lr, options.lr_floor),
+        Settings(run.rows * run.length, **{name: getattr(options, name) for name in names}),
+        Path(options.out),
+        run.samples("val") if "val" in run.manifest["splits"] else [],
+        group,
+        device,
+    )
 
 
 def known(out: Path, identity: dict[str, Any], options: PretrainOptions) -> bool:
@@ -243,7 +280,7 @@ def dry(run: Run, streams: list[Stream], steps: int) -> dict[str, Any]:
         "tokens": tokens,
         "tokens_per_parameter": round(tokens / parameters, 2),
         "flops": model.flops_per_token(run.length, scored) * tokens,
-        "memory": model.training_bytes(run.rows // run.accumulation, run.length),
+        "memory": model.training_bytes(run.rows // run.accumulation(1), run.length),
         "checkpoint_bytes": 12 * parameters,
         "disk_free": shutil.disk_usage(Path.cwd()).free,
     }

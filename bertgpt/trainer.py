@@ -8,10 +8,9 @@ import json
 import math
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,8 +25,9 @@ from bertgpt.errors import BertGPTError
 from bertgpt.model import Transformer
 from bertgpt.objectives import Objective, Term
 from bertgpt.optim import Schedule
-from bertgpt.runtime import on_device, tensors
+from bertgpt.runtime import Group, on_device, tensors
 from bertgpt.shards.loader import Ahead, Loader, Samples
+from bertgpt.tally import SUMS, Tally
 
 DROPOUT = 11  # the purpose of these draws
 EVALUATION_ROWS = 64  # of held-out rows at once
@@ -44,45 +44,14 @@ class Settings:
     eval_every: int = 250
     save_every: int = 500
     precision: str = "fp32"  # or bf16, by autocast
-    device: str = "cpu"
-
-
-@dataclass
-class Tally:
-    """Sums of some terms, and what they are divided by."""
-
-    losses: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    def add(self, terms: dict[str, Term], counts: dict[str, int]) -> None:
-        """Those of some rows."""
-        for name, count in counts.items():
-            self.counts[name] += count
-            self.losses[name] += float(terms[name].loss.detach())
-            for key, value in terms[name].sums.items():
-                self.sums[f"{name}_{key}"] += float(value)
-
-    def metrics(self) -> dict[str, float]:
-        """Losses in nats and shares of right guesses, each over its own targets."""
-        found: dict[str, float] = {}
-        for name, count in self.counts.items():
-            found[f"{name}_loss"] = self.losses[name] / max(count, 1)
-            found[f"{name}_acc"] = self.sums[f"{name}_right"] / max(count, 1)
-        for key, targets in self.sums.items():
-            if key.endswith("_targets"):
-                kind = key.removesuffix("_targets")
-                found[f"{kind}_acc"] = self.sums[f"{kind}_right"] / max(targets, 1)
-        return {"loss": sum(found[f"{name}_loss"] for name in self.counts)} | found
 
 
 @dataclass
 class Prepared:
-    """The micro-batches of a step, and how many targets all of them have."""
+    """The micro-batches of a step, and how many targets each part has."""
 
     parts: list[list[Any]]
     counts: list[list[dict[str, int]]]
-    totals: dict[str, int]
 
 
 class Trainer:
@@ -92,46 +61,46 @@ class Trainer:
         self,
         model: Transformer,
         objectives: dict[type, Objective],  # by the kind of rows that each is for
+        weights: dict[str, float],  # of terms; one where nothing is said
         loader: Loader,
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
         settings: Settings,
         folder: Path,
-        held_out: Sequence[Samples] = (),
+        held_out: Sequence[Samples],
+        group: Group,
+        device: torch.device,
     ) -> None:
-        self.model, self.objectives, self.loader = model, objectives, loader
+        self.model, self.objectives, self.weights, self.loader = model, objectives, weights, loader
         self.optimizer, self.schedule, self.settings = optimizer, schedule, settings
-        self.folder, self.held_out = folder, held_out
-        self.device = torch.device(settings.device)
+        self.folder, self.held_out, self.group, self.device = folder, held_out, group, device
         self.step = 0
-        self.interrupted: int | None = None
+        self.interrupted = 0  # by which signal
 
     # ------------------------------------------------------------------------------------------------ a step
 
     def prepare(self, step: list[list[Any]]) -> Prepared:
         """In the background: targets are counted, and arrays become tensors."""
         counts = [[self.objectives[type(part)].counts(part) for part in micro] for micro in step]
-        totals: dict[str, int] = defaultdict(int)
-        for some in (count for micro in counts for count in micro):
-            for name, count in some.items():
-                totals[name] += count
         pin = self.device.type == "cuda"
-        return Prepared([[tensors(part, pin) for part in micro] for micro in step], counts, dict(totals))
+        return Prepared([[tensors(part, pin) for part in micro] for micro in step], counts)
 
     def train_step(self, batch: Prepared) -> dict[str, Any]:
-        """Gradients of all micro-batches, each term over its own targets, then one move of the weights."""
+        """Gradients of all micro-batches in all processes, each term over its own targets; then weights move once."""
         self.model.train()
-        tally = Tally()
+        tally, share = Tally(self.device), self.shares(batch)
         for number, (parts, counts) in enumerate(zip(batch.parts, batch.counts, strict=True)):
             self.seed_dropout(number)
             for part, count in zip(parts, counts, strict=True):
                 terms = self.terms(part)
-                loss = sum(terms[name].loss / max(batch.totals[name], 1) for name in count)
+                loss = sum(terms[name].loss * share[name] for name in count)
                 if isinstance(loss, Tensor):
                     loss.backward()  # type: ignore[no-untyped-call]
                 tally.add(terms, count)
+        self.group.add_gradients(self.model.parameters())
+        self.group.add(tally.values)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        metrics = tally.metrics()
+        metrics = tally.metrics(self.weights)
         if not math.isfinite(metrics["loss"]) or not bool(norm.isfinite()):
             cause = f"loss {metrics['loss']}, gradient norm {float(norm)}"
             hint = "a smaller --lr or a longer --warmup helps; the last checkpoint is from before"
@@ -142,6 +111,15 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return metrics | {"lr": rate, "grad_norm": float(norm)}
+
+    def shares(self, batch: Prepared) -> dict[str, float]:
+        """What a target of each term weighs: one over all targets of the step, those of other processes too."""
+        mine = torch.zeros(len(SUMS), dtype=torch.float64, device=self.device)
+        for counts in (counts for micro in batch.counts for counts in micro):
+            for i, name in enumerate(SUMS):
+                mine[i] += counts.get(name, 0)
+        totals = dict(zip(SUMS, self.group.add(mine).tolist(), strict=True))
+        return {name: self.weights.get(name, 1.0) / max(total, 1.0) for name, total in totals.items()}
 
     def terms(self, part: Any) -> dict[str, Term]:
         """The terms of some rows, wherever they are now."""
@@ -169,10 +147,9 @@ class Trainer:
         with self.signals():
             if self.step == 0:
                 self.save()  # a disk that cannot take a checkpoint is found out now
-            while self.step < self.schedule.steps:
+            while self.step < self.schedule.steps and not self.asked_to_stop():
                 start = time.monotonic()
-                batch = next(ahead)
-                metrics = self.train_step(batch)
+                metrics = self.train_step(next(ahead))
                 self.step += 1
                 training += time.monotonic() - start
                 done = self.step == self.schedule.steps
@@ -183,10 +160,10 @@ class Trainer:
                 if self.held_out and (done or self.step % self.settings.eval_every == 0):
                     last = self.evaluate()
                     self.log("val", last)
-                if done or self.interrupted or self.step % self.settings.save_every == 0:
+                if done or self.step % self.settings.save_every == 0:
                     self.save()
-                if self.interrupted:
-                    break
+            if self.interrupted:
+                self.save()
         progress.end()
         ahead.close()
         if self.interrupted:
@@ -198,20 +175,28 @@ class Trainer:
     def evaluate(self) -> dict[str, Any]:
         """Held-out rows, always all of them and always with the same masks."""
         self.model.eval()
-        tally = Tally()
+        tally = Tally(self.device)
         for samples in self.held_out:
-            for start in range(0, len(samples), EVALUATION_ROWS):
+            step = EVALUATION_ROWS * self.group.world
+            for start in range(EVALUATION_ROWS * self.group.rank, len(samples), step):
                 numbers = np.arange(start, min(start + EVALUATION_ROWS, len(samples)))
                 part = samples.batch(numbers, np.zeros_like(numbers))
                 counts = self.objectives[type(part)].counts(part)
                 tally.add(self.terms(tensors(part, pin=False)), counts)
-        return tally.metrics()
+        self.group.add(tally.values)
+        return tally.metrics(self.weights)
 
     def save(self) -> None:
         """A checkpoint of now."""
-        checkpoint.write(
-            self.folder / "checkpoints", self.step, self.model, self.optimizer, {"seed": self.settings.seed}
-        )
+        if self.group.leads:
+            state = {"seed": self.settings.seed}
+            checkpoint.write(self.folder / "checkpoints", self.step, self.model, self.optimizer, state)
+        self.group.wait()
+
+    def asked_to_stop(self) -> bool:
+        """Whether any of the processes was."""
+        self.interrupted = self.group.most(self.interrupted, self.device)
+        return self.interrupted > 0
 
     def resume(self) -> bool:
         """Go back to the newest checkpoint, if there is one; what was logged after it is forgotten."""
@@ -221,6 +206,8 @@ class Trainer:
         state = checkpoint.read(found, self.model, self.optimizer)
         self.step = state["step"]
         log = self.folder / "metrics.jsonl"
+        if not self.group.leads:
+            return True
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         kept = [line for line in lines if json.loads(line)["step"] <= self.step]
         log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
@@ -228,6 +215,8 @@ class Trainer:
 
     def log(self, split: str, metrics: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
+        if not self.group.leads:
+            return
         tokens, samples = self.step * self.settings.tokens_per_step, self.step * self.loader.size
         line = {"step": self.step, "tokens": tokens, "samples": samples, "split": split}
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:

@@ -15,7 +15,7 @@ LAYERS = [
     {"commands"},
     {"exporting", "pretraining"},
     {"trainer"},
-    {"checkpoint"},
+    {"checkpoint", "tally"},
     {"saved", "hub", "objectives", "initial"},
     {"loss", "model", "runtime", "optim"},
     {"kernels"},
@@ -61,6 +61,7 @@ HEAVY: dict[str, set[str]] = (
             "kernels",
             "optim",
             "checkpoint",
+            "tally",
             "pretraining",
         )
     }

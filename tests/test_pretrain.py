@@ -189,3 +189,24 @@ def test_schedules() -> None:
         assert all(a >= b for a, b in pairwise(rates[10:]))
     assert Schedule("cosine", 110, 10, 1.0, 0.0).rate(60) == pytest.approx(0.5)
     assert Schedule("wsd", 110, 10, 1.0, 0.0).rate(89) == pytest.approx(1.0)
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "bertgpt"]
+
+
+@pytest.mark.parametrize("kind", ["masked", "hybrid"])
+def test_two_processes_take_the_same_steps(kind: str, data: Path, tmp_path: Path) -> None:
+    """Under torchrun itself; ten losses and the first gradient as in one process."""
+    source, options = kinds(data)[kind]
+    options = options | SHORT | {"max_steps": 10}
+    bertgpt.pretrain(source, out=str(tmp_path / "one"), **options)
+    flags = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    argv = [*TORCHRUN, "pretrain", source, "--out", str(tmp_path / "two"), *flags]
+    done = subprocess.run(argv, capture_output=True, timeout=110, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = deterministic(tmp_path / "one"), deterministic(tmp_path / "two")
+    assert one[0]["loss"] == pytest.approx(two[0]["loss"], abs=1e-6)
+    assert one[0]["grad_norm"] == pytest.approx(two[0]["grad_norm"], rel=1e-6)
+    for a, b in zip(one, two, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=2e-5)
+    assert saved.load(tmp_path / "two").objective == kind
