@@ -50,8 +50,8 @@ class Progress:
         self.start = self.shown = time.monotonic()
         self.live = sys.stderr.isatty()
 
-    def update(self, done: int, **counts: int) -> None:
-        """Say how far it is, and what else was counted."""
+    def update(self, done: int, **found: int | str) -> None:
+        """Say how far it is, and what else was counted, or found and is said in words."""
         now = time.monotonic()
         if active is None or active.quiet or now - self.shown < (0.1 if self.live else 5.0):
             return
@@ -59,7 +59,7 @@ class Progress:
         rate = done / max(now - self.start, 1e-3)
         left = f", {(self.total - done) / rate:.0f} s left" if rate and done < self.total else ""
         share = 100 * done / self.total if self.total else 100.0
-        said = "".join(f", {n:,} {name}" for name, n in counts.items())
+        said = "".join(f", {n}" if isinstance(n, str) else f", {n:,} {name}" for name, n in found.items())
         speed = f", {rate / 1e6:.1f} MB/s" if self.of_bytes else ""
         line = f"{self.label}: {share:.0f} %{said}{speed}{left}"
         complain(f"\r\x1b[K{line}" if self.live else line + "\n")
@@ -142,6 +142,13 @@ def note(text: str) -> None:
     """A note on the console of the command that runs, if one does."""
     if active is not None:
         active.note(text)
+
+
+def hush() -> None:
+    """Say nothing from here on: another process says it."""
+    if active is not None:
+        active.quiet = True
+        silence(sys.stdout)
 
 
 def escaped(match: re.Match[str]) -> str:

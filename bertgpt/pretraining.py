@@ -107,6 +107,13 @@ class Run:
             found.append(Windows(base, split, self.length))
         return found
 
+    def held_out_bytes(self) -> int:
+        """The text of the held-out split, where it is scored as a whole."""
+        if self.objective == "masked":
+            return 0
+        base = self.manifest if self.objective == "causal" else read_manifest(self.data / self.manifest["base"]["path"])
+        return int(base["splits"].get("val", {}).get("bytes", 0))
+
     def streams(self, samples: list[Samples]) -> list[Stream]:
         """How many of each are in a step."""
         sizes = shared(self.rows, self.options.ratio) if self.objective == "hybrid" else (self.rows,)
@@ -154,6 +161,8 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     out = Path(options.out)
     make_folder(out)
     group, device = join(options.device)
+    if not group.leads:  # one of them speaks
+        console.hush()
     with lock(out / "run.lock", str(out)) if group.leads else nullcontext():
         if begun(run, out, steps, group, device):
             console.note(f"nothing to do: {out} is finished")
@@ -189,7 +198,11 @@ def trainer_of(run: Run, streams: list[Stream], steps: int, group: Group, device
         Loader(*streams, division=Division(group.world, group.rank, run.accumulation(group.world))),
         adamw(model, options.weight_decay, options.beta2),
         Schedule(options.schedule, steps, options.warmup, options.lr, options.lr_floor),
-        Settings(run.rows * run.length, **{name: getattr(options, name) for name in names}),
+        Settings(
+            run.rows * run.length,
+            held_out_bytes=run.held_out_bytes(),
+            **{name: getattr(options, name) for name in names},
+        ),
         Path(options.out),
         run.samples("val") if "val" in run.manifest["splits"] else [],
         group,
@@ -230,7 +243,7 @@ def finish(run: Run, model: Transformer, out: Path, steps: int) -> None:
     last: dict[str, dict[str, Any]] = {"train": {}, "val": {}}
     for line in lines:
         last[line["split"]] = line
-    hidden = ("step", "tokens", "samples", "split", "seconds", "samples_per_s")
+    hidden = ("step", "tokens", "samples", "split", "seconds", "tokens_per_s")
     figures = {
         f"{split}_{key}": value for split, line in last.items() for key, value in line.items() if key not in hidden
     }

@@ -33,7 +33,11 @@ class Tally:
     def metrics(self, weights: dict[str, float]) -> dict[str, float]:
         """Losses in nats and shares of right guesses, each over its own targets; the weighted sum of losses first."""
         sums = dict(zip(PLACE, self.values.tolist(), strict=True))
+        main = [term for term in ("causal", "masked") if sums[f"{term}_count"]]
         found: dict[str, float] = {"loss": 0.0}
+        if main:
+            right, count = (sum(sums[f"{term}_{key}"] for term in main) for key in ("right", "count"))
+            found["acc"] = right / count
         for term in SUMS:
             count = sums[f"{term}_count"]
             if count:

@@ -27,7 +27,7 @@ from bertgpt.objectives import Objective, Term
 from bertgpt.optim import Schedule
 from bertgpt.runtime import Group, on_device, tensors
 from bertgpt.shards.loader import Ahead, Loader, Samples
-from bertgpt.tally import SUMS, Tally
+from bertgpt.tally import PLACE, SUMS, Tally
 
 DROPOUT = 11  # the purpose of these draws
 EVALUATION_ROWS = 64  # of held-out rows at once
@@ -44,6 +44,7 @@ class Settings:
     eval_every: int = 250
     save_every: int = 500
     precision: str = "fp32"  # or bf16, by autocast
+    held_out_bytes: int = 0  # of text, where it is known
 
 
 @dataclass
@@ -154,9 +155,9 @@ class Trainer:
                 training += time.monotonic() - start
                 done = self.step == self.schedule.steps
                 if done or self.step % self.settings.log_every == 0:
-                    speed = (self.step - since) * self.loader.size / max(training, 1e-9)
-                    self.log("train", metrics | {"samples_per_s": round(speed, 2), "seconds": round(training, 3)})
-                    progress.update(self.step)
+                    speed = round((self.step - since) * self.settings.tokens_per_step / max(training, 1e-9))
+                    self.log("train", metrics | {"seconds": round(training, 3), "tokens_per_s": speed})
+                    progress.update(self.step, said=f"loss {metrics['loss']:.3f}, {speed:,} tokens/s")
                 if self.held_out and (done or self.step % self.settings.eval_every == 0):
                     last = self.evaluate()
                     self.log("val", last)
@@ -184,7 +185,11 @@ class Trainer:
                 counts = self.objectives[type(part)].counts(part)
                 tally.add(self.terms(tensors(part, pin=False)), counts)
         self.group.add(tally.values)
-        return tally.metrics(self.weights)
+        metrics = tally.metrics(self.weights)
+        if self.settings.held_out_bytes and "causal_loss" in metrics:
+            nats = float(tally.values[PLACE["causal_loss"]])
+            metrics["bits_per_byte"] = nats / math.log(2) / self.settings.held_out_bytes
+        return metrics
 
     def save(self) -> None:
         """A checkpoint of now."""

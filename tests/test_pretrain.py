@@ -1,6 +1,7 @@
 """Training: exact when it is interrupted, the same however it is divided, and refused where it cannot be."""
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import bertgpt
 from bertgpt import checkpoint, saved
 from bertgpt.errors import BertGPTError
 from bertgpt.optim import Schedule
+from bertgpt.shards.format import read_manifest
 from tests.conftest import Outcome
 
 Run = Callable[..., Outcome]
@@ -50,7 +52,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def deterministic(run: Path) -> list[dict[str, Any]]:
     """The lines of the log without what a clock says."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("seconds", "samples_per_s")} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "tokens_per_s")} for line in lines]
 
 
 def same(one: Path, other: Path) -> bool:
@@ -133,6 +135,9 @@ def test_it_learns(data: Path, tmp_path: Path) -> None:
     options = options | SHORT | {"max_steps": 100, "tokens_per_step": 2048, "eval_every": 100, "warmup": 10}
     done = bertgpt.pretrain(source, out=str(tmp_path / "run"), **options)
     assert done["val_causal_loss"] < 4.2  # 5.3 by how frequent ids are
+    split = read_manifest(data / "shards")["splits"]["val"]
+    bits = done["val_causal_loss"] * (split["tokens"] - 1) / math.log(2) / split["bytes"]
+    assert done["val_bits_per_byte"] == pytest.approx(bits)
     kept = saved.load(tmp_path / "run")
     assert kept.objective == "causal"
     assert "trained by bertgpt" in (tmp_path / "run" / "final" / "card.md").read_text()
@@ -204,6 +209,7 @@ def test_two_processes_take_the_same_steps(kind: str, data: Path, tmp_path: Path
     argv = [*TORCHRUN, "pretrain", source, "--out", str(tmp_path / "two"), *flags]
     done = subprocess.run(argv, capture_output=True, timeout=110, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("weights in") == 1  # one of them speaks
     one, two = deterministic(tmp_path / "one"), deterministic(tmp_path / "two")
     assert one[0]["loss"] == pytest.approx(two[0]["loss"], abs=1e-6)
     assert one[0]["grad_norm"] == pytest.approx(two[0]["grad_norm"], rel=1e-6)
