@@ -20,6 +20,7 @@ from bertgpt import checkpoint, saved
 from bertgpt.errors import BertGPTError
 from bertgpt.optim import Schedule
 from bertgpt.shards.format import read_manifest
+from bertgpt.trainer import Trainer
 from tests.conftest import Outcome
 
 Run = Callable[..., Outcome]
@@ -88,23 +89,30 @@ def test_a_run_that_was_stopped_twice_ends_in_the_same_bytes(
     assert same(tmp_path / "straight", tmp_path / "broken")
 
 
-def test_ctrl_c_keeps_what_was_learned(data: Path, tmp_path: Path) -> None:
-    """A real process, a real signal, exit 130; the same command ends in the same bytes."""
-    source, _ = kinds(data)["causal"]
-    argv = [sys.executable, "-m", "bertgpt", "pretrain", source, "--preset", "tiny-gpt", "--seq-len", "32",
-            "--tokens-per-step", "512", "--max-steps", "40", "--log-every", "1", "--warmup", "3", "--eval-every", "50",
-            "--out"]  # fmt: skip
-    assert subprocess.run([*argv, str(tmp_path / "straight")], capture_output=True, timeout=100).returncode == 0
-    process = subprocess.Popen([*argv, str(tmp_path / "stopped")], stderr=subprocess.PIPE)
-    log = tmp_path / "stopped" / "metrics.jsonl"
-    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 5):
-        pass
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"goes on from there" in said
-    assert checkpoint.newest(tmp_path / "stopped" / "checkpoints").name != "step-00000000"  # type: ignore[union-attr]
-    assert subprocess.run([*argv, str(tmp_path / "stopped")], capture_output=True, timeout=100).returncode == 0
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_was_learned(
+    signum: signal.Signals, code: int, data: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that is being taken is finished and saved; the same command ends in the same bytes."""
+    source, options = kinds(data)["causal"]
+    flags = [word for name, value in (options | SHORT).items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert run("pretrain", source, "--out", str(tmp_path / "straight"), *flags).code == 0
+    step = Trainer.train_step
+
+    def signalled(trainer: Trainer, batch: Any) -> Any:
+        if trainer.step == 6:
+            signal.raise_signal(signum)
+        return step(trainer, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "train_step", signalled)
+        done = run("pretrain", source, "--out", str(tmp_path / "stopped"), *flags)
+    assert done.code == code
+    assert "goes on from there" in done.err
+    newest = checkpoint.newest(tmp_path / "stopped" / "checkpoints")
+    assert newest is not None
+    assert newest.name == "step-00000007"
+    assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *flags).code == 0
     assert same(tmp_path / "straight", tmp_path / "stopped")
 
 
