@@ -23,7 +23,11 @@ def show(result: dict[str, Any], console: Console) -> None:
     console.heading(f"{result['parameters']:,} weights in {result['path']}, {result['steps']:,} steps")
     figures = {name: value for name, value in result.items() if name.startswith(("train_", "val_"))}
     rows = []
-    for name in dict.fromkeys(name.partition("_")[2] for name in figures):
+    names = list(dict.fromkeys(name.partition("_")[2] for name in figures))
+    terms = [term for term in ("causal", "masked", "pairs") if f"{term}_loss" in names]
+    if len(terms) == 1:  # it is the whole
+        names = [name for name in names if name not in (f"{terms[0]}_loss", f"{terms[0]}_acc")]
+    for name in names:
         found = [figures.get(f"{split}_{name}") for split in ("train", "val")]
         rows.append([name.replace("_", " "), *("" if value is None else f"{value:.4g}" for value in found)])
     console.table(("", "train", "held out"), rows)
