@@ -84,7 +84,7 @@ def compared(saved: Saved, layout: str, folder: Path) -> float | None:
     import transformers
 
     config = saved.model.config
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     other = getattr(transformers, AUTO[layout]).from_pretrained(folder, dtype=torch.float32).eval()
     draws = torch.Generator().manual_seed(0)
     ids = torch.randint(0, config.vocab, (2, min(config.context, 300)), generator=draws)
