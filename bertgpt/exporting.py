@@ -67,7 +67,7 @@ def write(saved: Saved, layout: str, folder: Path, card: str) -> None:
     weights = to_theirs(model.config, layout, model.state_dict())
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     framed = layout in ("bert", "modernbert")
-    tokenizer.save(folder, model.config.context, framed)
+    tokenizer.save(folder, model.config.context, framed, segments=layout == "bert")
     if not framed:
         write_json(
             folder / "generation_config.json", {name: settings[name] for name in ("bos_token_id", "eos_token_id")}

@@ -80,6 +80,12 @@ def test_an_export_opens_in_transformers_and_comes_back(
     names = {"cls": "cls_token_id", "sep": "sep_token_id", "mask": "mask_token_id", "pad": "pad_token_id"}
     assert {role: getattr(theirs, name) for role, name in names.items()} == {r: tokenizer.roles[r] for r in names}
     assert (theirs("a lamp")["input_ids"][0] == tokenizer.roles["cls"]) is not causal
+    if family == "bert":
+        pair = theirs("a lamp", "a clock")
+        first = pair["input_ids"].index(tokenizer.roles["sep"])
+        assert pair["token_type_ids"] == [0] * (first + 1) + [1] * (len(pair["input_ids"]) - first - 1)
+    else:
+        assert "token_type_ids" not in theirs("a lamp")
     if causal:
         text = transformers.pipeline("text-generation", model=model, tokenizer=theirs)("The lamp", max_new_tokens=4)
         assert text[0]["generated_text"].startswith("The lamp")

@@ -182,10 +182,11 @@ class Tokenizer:
 
     # ------------------------------------------------------------------------------------------- folders
 
-    def save(self, folder: Path, longest: int | None = None, framed: bool = False) -> None:
+    def save(self, folder: Path, longest: int | None = None, framed: bool = False, segments: bool = False) -> None:
         """Write the folder that `Tokenizer.load` and `transformers` read.
 
-        There, rows are cut at `longest`, and a `framed` text becomes [CLS] A [SEP], as BERT wants it.
+        There, rows are cut at `longest`, a `framed` text becomes [CLS] A [SEP], as BERT wants it, and it is said which
+        sentence each id is of where a model has `segments`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         config: dict[str, Any] = {
@@ -194,6 +195,7 @@ class Tokenizer:
             "eos_token": self.tokens[self.end],
         } | {CONFIG_KEYS[role]: self.tokens[i] for role, i in self.roles.items() if role in CONFIG_KEYS}
         config |= {} if longest is None else {"model_max_length": longest}
+        config |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]} if segments else {}
         write_json(folder / "tokenizer.json", self.content | ({"post_processor": self.frame()} if framed else {}))
         write_json(folder / "tokenizer_config.json", config)
 
