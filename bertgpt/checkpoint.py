@@ -20,6 +20,7 @@ from bertgpt import console
 from bertgpt.errors import BertGPTError
 from bertgpt.files import make_folder, publish, sha256_of, write_json
 from bertgpt.model import Transformer
+from bertgpt.saved import weights_of
 
 KEPT = 2  # whole ones that are always there
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -30,7 +31,7 @@ def write(folder: Path, step: int, model: Transformer, optimizer: torch.optim.Op
     aside, target = folder / ".step.tmp", folder / f"step-{step:08}"
     shutil.rmtree(aside, ignore_errors=True)
     make_folder(aside)
-    save_file(tensors_of(model), aside / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights_of(model), aside / "model.safetensors", metadata={"format": "pt"})
     save_file(moments_of(model, optimizer), aside / "optim.safetensors")
     write_json(aside / "state.json", {"step": step} | state)
     names = ("model.safetensors", "optim.safetensors", "state.json")
@@ -77,11 +78,6 @@ def read(folder: Path, model: Transformer, optimizer: torch.optim.Optimizer) -> 
         raise BertGPTError("BG318", "this checkpoint is of another shape", path=str(folder), cause=cause) from None
     state_json: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     return state_json
-
-
-def tensors_of(model: Transformer) -> dict[str, Tensor]:
-    """Weights under their names."""
-    return {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
 
 
 def moments_of(model: Transformer, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -15,9 +16,9 @@ from bertgpt.errors import BertGPTError
 from bertgpt.files import sha256_of, write_json
 from bertgpt.hub import layout_of, our_config, their_config, to_ours, to_theirs
 from bertgpt.saved import Saved, check_vocabulary, filled, load, no_model, save
-from bertgpt.shards.format import manifest_of, read_manifest
+from bertgpt.shards.format import finished, manifest_of, read_manifest
 from bertgpt.shards.work import Work
-from bertgpt.tokens.tokenizer import Tokenizer, from_path
+from bertgpt.tokens.tokenizer import Tokenizer
 
 TOLERANCE = 1e-4  # between logits of the same weights here and there
 AUTO = {
@@ -29,7 +30,7 @@ AUTO = {
 def to_transformers(path: Path, out: Path, fresh: bool) -> dict[str, Any]:
     """Write a folder for the class of theirs that computes the same, and see that it does."""
     saved = load(path)
-    folder = path / "final" if (path / "final" / "manifest.json").is_file() else path
+    folder = finished(path)
     causal = saved.objective != "masked"
     if saved.objective == "hybrid":
         console.note("a hybrid is written as a causal model: its masked head looks from the position before")
@@ -103,12 +104,16 @@ def from_transformers(source: str, out: Path, fresh: bool) -> dict[str, Any]:
     folder = Path(source) if Path(source).exists() else fetched(source)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise no_model(folder)
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config, layout = our_config(settings)
     weights: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        weights |= load_file(file)
-    tokenizer: Tokenizer = from_path(folder)
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config, layout = our_config(settings)
+        for file in sorted(folder.glob("*.safetensors")):
+            weights |= load_file(file)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise BertGPTError("BG318", "this model cannot be read", path=str(folder), cause=cause) from None
+    tokenizer = Tokenizer.load(folder)
     check_vocabulary(config, tokenizer)
     model = filled(config, with_what_lacks(config, to_ours(config, layout, known(layout, weights))), source)
     final = out / "final"

@@ -37,15 +37,8 @@ from bertgpt.shards.work import differences
 from bertgpt.tokens.tokenizer import Tokenizer
 from bertgpt.trainer import Settings, Trainer
 
-FREE = (
-    "micro_batch",
-    "device",
-    "log_every",
-    "save_every",
-    "fresh",
-    "fresh_if_changed",
-    "dry_run",
-)  # may change when a run goes on
+# What may change when a run goes on.
+FREE = ("micro_batch", "device", "log_every", "save_every", "fresh", "fresh_if_changed", "dry_run")
 
 
 class Run:

@@ -20,7 +20,7 @@ from bertgpt.errors import BertGPTError
 from bertgpt.files import make_folder, publish, sha256_of, write_json
 from bertgpt.model import Transformer
 from bertgpt.presets import ModelConfig
-from bertgpt.shards.format import manifest_of, read_manifest, verify, verify_tokenizer
+from bertgpt.shards.format import finished, manifest_of, read_manifest, verify, verify_tokenizer
 from bertgpt.tokens.tokenizer import Tokenizer
 
 REFUSED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -41,8 +41,7 @@ def save(saved: Saved, out: Path, card: str) -> None:
     aside = out.parent / f".{out.name}.tmp"
     make_folder(aside / "tokenizer")
     saved.tokenizer.save(aside / "tokenizer")
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in saved.model.state_dict().items()}
-    save_file(weights, aside / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights_of(saved.model), aside / "model.safetensors", metadata={"format": "pt"})
     settings = {"objective": saved.objective, "documents": saved.documents, "model": saved.model.config.model_dump()}
     (aside / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     (aside / "card.md").write_text(card, encoding="utf-8")
@@ -55,9 +54,14 @@ def save(saved: Saved, out: Path, card: str) -> None:
     publish(aside, out)
 
 
+def weights_of(model: Transformer) -> dict[str, Tensor]:
+    """Weights under their names, as they are written."""
+    return {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
+
+
 def load(path: Path) -> Saved:
     """Read such a folder, or the `final/` of a run; what is not whole, or not safe to read, is refused."""
-    folder = path / "final" if (path / "final" / "manifest.json").is_file() else path
+    folder = finished(path)
     if path.is_file() or not (folder / "manifest.json").is_file():
         raise no_model(path)
     manifest = read_manifest(folder)

@@ -142,6 +142,12 @@ def test_what_is_refused(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None
     assert code("import", str(tmp_path / "hf"), "--out", str(tmp_path / "a")) == (3, "BG318")
     change_config(tmp_path / "hf", n_layer=4, model_type="mamba")
     assert code("import", str(tmp_path / "hf"), "--out", str(tmp_path / "a")) == (2, "BG218")
+    hf = tmp_path / "hf"
+    (hf / "model.safetensors").write_bytes(b"no tensors")
+    change_config(hf, model_type="gpt2")
+    assert code("import", str(hf), "--out", str(tmp_path / "a")) == (3, "BG318")
+    (hf / "config.json").write_text('{"model_type": "gpt2"}')
+    assert code("import", str(hf), "--out", str(tmp_path / "a")) == (3, "BG318")
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04")
     assert code("import", str(tmp_path / "pickled"), "--out", str(tmp_path / "a")) == (2, "BG220")

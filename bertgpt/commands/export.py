@@ -27,11 +27,9 @@ def run(options: ExportOptions) -> dict[str, Any]:
 
 def form_of(path: Path) -> str:
     """What a folder can become."""
-    from bertgpt.shards.format import read_manifest
+    from bertgpt.shards.format import finished, read_manifest
 
-    if (path / "final" / "manifest.json").is_file():
-        return "hf"
-    return "hf" if read_manifest(path)["kind"] == "model" else "bin"
+    return "hf" if read_manifest(finished(path))["kind"] == "model" else "bin"
 
 
 def show(result: dict[str, Any], console: Console) -> None:

@@ -153,6 +153,11 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def finished(path: Path) -> Path:
+    """The folder of an artefact; a run stands for its finished model."""
+    return path / "final" if (path / "final" / "manifest.json").is_file() else path
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of an artefact, if it is one that this version can read."""
     path = folder / "manifest.json"

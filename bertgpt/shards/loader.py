@@ -74,8 +74,8 @@ class Loader:
 
     def batch(self, step: int, number: int) -> list[Any]:
         """Micro-batch `number` of a step: what there is of each stream in it."""
-        return [stream.batch(slots) for stream, slots in zip(self.streams, self.slots(step, number), strict=True)
-                if len(slots)]  # fmt: skip
+        found = zip(self.streams, self.slots(step, number), strict=True)
+        return [stream.batch(slots) for stream, slots in found if len(slots)]
 
     def slots(self, step: int, number: int) -> list[Slots]:
         """The slots of each stream in micro-batch `number` of a step."""
