@@ -2,13 +2,13 @@
 
     step-00001000/  model.safetensors  optim.safetensors  state.json  MANIFEST.json (hashes, written last)
 
-Every draw is a function of the seed and the step, so the step is all of the state that is not a tensor. There is no
-pointer to the latest: whole folders are found by looking.
+Every draw is a function of the seed and the step, so a few numbers are all of the state that is not a tensor. There is
+no pointer to the latest: whole folders are found by looking.
 """
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,80 +18,137 @@ from torch import Tensor
 
 from bertgpt import console
 from bertgpt.errors import BertGPTError
-from bertgpt.files import make_folder, publish, sha256_of, write_json
+from bertgpt.files import check_space, make_folder, point, publish, sha256_of, write_json
 from bertgpt.model import Transformer
+from bertgpt.optim import Optimizers
 from bertgpt.saved import weights_of
 
-KEPT = 2  # whole ones that are always there
-MOMENTS = ("exp_avg", "exp_avg_sq")
+KEPT = 2  # the newest whole ones, which are always there
+FILLED = "tokens.weight"  # has rows that only fill up memory; they are zero, and are not written
 
 
-def write(folder: Path, step: int, model: Transformer, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
-    """Put a checkpoint into place, and take away the oldest beyond those that are kept."""
-    aside, target = folder / ".step.tmp", folder / f"step-{step:08}"
-    shutil.rmtree(aside, ignore_errors=True)
-    make_folder(aside)
-    save_file(weights_of(model), aside / "model.safetensors", metadata={"format": "pt"})
-    save_file(moments_of(model, optimizer), aside / "optim.safetensors")
-    write_json(aside / "state.json", {"step": step} | state)
-    names = ("model.safetensors", "optim.safetensors", "state.json")
-    write_json(aside / "MANIFEST.json", {name: sha256_of(aside / name) for name in names})
-    publish(aside, target)
-    for old in sorted(folder.glob("step-*"), reverse=True)[KEPT:]:
-        shutil.rmtree(old)
-    return target
+class Checkpoints:
+    """Those of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sound: set[str] = set()  # which of them were written or verified here
+
+    def write(
+        self, step: int, model: Transformer, optimizers: Optimizers, state: dict[str, Any], scores: Mapping[int, float]
+    ) -> Path:
+        """Put one into place, and take away the oldest beyond those that are kept, and the best by held-out loss."""
+        aside, target = self.folder / ".step.tmp", self.folder / f"step-{step:08}"
+        shutil.rmtree(aside, ignore_errors=True)  # of a process that is dead: the run is locked
+        make_folder(aside)
+        check_space(self.folder, bytes_of(model, optimizers))
+        try:
+            save_file(weights_of(model), aside / "model.safetensors", metadata={"format": "pt"})
+            point("checkpoint.model")
+            save_file(written(optimizers.moments(), model.config.vocab), aside / "optim.safetensors")
+            point("checkpoint.optim")
+            write_json(aside / "state.json", {"step": step} | state)
+            names = ("model.safetensors", "optim.safetensors", "state.json")
+            write_json(aside / "MANIFEST.json", {name: sha256_of(aside / name) for name in names})
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        publish(aside, target)
+        self.sound.add(target.name)
+        self.prune(scores)
+        return target
+
+    def prune(self, scores: Mapping[int, float]) -> None:
+        """Keep the newest whole ones, and the best."""
+        whole = [folder for folder in self.all() if self.is_sound(folder)]
+        kept = {*whole[:KEPT], *best_of(whole, scores)}
+        for folder in whole:
+            if folder not in kept:
+                point("checkpoint.prune")
+                shutil.rmtree(folder)
+
+    def all(self) -> list[Path]:
+        """Newest first; by number, so that ten thousand comes after nine thousand."""
+        numbered = [(int(f.name[5:]), f) for f in self.folder.glob("step-*") if f.name[5:].isdecimal()]
+        return [folder for _, folder in sorted(numbered, reverse=True)]
+
+    def has(self, step: int) -> bool:
+        """Whether there is a whole one of a step."""
+        folder = self.folder / f"step-{step:08}"
+        return folder.exists() and self.is_sound(folder)
+
+    def is_sound(self, folder: Path) -> bool:
+        """Whether a checkpoint is whole; each is hashed once."""
+        if folder.name not in self.sound and is_whole(folder):
+            self.sound.add(folder.name)
+        return folder.name in self.sound
+
+    def newest(self) -> Path | None:
+        """The newest one that is whole; what is broken is said and passed over. If all are broken, that is an error."""
+        broken = []
+        for found in self.all():
+            if self.is_sound(found):
+                return found
+            console.note(f"{found} is not whole, and is passed over")
+            broken.append(found.name)
+        if broken:
+            hint = "give --fresh to begin anew"
+            raise BertGPTError(
+                "BG320", "no checkpoint of this run is whole", path=str(self.folder), cause=", ".join(broken), hint=hint
+            )
+        return None
+
+    def best(self, scores: Mapping[int, float]) -> Path | None:
+        """The one with the lowest held-out loss."""
+        return next(iter(best_of([folder for folder in self.all() if self.is_sound(folder)], scores)), None)
 
 
-def newest(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; what is broken is said and passed over."""
-    for found in sorted(folder.glob("step-*"), reverse=True):
-        if is_whole(found):
-            return found
-        console.note(f"{found} is not whole, and is passed over")
-    return None
+def best_of(folders: list[Path], scores: Mapping[int, float]) -> list[Path]:
+    """The one with the lowest score, the newest of equals; none if none has one."""
+    scored = [folder for folder in folders if int(folder.name[5:]) in scores]
+    return [min(scored, key=lambda folder: scores[int(folder.name[5:])])] if scored else []
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every file is as it was written."""
+    """Whether every file is as it was written, and none has come in."""
     try:
         hashes = json.loads((folder / "MANIFEST.json").read_text(encoding="utf-8"))
-        return all(sha256_of(folder / name) == digest for name, digest in hashes.items())
-    except (OSError, ValueError, AttributeError):
+        there = {path.name for path in folder.iterdir()} - {"MANIFEST.json"}
+        return there == set(hashes) and all(sha256_of(folder / name) == digest for name, digest in hashes.items())
+    except (OSError, ValueError, TypeError):
         return False
 
 
-def read(folder: Path, model: Transformer, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def read(folder: Path, model: Transformer, optimizers: Optimizers) -> dict[str, Any]:
     """Put weights and moments back; the state comes out."""
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    moments: dict[str, dict[str, Tensor]] = {}
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
-        moments = load_file(folder / "optim.safetensors")
-        for name, weight in model.named_parameters():
-            state: dict[str, Tensor] = {"step": moments[f"{name}.step"]}
-            for moment in MOMENTS:
-                full = torch.zeros_like(weight)
-                kept = moments[f"{name}.{moment}"]
-                full[: len(kept)] = kept
-                state[moment] = full
-            optimizer.state[weight] = state
+        rows = len(model.tokens.weight)
+        for key, value in load_file(folder / "optim.safetensors").items():
+            name, _, moment = key.rpartition(".")
+            if name == FILLED and value.ndim == 2:
+                value = torch.cat((value, value.new_zeros(rows - len(value), value.size(1))))
+            moments.setdefault(name, {})[moment] = value
     except (KeyError, RuntimeError) as error:
         cause = str(error).strip().splitlines()[-1].strip()
         raise BertGPTError("BG318", "this checkpoint is of another shape", path=str(folder), cause=cause) from None
-    state_json: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return state_json
+    optimizers.remember(moments)
+    return state
 
 
-def moments_of(model: Transformer, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What the optimizer remembers, under the names of weights; rows that only fill up stay inside."""
+def written(moments: dict[str, dict[str, Tensor]], vocab: int) -> dict[str, Tensor]:
+    """Moments under the names of weights."""
+    found = {}
+    for name, state in moments.items():
+        for moment, value in state.items():
+            kept = value[:vocab] if name == FILLED and value.ndim == 2 else value
+            found[f"{name}.{moment}"] = kept.detach().cpu().contiguous()
+    return found
 
-    def each() -> Iterator[tuple[str, Tensor]]:
-        for name, weight in model.named_parameters():
-            state = optimizer.state.get(weight) or {
-                "step": torch.zeros(()),
-                **{m: torch.zeros_like(weight) for m in MOMENTS},
-            }
-            rows = model.config.vocab if name == "tokens.weight" else len(weight)
-            yield f"{name}.step", state["step"].detach().cpu()
-            for moment in MOMENTS:
-                yield f"{name}.{moment}", state[moment].detach()[:rows].cpu().contiguous()
 
-    return dict(each())
+def bytes_of(model: Transformer, optimizers: Optimizers) -> int:
+    """What a checkpoint takes, about."""
+    tensors = [*model.parameters(), *(value for state in optimizers.moments().values() for value in state.values())]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

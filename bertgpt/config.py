@@ -5,7 +5,7 @@ flag > config file > preset > default and remembers where each value came from.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -84,6 +84,15 @@ def counted(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(counted)]
+
+
+def seconds(value: Any) -> Any:
+    """A length of time as people write it: 90s, 10m, 1.5h."""
+    match = re.fullmatch(r"([0-9]+(?:[.][0-9]+)?)([smh])", value) if isinstance(value, str) else None
+    return value if match is None else float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+Duration = Annotated[float, BeforeValidator(seconds)]
 
 
 class TextOptions(Options):
@@ -224,19 +233,25 @@ class PretrainOptions(Options):
     presets = {name: preset.training for name, preset in PRESETS.items()}
 
     data: Annotated[str, Argument("DATA")] = Field(description="A folder of shards, or a plan.")
-    preset: str = Field(description="The shape of the model, and defaults that go with it.")
+    preset: str | None = Field(None, description="The shape of the model, and defaults that go with it.")
     out: str = Field(description="The run to make, or to go on with.")
+    init: str | None = Field(None, description="Begin with the weights and the shape of this run, not at random.")
     objective: Literal["causal", "masked", "hybrid"] | None = Field(None, description="The default is the preset's.")
     ratio: float = Field(0.5, gt=0, lt=1, description="Share of masked samples in a hybrid's steps.")
     seq_len: int = Field(256, ge=8, le=32768, description="The length of causal rows; a plan has its own.")
     documents: Literal["apart", "joined"] | None = Field(
         None, description="Whether rows see past the end of a document."
     )
+    tokenizer: str | None = Field(None, description="A plan whose ids, more than the shards', the model is to have.")
     tokens_per_step: Count = Field(16_384, ge=1, description="Ids of a step, however they are divided.")
     micro_batch: int = Field(0, ge=0, description="Rows that are computed at once; 0: all of a step.")
     max_steps: int | None = Field(None, ge=1, description="How long: in steps,")
     max_tokens: Count | None = Field(None, ge=1, description="or in ids,")
+    max_time: Duration | None = Field(
+        None, gt=0, description="or in time, such as 10m, which is made so many steps after the first 20;"
+    )
     epochs: float = Field(1.0, gt=0, description="or in rounds through the data.")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="What moves matrices; AdamW moves the rest.")
     lr: float = Field(1e-3, gt=0, description="The highest learning rate.")
     lr_floor: float = Field(0.1, ge=0, le=1, description="What is left of it at the end.")
     warmup: int = Field(50, ge=0, description="Steps until it is reached.")
@@ -245,11 +260,16 @@ class PretrainOptions(Options):
     beta2: float = Field(0.95, gt=0, lt=1, description="How long squares of gradients are remembered.")
     clip: float = Field(1.0, gt=0, description="The longest gradient.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of features that is left out.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Of products; weights are always fp32.")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="Where to compute.")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="Of products, weights are always fp32; auto: bf16 where the device has it."
+    )
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where to compute.")
+    compile: bool | None = Field(None, description="Compile the step; the default is to do so on CUDA.")
+    recompute: bool = Field(False, description="Compute blocks again on the way back: slower, in less memory.")
     eval_every: int = Field(250, ge=1, description="Steps between looks at held-out rows.")
     save_every: int = Field(500, ge=1, description="Steps between checkpoints.")
     log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
+    tensorboard: bool = Field(False, description="Write a folder for TensorBoard too.")
     seed: int = Field(1337, ge=0, lt=2**63, description="Decides weights, order and dropout.")
     fresh: bool = Field(False, description="Begin anew, even if there is a run.")
     fresh_if_changed: bool = Field(False, description="Begin anew if the run was begun otherwise; pipelines do so.")
@@ -325,10 +345,10 @@ def base_type(field: FieldInfo) -> Any:
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
-def is_count(field: FieldInfo) -> bool:
-    """Whether a field takes 250k and 1M."""
+def reads_as(reads: Callable[[Any], Any], field: FieldInfo) -> bool:
+    """Whether a field takes what `counted` or `seconds` read."""
     inner = [marker for member in get_args(field.annotation) for marker in getattr(member, "__metadata__", ())]
-    return any(isinstance(marker, BeforeValidator) for marker in (*field.metadata, *inner))
+    return any(getattr(marker, "func", None) is reads for marker in (*field.metadata, *inner))
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:

@@ -52,6 +52,7 @@ CODES = {
     "BG317": "the base shards are others",
     "BG318": "a model cannot be read",
     "BG319": "transformers computes something else from the same weights",
+    "BG320": "no checkpoint is whole",
     "BG401": "an optional package is not installed",
     "BG402": "output cannot be written",
     "BG403": "the disk is full",
@@ -61,6 +62,7 @@ CODES = {
     "BG407": "the hub is offline",
     "BG408": "a server cannot be reached",
     "BG409": "the hub does not let us read",
+    "BG410": "a device or its precision is not there",
     "BG501": "a step is not finite",
     "BG601": "another process is writing there",
 }

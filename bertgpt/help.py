@@ -7,7 +7,18 @@ from textwrap import wrap
 
 from pydantic.fields import FieldInfo
 
-from bertgpt.config import COMMON, UNITS, Options, arguments, base_type, choices, is_count, takes_several
+from bertgpt.config import (
+    COMMON,
+    UNITS,
+    Options,
+    arguments,
+    base_type,
+    choices,
+    counted,
+    reads_as,
+    seconds,
+    takes_several,
+)
 from bertgpt.console import colourful
 
 METAVARS = {int: "INTEGER", float: "NUMBER"}
@@ -75,9 +86,16 @@ def flag_words(key: str, field: FieldInfo) -> list[str]:
 def spelling(key: str, field: FieldInfo) -> str:
     """An option with what it takes."""
     if base_type(field) is bool:
-        return "/".join(flag_words(key, field)) if field.default else word(key)
-    kind = "NAME" if choices(field) else "COUNT" if is_count(field) else METAVARS.get(base_type(field), "TEXT")
-    return f"{word(key)} {kind}"
+        return word(key) if field.default is False else "/".join(flag_words(key, field))
+    return f"{word(key)} {metavar(field)}"
+
+
+def metavar(field: FieldInfo) -> str:
+    """What stands for a value."""
+    for reads, name in ((counted, "COUNT"), (seconds, "TIME")):
+        if reads_as(reads, field):
+            return name
+    return "NAME" if choices(field) else METAVARS.get(base_type(field), "TEXT")
 
 
 def explanation(field: FieldInfo) -> str:
@@ -97,7 +115,7 @@ def shown_default(field: FieldInfo) -> str:
     if field.default is True:
         return "yes"
     for unit in ("B", "M", "k"):
-        if is_count(field) and field.default and field.default % UNITS[unit] == 0:
+        if reads_as(counted, field) and field.default and field.default % UNITS[unit] == 0:
             return f"{field.default // UNITS[unit]}{unit}"
     return str(field.default)
 

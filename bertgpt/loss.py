@@ -29,6 +29,8 @@ def cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: 
 
     The weight may have rows beyond `vocab`, which no id stands for.
     """
+    if not torch.is_grad_enabled():  # a Function computes gradients for whatever could want them
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     return Scored(*Projected.apply(hidden, weight, bias, targets, vocab))  # type: ignore[no-untyped-call]
 
 

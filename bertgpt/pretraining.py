@@ -1,44 +1,43 @@
-"""The stage `pretrain`: options to a trainer, and a run folder around it.
+"""The stage `pretrain`: options to a trainer. A run that was interrupted goes on if the same command is given again."""
 
-    run.json  config.yaml  metrics.jsonl  metrics.json  plots/  checkpoints/  final/
-
-A run that was interrupted goes on when the same command is given again; one that was begun otherwise is refused.
-"""
-
-import json
-import os
-import platform
+import gc
 import shutil
-import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from bertgpt import __version__, console, saved
+from bertgpt import __version__, console
 from bertgpt.config import PretrainOptions
 from bertgpt.errors import BertGPTError
-from bertgpt.files import lock, make_folder, sha256_of, void, write_aside, write_json
+from bertgpt.files import check_space, sha256_of
+from bertgpt.held_out import HeldOut
 from bertgpt.initial import build
+from bertgpt.journal import Journal
 from bertgpt.model import Transformer
+from bertgpt.models import find, with_ids_of
 from bertgpt.objectives import Hidden, Objective, Onward
-from bertgpt.optim import Schedule, adamw
+from bertgpt.optim import NO_END, Optimizers, Schedule
 from bertgpt.presets import PRESETS, ModelConfig, Preset
-from bertgpt.runtime import Group, join
+from bertgpt.processes import Group, join
+from bertgpt.run_folder import RunFolder
+from bertgpt.runtime import compile_for, device_of, peak_of, precision_of, recompute_blocks
 from bertgpt.saved import Saved
 from bertgpt.shards.format import read_manifest
 from bertgpt.shards.loader import Division, Loader, Samples, Stream, shared
 from bertgpt.shards.masked_rows import MaskedRows, open_rows
 from bertgpt.shards.windows import Causal, Windows
-from bertgpt.shards.work import differences
+from bertgpt.shards.work import existing, fingerprint
 from bertgpt.tokens.tokenizer import Tokenizer
 from bertgpt.trainer import Settings, Trainer
 
-# What may change when a run goes on.
-FREE = ("micro_batch", "device", "log_every", "save_every", "fresh", "fresh_if_changed", "dry_run")
+# What may change when a run goes on, and changes no result; and what may change, but changes the figures.
+FREE = ("out", "data", "micro_batch", "device", "compile", "recompute", "save_every", "tensorboard", "fresh",
+        "fresh_if_changed", "dry_run")  # fmt: skip
+LOOSE = ("log_every", "eval_every")
+CODE = ("shards", "presets.py", "kernels.py", "model.py", "initial.py", "loss.py", "objectives.py", "optim.py",
+        "runtime.py", "processes.py", "tally.py", "held_out.py", "trainer.py", "pretraining.py")  # fmt: skip
 
 
 class Run:
@@ -46,25 +45,59 @@ class Run:
 
     def __init__(self, options: PretrainOptions) -> None:
         self.options, self.data = options, Path(options.data)
-        self.preset: Preset = PRESETS[options.preset]
         self.manifest = read_manifest(self.data)
+        self.init: Saved | None = None
+        self.init_folder: Path | None = None
+        if options.init is not None:
+            self.init, self.init_folder = find(Path(options.init))
+        self.preset = self.usual()
         self.objective = self.fitting_objective()
         self.masked = self.objective in ("masked", "hybrid")
-        self.tokenizer = Tokenizer.load(self.data / "tokenizer")
+        self.tokenizer = self.ids()
         settings: dict[str, Any] = {"vocab": self.tokenizer.max_id + 1, "dropout": options.dropout}
         self.config = ModelConfig(**(self.preset.model.model_dump() | settings))
         self.length = self.manifest["config"]["seq_len"] if self.masked else options.seq_len
         self.config.check_length(self.length)
         self.documents = options.documents or self.preset.documents
         self.rows = max(1, round(options.tokens_per_step / self.length))
+        self.device = device_of(options.device)
+        self.precision = precision_of(options.precision, self.device)
+
+    def usual(self) -> Preset:
+        """The preset, or a model that stands in its place; where both are given they have the same shape."""
+        name = self.options.preset
+        if self.init is None:
+            if name is None:
+                raise BertGPTError("BG203", "--preset is missing", hint="or --init, for the shape of another run")
+            return PRESETS[name]
+        like, free = self.init.model.config, {"vocab", "dropout"}
+        if name is not None and like.model_dump(exclude=free) != PRESETS[name].model.model_dump(exclude=free):
+            hint = "leave out --preset, or take the one that it was trained with"
+            raise BertGPTError("BG221", f"the model of --init has another shape than {name}", hint=hint)
+        kind = "causal" if self.manifest["kind"] == "shards" else "masked"
+        preset = PRESETS[name] if name is not None else Preset("", like, kind, {}, "apart")  # type: ignore[arg-type]
+        return Preset(preset.about, like, preset.objective, preset.training, preset.documents)
+
+    def ids(self) -> Tokenizer:
+        """The tokenizer of the data, or the longer one of a plan that was made from them."""
+        own = Tokenizer.load(self.data / "tokenizer")
+        if self.options.tokenizer is None:
+            return own
+        longer = Tokenizer.load(Path(self.options.tokenizer) / "tokenizer")
+        if longer.tokens[: len(own.tokens)] != own.tokens:
+            raise BertGPTError("BG308", "that plan has other ids than the data", path=self.options.tokenizer)
+        return longer
 
     def accumulation(self, world: int) -> int:
         """Into how many micro-batches each process divides its part of a step."""
         micro = self.options.micro_batch or max(1, self.rows // world)
         if self.rows % (micro * world):
             several = f" in {world} processes" if world > 1 else ""
+            fits = [n for n in range(1, self.rows // world + 1) if self.rows % (n * world) == 0]
+            near = sorted(fits, key=lambda n: abs(n - micro))[:2]
+            hint = f"--micro-batch {' or '.join(map(str, sorted(near)))} divides them" if near else None
             raise BertGPTError(
-                "BG204", f"{self.rows} rows of a step do not divide into micro-batches of {micro}{several}"
+                "BG204", f"{self.rows} rows of a step do not divide into micro-batches of {micro}{several}", hint=hint
             )
         return self.rows // (micro * world)
 
@@ -84,9 +117,7 @@ class Run:
             )
         if kind == "plan" and self.manifest["config"]["pair"] != "none" and not self.preset.model.segments:
             hint = "make the plan with --pair none, or take a preset such as bert-base"
-            raise BertGPTError(
-                "BG221", f"{self.options.preset} has no head for pairs, and the plan has pairs", hint=hint
-            )
+            raise BertGPTError("BG221", "this model has no head for pairs, and the plan has pairs", hint=hint)
         return objective
 
     def samples(self, split: str) -> list[Samples]:
@@ -107,9 +138,10 @@ class Run:
         base = self.manifest if self.objective == "causal" else read_manifest(self.data / self.manifest["base"]["path"])
         return int(base["splits"].get("val", {}).get("bytes", 0))
 
-    def streams(self, samples: list[Samples]) -> list[Stream]:
-        """How many of each are in a step."""
+    def streams(self) -> list[Stream]:
+        """What is trained on, and how many of each are in a step."""
         sizes = shared(self.rows, self.options.ratio) if self.objective == "hybrid" else (self.rows,)
+        samples = self.samples("train")
         return [Stream(some, self.options.seed, size) for some, size in zip(samples, sizes, strict=True)]
 
     def weights(self, streams: list[Stream]) -> dict[str, float]:
@@ -125,6 +157,8 @@ class Run:
             return options.max_steps
         if options.max_tokens is not None:
             return -(-options.max_tokens // (self.rows * self.length))
+        if options.max_time is not None:
+            return NO_END
         return max(1, round(options.epochs * len(streams[-1].samples) / streams[-1].size))
 
     def objectives(self) -> dict[type, Objective]:
@@ -135,158 +169,134 @@ class Run:
             found[MaskedRows] = Hidden(self.tokenizer.roles["mask"], before=self.objective == "hybrid")
         return found
 
-    def identity(self, steps: int) -> dict[str, Any]:
-        """What must not change while a run goes on."""
-        options = {key: value for key, value in self.options.model_dump(mode="json").items() if key not in FREE}
-        del options["data"], options["out"]
+    def model(self) -> Transformer:
+        """As it is before the first step."""
+        options = self.options
+        if self.init is None:
+            return build(self.config, options.seed)
+        return with_ids_of(self.init, self.tokenizer, options.dropout, options.seed)
+
+    def flops_per_step(self, model: Transformer) -> float:
+        """By the usual count; of a masked row only hidden positions meet the vocabulary."""
+        rate = self.manifest["config"].get("rate", 1.0)
+        sizes = shared(self.rows, self.options.ratio) if self.objective == "hybrid" else (self.rows,)
+        scored = (rate, 1.0) if self.masked else (1.0,)
+        pairs = zip(sizes, scored, strict=False)
+        return self.length * sum(size * model.flops_per_token(self.length, share) for size, share in pairs)
+
+    def settings(self, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What must not change while a run goes on, and what may, if it is said."""
+        given = self.options.model_dump(mode="json")
+        options = {key: value for key, value in given.items() if key not in (*FREE, *LOOSE)}
+        options |= {"init": sha256_of(self.init_folder / "model.safetensors")} if self.init_folder else {}
         data = sha256_of(self.data / "manifest.json")
-        return {"options": options, "data_sha256": data, "steps": steps, "model": self.config.model_dump()}
+        fixed = {"options": options, "data_sha256": data, "steps": None if steps == NO_END else steps}
+        shape = {"model": self.config.model_dump(), "objective": self.objective, "documents": self.documents}
+        return fixed | shape, {key: given[key] for key in LOOSE} | {"code": fingerprint(CODE)}
+
+    def card(self, steps: int) -> str:
+        """What this is, for people."""
+        config, name = self.config, self.options.preset or "continued"
+        with torch.device("meta"):
+            count = Transformer(config).parameter_count()
+        tokens = steps * self.rows * self.length
+        return (
+            f"# {name}, {self.objective}\n\n"
+            f"d{config.dim} L{config.layers} H{config.heads}, {count:,} weights, vocabulary {config.vocab:,}; trained "
+            f"by bertgpt {__version__} for {steps:,} steps of {self.rows} rows of {self.length}, {tokens:,} tokens.\n"
+        )
 
 
 def pretrain(options: PretrainOptions) -> dict[str, Any]:
     """Train a model, or go on with it."""
     run = Run(options)
-    streams = run.streams(run.samples("train"))
+    streams = run.streams()
     steps = run.steps(streams)
     run.accumulation(1)
     if options.dry_run:
         return dry(run, streams, steps)
-    out = Path(options.out)
-    make_folder(out)
-    group, device = join(options.device)
+    folder, group = RunFolder(Path(options.out)), join(run.device)
     if not group.leads:  # one of them speaks
         console.hush()
-    with lock(out / "run.lock", str(out)) if group.leads else nullcontext():
-        if begun(run, out, steps, group, device):
-            console.note(f"nothing to do: {out} is finished")
-            return result(out)
-        trainer = trainer_of(run, streams, steps, group, device)
+    facts = {"options": options.model_dump(mode="json"), "device": str(run.device), "precision": run.precision}
+    with folder.held(facts | {"world": group.world}) if group.leads else nullcontext():
+        anew = True if options.fresh else None if options.fresh_if_changed else False
+        finished = folder.begin(*run.settings(steps), run.tokenizer, anew) if group.leads else False
+        if group.most(finished, run.device):  # the others waited here until the folder was ready
+            console.note(f"nothing to do: {folder.path} is finished")
+            return folder.figures()
+        trainer = trainer_of(run, streams, steps, folder, group)
         if trainer.resume():
-            console.note(f"goes on after step {trainer.step} of {steps}")
-        measured = trainer.run()
+            trainer.journal.note(f"goes on after step {trainer.step}")
+        gc.collect()
+        gc.freeze()  # what is here now stays to the end, and need not be looked through again
+        trainer.run()
         if group.leads:
-            finish(run, trainer.model, out, steps)
+            steps = trainer.step
+            counts = {"steps": steps, "tokens": steps * run.rows * run.length}
+            trained = Saved(trainer.model.cpu(), run.tokenizer, run.objective, run.documents)
+            folder.finish(trained, run.card(steps), counts)
+            folder.tell({"seconds": trainer.clock.shares()})
         group.wait()
-        return result(out) | {"seconds": measured["seconds"]}
+        return folder.figures() | {"seconds": trainer.clock.shares()}
 
 
-def begun(run: Run, out: Path, steps: int, group: Group, device: torch.device) -> bool:
-    """Whether a run is finished; the first process looks, and has the folder ready for all."""
-    finished = False
-    if group.leads:
-        finished = known(out, run.identity(steps), run.options)
-        write_json(out / "run.json", facts_of(run.options))
-    return group.most(finished, device) > 0
-
-
-def trainer_of(run: Run, streams: list[Stream], steps: int, group: Group, device: torch.device) -> Trainer:
+def trainer_of(run: Run, streams: list[Stream], steps: int, folder: RunFolder, group: Group) -> Trainer:
     """Everything put together."""
-    options = run.options
-    model = build(run.config, options.seed).to(device)
-    names = ("seed", "clip", "log_every", "eval_every", "save_every", "precision")
+    options, device = run.options, run.device
+    model = run.model().to(device)
+    if options.recompute:
+        recompute_blocks(model)
+    if options.compile or (options.compile is None and device.type == "cuda"):
+        compile_for(model, options.dropout)
+    names = ("seed", "clip", "log_every", "save_every")
+    peak = peak_of(device)
+    settings = Settings(
+        tokens_per_step=run.rows * run.length,
+        precision=run.precision,
+        max_seconds=options.max_time if steps == NO_END else None,
+        flops_per_step=run.flops_per_step(model),
+        peak=peak and peak * group.world,
+        **{name: getattr(options, name) for name in names},
+    )
+    if group.leads:
+        check_space(folder.path, 2 * 12 * model.parameter_count())  # a new checkpoint beside the last one
+    splits = ["val"] if "val" in run.manifest["splits"] else []
+    held_out = [HeldOut(run.samples(split), options.eval_every, run.held_out_bytes()) for split in splits]
     return Trainer(
         model,
         run.objectives(),
         run.weights(streams),
         Loader(*streams, division=Division(group.world, group.rank, run.accumulation(group.world))),
-        adamw(model, options.weight_decay, options.beta2),
+        Optimizers(model, options.optimizer, options.weight_decay, options.beta2),
         Schedule(options.schedule, steps, options.warmup, options.lr, options.lr_floor),
-        Settings(
-            run.rows * run.length,
-            held_out_bytes=run.held_out_bytes(),
-            **{name: getattr(options, name) for name in names},
-        ),
-        Path(options.out),
-        run.samples("val") if "val" in run.manifest["splits"] else [],
+        settings,
+        folder.checkpoints,
+        Journal(folder.path, group.leads, options.tensorboard),
+        held_out,
         group,
         device,
     )
-
-
-def known(out: Path, identity: dict[str, Any], options: PretrainOptions) -> bool:
-    """Whether this run is finished; an error if another one is here."""
-    kept = out / "config.yaml"
-    before = yaml.safe_load(kept.read_text(encoding="utf-8")) if kept.exists() else identity
-    if options.fresh or before != identity:
-        cause = "; ".join(differences(before, identity))
-        if not (options.fresh or options.fresh_if_changed):
-            hint = "give another --out, or --fresh to begin anew"
-            raise BertGPTError("BG213", "a run that was begun otherwise is here", path=str(out), cause=cause, hint=hint)
-        console.note(f"begins anew{f': {cause}' if cause else ''}")
-        for name in ("checkpoints", "final", "plots"):
-            shutil.rmtree(out / name, ignore_errors=True)
-        (out / "metrics.jsonl").unlink(missing_ok=True)
-    text = yaml.safe_dump(identity, sort_keys=False)
-    write_aside(kept, lambda aside: void(aside.write_text(text, encoding="utf-8")))
-    return all((out / name).exists() for name in ("final/manifest.json", "metrics.json", "plots"))
-
-
-def facts_of(options: PretrainOptions) -> dict[str, Any]:
-    """Where and with what: nothing that a result depends on."""
-    return {
-        "bertgpt": __version__, "torch": torch.__version__, "python": platform.python_version(),
-        "host": platform.node(), "threads": torch.get_num_threads(), "pid": os.getpid(), "argv": sys.argv,
-        "begun": time.strftime("%FT%TZ", time.gmtime()), "options": options.model_dump(mode="json"),
-    }  # fmt: skip
-
-
-def finish(run: Run, model: Transformer, out: Path, steps: int) -> None:
-    """The model as a folder of its own, and the figures: the same bytes from the same run, whenever it was made."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    last: dict[str, dict[str, Any]] = {"train": {}, "val": {}}
-    for line in lines:
-        last[line["split"]] = line
-    hidden = ("step", "tokens", "samples", "split", "seconds", "tokens_per_s")
-    figures = {
-        f"{split}_{key}": value for split, line in last.items() for key, value in line.items() if key not in hidden
-    }
-    figures |= {"steps": steps, "tokens": last["train"]["tokens"], "parameters": model.parameter_count()}
-    make_folder(out / "plots")
-    for split in ("train", "val"):
-        rows = "".join(f"{line['step']}\t{line['loss']}\n" for line in lines if line["split"] == split)
-        text = f"step\tloss\n{rows}"
-        write_aside(out / "plots" / f"{split}.tsv", lambda aside, text=text: void(aside.write_text(text)))  # type: ignore[misc]
-    saved.save(Saved(model.cpu(), run.tokenizer, run.objective, run.documents), out / "final", card_of(run, figures))
-    write_json(out / "metrics.json", figures)
-
-
-def card_of(run: Run, figures: dict[str, Any]) -> str:
-    """What this is, for people."""
-    config, options = run.config, run.options
-    shape = f"d{config.dim} L{config.layers} H{config.heads}"
-    loss = figures.get("val_loss", figures["train_loss"])
-    return (
-        f"# {options.preset}, {run.objective}\n\n"
-        f"{shape}, {figures['parameters']:,} weights, vocabulary {config.vocab:,}; trained by bertgpt {__version__} "
-        f"for {figures['steps']:,} steps of {run.rows} rows of {run.length}, {figures['tokens']:,} tokens.\n\n"
-        f"{'Held-out' if 'val_loss' in figures else 'Training'} loss {loss:.4f} nats a target.\n"
-    )
-
-
-def result(out: Path) -> dict[str, Any]:
-    """What a run came to."""
-    figures: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    return {"path": str(out)} | figures
 
 
 def dry(run: Run, streams: list[Stream], steps: int) -> dict[str, Any]:
     """What would be done."""
     with torch.device("meta"):
         model = Transformer(run.config)
-    scored = 0.15 if run.objective == "masked" else 1.0
-    tokens = steps * run.rows * run.length
-    parameters = model.parameter_count()
-    return {
-        "path": run.options.out,
-        "objective": run.objective,
-        "parameters": parameters,
-        "tokens_per_step": run.rows * run.length,
-        "steps": steps,
-        "epochs": round(steps * streams[-1].size / len(streams[-1].samples), 3),
-        "tokens": tokens,
-        "tokens_per_parameter": round(tokens / parameters, 2),
-        "flops": model.flops_per_token(run.length, scored) * tokens,
-        "memory": model.training_bytes(run.rows // run.accumulation(1), run.length),
-        "checkpoint_bytes": 12 * parameters,
-        "disk_free": shutil.disk_usage(Path.cwd()).free,
-    }
+    parameters, per_step = model.parameter_count(), run.rows * run.length
+    said: dict[str, Any] = {
+        "path": run.options.out, "objective": run.objective, "device": str(run.device), "precision": run.precision,
+        "parameters": parameters, "tokens_per_step": per_step,
+    }  # fmt: skip
+    if steps != NO_END:
+        tokens = steps * per_step
+        said |= {"steps": steps, "tokens": tokens, "tokens_per_parameter": round(tokens / parameters, 2)}
+        for stream, name in zip(streams, ("masked", "causal") if run.objective == "hybrid" else ("",), strict=True):
+            said[f"{name}_epochs".lstrip("_")] = round(steps * stream.size / len(stream.samples), 3)
+        said["flops"] = run.flops_per_step(model) * steps
+    width = 4 if run.precision == "fp32" else 2
+    said |= {
+        "memory": model.training_bytes(run.rows // run.accumulation(1), run.length, width),
+        "checkpoint_bytes": 12 * parameters, "disk_free": shutil.disk_usage(existing(Path(run.options.out))).free,
+    }  # fmt: skip
+    return said

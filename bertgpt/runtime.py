@@ -1,13 +1,98 @@
-"""What a run runs on: batches on their way to the device, and the processes that share a step."""
+"""What a run runs on: the device and its precision, and batches on their way there."""
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+import resource
+import sys
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import distributed as dist
+from torch.utils.checkpoint import checkpoint
+
+from bertgpt import console
+from bertgpt.errors import BertGPTError
+from bertgpt.model import Transformer
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+PEAKS = {  # dense products of bf16 in a second, by the makers' sheets
+    "GB200": 2.5e15, "B200": 2.25e15, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12,
+    "L40S": 362e12, "L4": 121e12, "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12, "V100": 125e12, "T4": 65e12,
+}  # fmt: skip
+
+
+def device_of(wanted: str) -> torch.device:
+    """The device of this process; `auto` takes a GPU where there is one."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name, there in here.items() if there)
+    if not here[wanted]:
+        hint = f"there is {', '.join(name for name, there in here.items() if there)}; --device auto takes the best"
+        raise BertGPTError("BG410", f"there is no {wanted} device here", hint=hint)
+    if wanted != "cuda":
+        return torch.device(wanted)
+    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(place)
+    return place
+
+
+def precision_of(wanted: str, device: torch.device) -> str:
+    """What products are computed in; `auto` is bf16 where the device has instructions for it."""
+    able = has_bf16(device)
+    if wanted == "auto":
+        return "bf16" if able else "fp32"
+    if wanted == "bf16" and device.type == "cuda" and not able:
+        hint = "--precision fp16 is as fast on it"
+        raise BertGPTError("BG410", "this GPU has no bf16", cause=torch.cuda.get_device_name(device), hint=hint)
+    return wanted
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is computed, not emulated."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
+
+
+def peak_of(device: torch.device) -> float | None:
+    """The products that a device could make in a second, if that is known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
+
+
+def memory_of(device: torch.device) -> int:
+    """The most bytes that were held at once, there or in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def seed_draws(key: int, device: torch.device) -> None:
+    """Decide what torch draws next, which is dropout alone."""
+    torch.default_generator.manual_seed(key)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(key)
+    elif device.type == "mps":
+        torch.mps.manual_seed(key)
+
+
+def recompute_blocks(model: Transformer) -> None:
+    """Keep only what enters each block, and compute what is inside again on the way back (Chen et al., 2016)."""
+    for block in model.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def compile_for(model: Transformer, dropout: float) -> None:
+    """Have the model compiled when it is trained; where that cannot be it stays as it is, and that is said."""
+    if dropout and torch.__version__.startswith("2.13") and torch.cuda.is_available():
+        console.note("not compiled: torch 2.13 draws wrong dropout masks in compiled code on CUDA")
+        return
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is, with a warning
+    model.compile(dynamic=False)
 
 
 def tensors(part: Any, pin: bool) -> Any:
@@ -20,59 +105,3 @@ def on_device(part: Any, device: torch.device) -> Any:
     """The tensors of a batch where they are computed with, only there as wide as torch wants them."""
     moved = {field.name: getattr(part, field.name).to(device, non_blocking=True) for field in fields(part)}
     return replace(part, **{name: value.long() for name, value in moved.items()})
-
-
-@dataclass(frozen=True)
-class Group:
-    """The processes of a run: this one is number `rank` of `world`. The first one alone writes."""
-
-    world: int = 1
-    rank: int = 0
-
-    @property
-    def leads(self) -> bool:
-        """Whether this is the one that writes."""
-        return self.rank == 0
-
-    def add(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in every one of them."""
-        if self.world > 1:
-            dist.all_reduce(values)
-        return values
-
-    def most(self, value: int, device: torch.device) -> int:
-        """The largest of a number of each process."""
-        values = torch.tensor(value, device=device)
-        if self.world > 1:
-            dist.all_reduce(values, dist.ReduceOp.MAX)
-        return int(values)
-
-    def add_gradients(self, weights: Iterable[torch.nn.Parameter]) -> None:
-        """The same of gradients, all in one message; where there is none it is zero, in one process as in many."""
-        gradients = []
-        for weight in weights:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-            gradients.append(weight.grad)
-        if self.world > 1:
-            flat = self.add(torch.cat([gradient.flatten() for gradient in gradients]))
-            for gradient, whole in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-                gradient.copy_(whole.view_as(gradient))
-
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.world > 1:
-            dist.barrier()
-
-
-def join(device: str) -> tuple[Group, torch.device]:
-    """The group that torchrun has started, or a group of one; and the device of this process."""
-    world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
-    place = torch.device(device, local) if device == "cuda" else torch.device(device)
-    if device == "cuda":
-        torch.cuda.set_device(place)
-    if world == 1:
-        return Group(), place
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    return Group(world, dist.get_rank()), place

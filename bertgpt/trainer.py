@@ -1,36 +1,38 @@
-"""The trainer: steps, evaluation, checkpoints. It does not know whether it trains a BERT or a GPT: the objectives do.
+"""The trainer: steps, looks at held-out rows, checkpoints. It does not know whether it trains a BERT or a GPT: the
+objectives do.
 
 A step is a function of the weights, the moments and its number: its samples, masks and dropout are drawn from the seed
 and that number. So a run that was stopped goes on to the same bytes, and looking at it changes nothing.
 """
 
-import json
 import math
 import signal
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bertgpt import checkpoint, console
+from bertgpt.checkpoint import Checkpoints
+from bertgpt.clock import Clock
 from bertgpt.draws import fold
 from bertgpt.errors import BertGPTError
+from bertgpt.files import write_json
+from bertgpt.journal import Journal
 from bertgpt.model import Transformer
 from bertgpt.objectives import Objective, Term
-from bertgpt.optim import Schedule
-from bertgpt.runtime import Group, on_device, tensors
-from bertgpt.shards.loader import Ahead, Loader, Samples
-from bertgpt.tally import PLACE, SUMS, Tally
+from bertgpt.optim import NO_END, LossScale, Optimizers, Schedule
+from bertgpt.processes import Asked, Exchange, Group
+from bertgpt.runtime import DTYPES, memory_of, on_device, seed_draws, tensors
+from bertgpt.shards.loader import Ahead, Loader
+from bertgpt.tally import SUMS, Tally
 
 DROPOUT = 11  # the purpose of these draws
-EVALUATION_ROWS = 64  # of held-out rows at once
+PATIENCE = 3  # steps in a row that may be not finite
+MEASURED = 20  # the step after which the speed of a run with a time limit is known
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,11 @@ class Settings:
     seed: int
     clip: float = 1.0
     log_every: int = 10
-    eval_every: int = 250
     save_every: int = 500
-    precision: str = "fp32"  # or bf16, by autocast
-    held_out_bytes: int = 0  # of text, where it is known
+    precision: str = "fp32"  # bf16 and fp16 by autocast
+    max_seconds: float | None = None  # of training, after which the schedule ends
+    flops_per_step: float = 0.0
+    peak: float | None = None  # FLOPs in a second that all devices could make, where that is known
 
 
 @dataclass
@@ -53,6 +56,21 @@ class Prepared:
 
     parts: list[list[Any]]
     counts: list[list[dict[str, int]]]
+
+
+class Hook(Protocol):
+    """Something that looks at the model every so many steps, and changes nothing."""
+
+    @property
+    def name(self) -> str:
+        """Of its lines in the journal."""
+
+    @property
+    def every(self) -> int:
+        """How many steps."""
+
+    def __call__(self, trainer: "Trainer") -> dict[str, Any] | None:
+        """What it found; nothing if it was told to stop."""
 
 
 class Trainer:
@@ -64,19 +82,26 @@ class Trainer:
         objectives: dict[type, Objective],  # by the kind of rows that each is for
         weights: dict[str, float],  # of terms; one where nothing is said
         loader: Loader,
-        optimizer: torch.optim.Optimizer,
+        optimizers: Optimizers,
         schedule: Schedule,
         settings: Settings,
-        folder: Path,
-        held_out: Sequence[Samples],
+        checkpoints: Checkpoints,
+        journal: Journal,
+        hooks: Sequence[Hook],
         group: Group,
         device: torch.device,
     ) -> None:
         self.model, self.objectives, self.weights, self.loader = model, objectives, weights, loader
-        self.optimizer, self.schedule, self.settings = optimizer, schedule, settings
-        self.folder, self.held_out, self.group, self.device = folder, held_out, group, device
+        self.optimizers, self.schedule, self.settings = optimizers, schedule, settings
+        self.checkpoints, self.journal, self.hooks = checkpoints, journal, hooks
+        self.group, self.device = group, device
+        self.exchange = Exchange(group, model.parameters())
+        self.scale, self.clock, self.asked = LossScale(settings.precision), Clock(), Asked()
         self.step = 0
-        self.interrupted = 0  # by which signal
+        self.offset = 0  # steps' worth of samples that were passed over, where training had gone wrong
+        self.skipped = 0  # steps in a row that were not finite
+        self.rolled_back = False
+        self.logged = (0, 0.0)  # the step and the seconds of training at the last line of the journal
 
     # ------------------------------------------------------------------------------------------------ a step
 
@@ -86,159 +111,217 @@ class Trainer:
         pin = self.device.type == "cuda"
         return Prepared([[tensors(part, pin) for part in micro] for micro in step], counts)
 
-    def train_step(self, batch: Prepared) -> dict[str, Any]:
-        """Gradients of all micro-batches in all processes, each term over its own targets; then weights move once."""
+    def train_step(self, batch: Prepared) -> dict[str, float] | None:
+        """Gradients of all micro-batches in all processes, each term over its own targets; then weights move once.
+
+        They do not move if the loss or a gradient is not finite. Nothing is done if somebody asks to stop meanwhile.
+        """
         self.model.train()
         tally, share = Tally(self.device), self.shares(batch)
+        last = len(batch.parts) - 1
         for number, (parts, counts) in enumerate(zip(batch.parts, batch.counts, strict=True)):
+            if self.asked.signal and self.group.world == 1:  # others would wait for this one
+                self.optimizers.forget()
+                return None
             self.seed_dropout(number)
             for part, count in zip(parts, counts, strict=True):
+                if number == last and part is parts[-1]:
+                    self.exchange.arm()
                 terms = self.terms(part)
-                loss = sum(terms[name].loss * share[name] for name in count)
+                loss = sum(terms[name].loss * (share[name] * self.scale.value) for name in count)
                 if isinstance(loss, Tensor):
                     loss.backward()  # type: ignore[no-untyped-call]
                 tally.add(terms, count)
-        self.group.add_gradients(self.model.parameters())
+        gradients = self.exchange.finish()
         self.group.add(tally.values)
+        if self.scale.value != 1.0:
+            torch._foreach_mul_(gradients, 1 / self.scale.value)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        metrics = tally.metrics(self.weights)
-        if not math.isfinite(metrics["loss"]) or not bool(norm.isfinite()):
-            cause = f"loss {metrics['loss']}, gradient norm {float(norm)}"
-            hint = "a smaller --lr or a longer --warmup helps; the last checkpoint is from before"
-            raise BertGPTError("BG501", f"step {self.step} is not finite, and is not taken", cause=cause, hint=hint)
-        rate = self.schedule.rate(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return metrics | {"lr": rate, "grad_norm": float(norm)}
+        metrics, rate = tally.metrics(self.weights), self.schedule.rate(self.step)
+        metrics |= {"lr": rate, "grad_norm": float(norm)}
+        finite = math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])
+        if finite:
+            self.optimizers.step(rate)
+        else:
+            self.optimizers.forget()
+        self.skipped = self.skipped if self.scale.excuses(finite) else 0 if finite else self.skipped + 1
+        return metrics
 
     def shares(self, batch: Prepared) -> dict[str, float]:
         """What a target of each term weighs: one over all targets of the step, those of other processes too."""
-        mine = torch.zeros(len(SUMS), dtype=torch.float64, device=self.device)
-        for counts in (counts for micro in batch.counts for counts in micro):
-            for i, name in enumerate(SUMS):
-                mine[i] += counts.get(name, 0)
-        totals = dict(zip(SUMS, self.group.add(mine).tolist(), strict=True))
-        return {name: self.weights.get(name, 1.0) / max(total, 1.0) for name, total in totals.items()}
+        flat = [counts for micro in batch.counts for counts in micro]
+        totals = [float(sum(counts.get(name, 0) for counts in flat)) for name in SUMS]
+        if self.group.world > 1:
+            totals = self.group.add(torch.tensor(totals, device=self.device)).tolist()
+        return {name: self.weights.get(name, 1.0) / max(total, 1.0) for name, total in zip(SUMS, totals, strict=True)}
 
     def terms(self, part: Any) -> dict[str, Term]:
         """The terms of some rows, wherever they are now."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+        precision = self.settings.precision
+        with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
             return self.objectives[type(part)](self.model, on_device(part, self.device))
 
     def seed_dropout(self, number: int) -> None:
         """By seed, step and the first sample of the micro-batch."""
-        first = self.step * self.loader.size + (number * self.loader.division.world + self.loader.division.rank) * (
-            self.loader.micro
-        )
+        division = self.loader.division
+        first = (self.step + self.offset) * self.loader.size
+        first += (number * division.world + division.rank) * self.loader.micro
         key = fold(self.settings.seed + DROPOUT, np.array([first], np.uint64))[0]
-        torch.default_generator.manual_seed(int(key >> np.uint64(1)))
-        if self.device.type == "cuda":
-            torch.cuda.default_generators[self.device.index or 0].manual_seed(int(key >> np.uint64(1)))
+        seed_draws(int(key >> np.uint64(1)), self.device)
 
     # ------------------------------------------------------------------------------------------- a whole run
 
     def run(self) -> dict[str, Any]:
-        """From where it is to the end."""
-        began, training, since = time.monotonic(), 0.0, self.step
-        last: dict[str, Any] = {}
-        progress = console.Progress("training", self.schedule.steps, of_bytes=False)
-        ahead = Ahead(self.loader.steps(self.step), self.prepare)
-        with self.signals():
-            if self.step == 0:
-                self.save()  # a disk that cannot take a checkpoint is found out now
-            while self.step < self.schedule.steps and not self.asked_to_stop():
-                start = time.monotonic()
-                metrics = self.train_step(next(ahead))
-                self.step += 1
-                training += time.monotonic() - start
-                done = self.step == self.schedule.steps
-                if done or self.step % self.settings.log_every == 0:
-                    speed = round((self.step - since) * self.settings.tokens_per_step / max(training, 1e-9))
-                    self.log("train", metrics | {"seconds": round(training, 3), "tokens_per_s": speed})
-                    progress.update(self.step, said=f"loss {metrics['loss']:.3f}, {speed:,} tokens/s")
-                if self.held_out and (done or self.step % self.settings.eval_every == 0):
-                    last = self.evaluate()
-                    self.log("val", last)
-                if done or self.step % self.settings.save_every == 0:
-                    self.save()
-            if self.interrupted:
-                self.save()
-        progress.end()
-        ahead.close()
-        if self.interrupted:
-            console.note(f"stopped after step {self.step}; the same command goes on from there")
-            signal.raise_signal(self.interrupted)
-        return {"steps": self.step, "seconds": round(time.monotonic() - began, 1)} | last
+        """From where it is to the end, or until somebody asks it to stop.
 
-    @torch.no_grad()
-    def evaluate(self) -> dict[str, Any]:
-        """Held-out rows, always all of them and always with the same masks."""
-        self.model.eval()
-        tally = Tally(self.device)
-        for samples in self.held_out:
-            step = EVALUATION_ROWS * self.group.world
-            for start in range(EVALUATION_ROWS * self.group.rank, len(samples), step):
-                numbers = np.arange(start, min(start + EVALUATION_ROWS, len(samples)))
-                part = samples.batch(numbers, np.zeros_like(numbers))
-                counts = self.objectives[type(part)].counts(part)
-                tally.add(self.terms(tensors(part, pin=False)), counts)
-        self.group.add(tally.values)
-        metrics = tally.metrics(self.weights)
-        if self.settings.held_out_bytes and "causal_loss" in metrics:
-            nats = float(tally.values[PLACE["causal_loss"]])
-            metrics["bits_per_byte"] = nats / math.log(2) / self.settings.held_out_bytes
-        return metrics
+        What is due after a step is done before the next one is taken, by whoever finds that it was not done yet.
+        """
+        progress = console.Progress("training", self.schedule.steps, of_bytes=False)
+        ahead = self.samples_from_here()
+        found: dict[str, Any] = {}
+        try:
+            with self.asked:
+                while True:
+                    found |= self.look()
+                    stopping = self.stopping()
+                    if self.is_saving() or stopping:
+                        self.save()
+                    if self.step == self.schedule.steps or stopping:
+                        break
+                    with self.clock.on("training"):
+                        metrics = self.train_step(next(ahead))
+                    if metrics is None:
+                        continue
+                    self.step += 1
+                    self.write_step(metrics, progress)
+                    if self.skipped >= PATIENCE or not (self.skipped or self.sound()):
+                        self.roll_back(metrics)
+                        ahead.close()
+                        ahead = self.samples_from_here()
+                    self.measure_horizon(progress)
+        finally:
+            ahead.close()
+            progress.end()
+        if self.asked.signal:
+            self.journal.note(f"saved step {self.step}; the same command goes on from there")
+            signal.raise_signal(self.asked.signal)
+        return found
+
+    def samples_from_here(self) -> Ahead:
+        """The batches of the steps that follow."""
+        return Ahead(self.loader.steps(self.step + self.offset), self.prepare)
+
+    def look(self) -> dict[str, Any]:
+        """What the hooks find that are due."""
+        found: dict[str, Any] = {}
+        for hook in self.hooks:
+            if not self.is_due(hook) or self.group.most(self.journal.has(hook.name, self.step), self.device):
+                continue
+            with self.clock.on("looking"):
+                seen = hook(self)
+            if seen is not None:
+                self.write(hook.name, seen)
+                found |= seen
+        return found
+
+    def is_due(self, hook: Hook) -> bool:
+        """Whether a hook looks after this step."""
+        return self.step > 0 and (self.step == self.schedule.steps or self.step % hook.every == 0)
+
+    def is_saving(self) -> bool:
+        """Whether a checkpoint is due. One before the first step shows that the disk can take it."""
+        return self.step in (0, self.schedule.steps) or self.step % self.settings.save_every == 0
 
     def save(self) -> None:
-        """A checkpoint of now."""
-        if self.group.leads:
-            state = {"seed": self.settings.seed}
-            checkpoint.write(self.folder / "checkpoints", self.step, self.model, self.optimizer, state)
+        """A checkpoint of now, unless there is one."""
+        state: dict[str, Any] = {"seed": self.settings.seed, "offset": self.offset, "skipped": self.skipped}
+        state |= {"rolled_back": self.rolled_back, "steps": self.schedule.steps}
+        state |= {"scale": [self.scale.value, self.scale.good]}
+        if self.group.leads and self.sound() and not self.checkpoints.has(self.step):
+            with self.clock.on("saving"):
+                scores = self.journal.scores()
+                self.checkpoints.write(self.step, self.model, self.optimizers, state, scores)
         self.group.wait()
 
-    def asked_to_stop(self) -> bool:
-        """Whether any of the processes was."""
-        self.interrupted = self.group.most(self.interrupted, self.device)
-        return self.interrupted > 0
+    def stopping(self) -> bool:
+        """Whether any of the processes was asked to stop."""
+        self.asked.signal = int(self.group.most(self.asked.signal, self.device))
+        return self.asked.signal > 0
 
     def resume(self) -> bool:
         """Go back to the newest checkpoint, if there is one; what was logged after it is forgotten."""
-        found = checkpoint.newest(self.folder / "checkpoints")
+        found = self.checkpoints.newest()
         if found is None:
             return False
-        state = checkpoint.read(found, self.model, self.optimizer)
-        self.step = state["step"]
-        log = self.folder / "metrics.jsonl"
-        if not self.group.leads:
-            return True
-        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= self.step]
-        log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        state = checkpoint.read(found, self.model, self.optimizers)
+        self.step, self.offset, self.skipped = state["step"], state["offset"], state["skipped"]
+        self.rolled_back = state["rolled_back"]
+        self.scale.value, self.scale.good = state["scale"]
+        self.schedule = replace(self.schedule, steps=state["steps"])
+        self.logged = (self.step, self.clock.of("training"))
+        self.journal.forget(self.step)
         return True
 
-    def log(self, split: str, metrics: dict[str, Any]) -> None:
-        """One line of metrics.jsonl."""
-        if not self.group.leads:
+    def sound(self) -> bool:
+        """Whether all weights are finite, where that matters: others must not be looked at, nor saved."""
+        due = self.asked.signal or self.is_saving() or any(self.is_due(hook) for hook in self.hooks)
+        return not due or all(bool(weight.isfinite().all()) for weight in self.model.parameters())
+
+    def roll_back(self, metrics: dict[str, float]) -> None:
+        """Once, go back to the last checkpoint and pass over the samples since; the second time, give up."""
+        here, slots = self.step, (self.step + self.offset) * self.loader.size
+        cause = said(metrics)
+        if self.rolled_back:
+            norms = {name: str(float(weight.norm())) for name, weight in self.model.named_parameters()}
+            seen = {"step": here, "samples_before": slots, "norms": norms} | {k: str(v) for k, v in metrics.items()}
+            if self.group.leads:
+                write_json(self.checkpoints.folder.parent / "diverged.json", seen)
+            hint = "a smaller --lr or a longer --warmup helps; the checkpoints are from before, diverged.json has more"
+            raise BertGPTError("BG501", f"training diverged at step {here}", cause=cause, hint=hint)
+        self.resume()
+        self.offset += here - self.step
+        self.rolled_back, self.skipped = True, 0
+        self.journal.note(f"step {here} is not finite ({cause}): back to step {self.step}, past these samples")
+
+    def measure_horizon(self, progress: console.Progress) -> None:
+        """Where the length is a time: how many steps that is, from the speed of the first ones."""
+        if self.settings.max_seconds is None or self.schedule.steps != NO_END or self.step < MEASURED:
             return
+        seconds = self.group.most(self.clock.of("training"), self.device) / self.step
+        steps = max(self.step, round(self.settings.max_seconds / seconds))
+        self.schedule = replace(self.schedule, steps=steps)
+        progress.total = steps
+        self.journal.note(f"{seconds:.3g} s a step: {steps:,} steps")
+
+    # --------------------------------------------------------------------------------------------- the journal
+
+    def write_step(self, metrics: dict[str, float], progress: console.Progress) -> None:
+        """What a step came to: a line every so often, and the live line."""
+        if self.skipped:
+            self.journal.note(f"step {self.step} is not finite ({said(metrics)}), and is not taken")
+        steps, seconds = self.step - self.logged[0], self.clock.of("training") - self.logged[1]
+        speed = self.settings.tokens_per_step * steps / max(seconds, 1e-9)
+        if not self.skipped and (self.step == self.schedule.steps or self.step % self.settings.log_every == 0):
+            self.write("train", metrics | {"seconds": round(seconds, 3), "tokens_per_s": round(speed)})
+            self.logged = (self.step, self.clock.of("training"))
+        usage = "" if self.settings.peak is None else f"{self.usage(speed):.0%} MFU, "
+        live = f"loss {metrics['loss']:.3f}, lr {metrics['lr']:.2e}, {speed:,.0f} tokens/s, {usage}"
+        progress.update(self.step, said=f"{live}{memory_of(self.device) / 1e9:.1f} GB")
+
+    def usage(self, speed: float) -> float:
+        """The share of what the devices could compute that the model uses, at so many tokens a second."""
+        flops = self.settings.flops_per_step / self.settings.tokens_per_step * speed
+        return flops / (self.settings.peak or math.inf)
+
+    def write(self, split: str, figures: dict[str, Any]) -> None:
+        """One line of the journal."""
+        if not all(math.isfinite(value) for value in figures.values() if isinstance(value, float)):
+            raise BertGPTError("BG501", f"the loss of {split} at step {self.step} is not finite", cause=said(figures))
         tokens, samples = self.step * self.settings.tokens_per_step, self.step * self.loader.size
-        line = {"step": self.step, "tokens": tokens, "samples": samples, "split": split}
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line | metrics) + "\n")
+        self.journal.write({"step": self.step, "tokens": tokens, "samples": samples, "split": split} | figures)
 
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the step that is being taken; a second one ends it at once."""
 
-        def stop(signum: int, frame: FrameType | None) -> None:
-            self.interrupted = signum
-            for each, handler in previous.items():
-                signal.signal(each, handler)
-
-        previous = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for each, handler in previous.items():
-                signal.signal(each, handler)
+def said(figures: Mapping[str, Any]) -> str:
+    """What tells that something went wrong."""
+    words = {"loss": "loss", "grad_norm": "gradient norm"}
+    return ", ".join(f"{word} {figures[key]:.4g}" for key, word in words.items() if key in figures)

@@ -14,10 +14,11 @@ LAYERS = [
     {"help"},
     {"commands"},
     {"exporting", "pretraining"},
+    {"held_out", "models", "run_folder", "evals"},
     {"trainer"},
-    {"checkpoint", "tally"},
+    {"checkpoint", "tally", "journal", "clock", "processes", "runtime"},
     {"saved", "hub", "objectives", "initial"},
-    {"loss", "model", "runtime", "optim"},
+    {"loss", "model", "optim"},
     {"kernels"},
     {"shards"},
     {"tokens", "corpora"},
@@ -63,6 +64,11 @@ HEAVY: dict[str, set[str]] = (
             "checkpoint",
             "tally",
             "pretraining",
+            "held_out",
+            "models",
+            "run_folder",
+            "evals",
+            "processes",
         )
     }
     | {

@@ -144,13 +144,11 @@ def existing(path: Path) -> Path:
     return path
 
 
-def fingerprint() -> str:
+def fingerprint(code: Sequence[str] = STAGE_CODE) -> str:
     """A hash of the code that the bytes depend on."""
     package = Path(__file__).parents[1]
     files = sorted(
-        file
-        for name in STAGE_CODE
-        for file in ([package / name] if name.endswith(".py") else (package / name).rglob("*.py"))
+        file for name in code for file in ([package / name] if name.endswith(".py") else (package / name).rglob("*.py"))
     )
     digest = hashlib.sha256()
     for file in files:

@@ -1,0 +1,210 @@
+"""How close a model comes to tinyworld, the corpus whose every probability is known: in surprise, and in guesses.
+
+Scores are sums over words and marks, in all and by the mechanism behind each. A token belongs, with all its nats, to
+the word that holds its first character that is no space: `,"` as one token is the comma's. The ends stay with whoever
+reveals them: that "rope" is not "ropes" is paid by the token behind it. Sums over whole documents know neither.
+
+Documents are asked about whole and one by one. One that does not fit into the model's context, or that its tokenizer
+writes with an unknown id, is in no sum: it is counted as `skipped`, and the truth is summed over the same documents.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from bertgpt.corpora.tinyworld.oracle import posterior
+from bertgpt.corpora.tinyworld.telling import MECHANISMS, TOKEN
+from bertgpt.corpora.tinyworld.world import Document, World
+from bertgpt.errors import BertGPTError
+from bertgpt.model import Transformer
+from bertgpt.objectives import vocabulary_loss
+from bertgpt.saved import Saved
+from bertgpt.tokens.tokenizer import Tokenizer
+
+BATCH_IDS = 8192  # of rows that are computed together, at most about
+FRAME = 2  # the ids around a text: an end before and behind it, or [CLS] and [SEP]
+
+
+class Spelled(NamedTuple):
+    """A document as a model reads it."""
+
+    text: str
+    ids: list[int]
+    owners: list[int]  # the word of each id, counted as `tokens_of` does
+
+
+class Surprise(NamedTuple):
+    """What a word or mark costs, in nats."""
+
+    mechanism: str
+    true: float
+    model: float
+
+
+class Guess(NamedTuple):
+    """What is said of a hidden word."""
+
+    mechanism: str
+    right: bool
+    oracle_right: bool
+    same: bool  # both say the same, be it right or wrong
+
+
+def excess(kept: Saved, world: World, documents: Sequence[Document]) -> dict[str, Any]:
+    """By how much a model that goes on with text is more surprised by documents than it must be.
+
+    A document is scored from one end id on, and the end id behind it too. `excess` is the model's nats over the true
+    ones, minus 1; `share_of_gap` the part of what the model lacks that stands on words of a mechanism. In all, nobody
+    comes below 0 but by chance; a mechanism can, as odds that are too high for it are too low for another. A tokenizer
+    that lower-cases is an exception: capitals, which the truth pays for, cost its models nothing.
+    """
+    if kept.objective == "masked":
+        raise BertGPTError("BG221", "a BERT does not go on with text", hint="recovery is the score of masked models")
+    spelled, skipped = readable(kept, documents)
+    end, found = kept.tokenizer.end, list[Surprise]()
+    for batch in batches(spelled):
+        nats = surprises(kept.model, [[end, *each.ids, end] for each in batch])
+        for each, costs in zip(batch, nats, strict=True):
+            words = world.read(each.text).words
+            paid = [0.0] * len(words)
+            for owner, cost in zip([*each.owners, len(words) - 1], costs, strict=True):
+                paid[owner] += cost
+            found += [Surprise(w.mechanism, 0.0 - w.logp, cost) for w, cost in zip(words, paid, strict=True)]
+    total, by_mechanism = summed(found, surprise_of)
+    for sums in by_mechanism.values():
+        sums["share_of_gap"] = over(sums["nats"] - sums["true_nats"], total["nats"] - total["true_nats"])
+    return {"documents": len(spelled), "skipped": skipped} | total | {"by_mechanism": by_mechanism}
+
+
+def recovery(kept: Saved, world: World, documents: Sequence[Document]) -> dict[str, Any]:
+    """How often a model that fills gaps finds a hidden word, and how often the best guess that anyone can make is it.
+
+    One word at a time is hidden, every alphabetic one, in a row framed as those it was trained on. All its ids are
+    masked, and all must be the likeliest to be right. So the model sees how many there are, which the oracle does not:
+    where that helps, its `share` of the oracle's accuracy may come above 1.
+    """
+    if kept.objective == "causal":
+        raise BertGPTError("BG221", "a GPT does not fill gaps", hint="excess is the score of causal models")
+    spelled, skipped = readable(kept, documents)
+    found = [guess for each in spelled for guess in guesses(kept, world, each)]
+    total, by_mechanism = summed(found, guesses_of)
+    return {"documents": len(spelled), "skipped": skipped} | total | {"by_mechanism": by_mechanism}
+
+
+# ---------------------------------------------------------------------------------------------- words and ids
+
+
+def spell(tokenizer: Tokenizer, text: str) -> Spelled:
+    """A text in ids, each with the word that it belongs to; spaces behind the last word are the ending's."""
+    encoding = tokenizer.reference.encode(text, add_special_tokens=False)
+    ends = [match.end() for match in TOKEN.finditer(text)]  # of words
+    return Spelled(text, list(encoding.ids), [bisect_right(ends, start) for start, _ in encoding.offsets])
+
+
+def readable(kept: Saved, documents: Sequence[Document]) -> tuple[list[Spelled], int]:
+    """The documents that the model can be asked about, and how many others there are."""
+    unknown, longest = kept.tokenizer.roles.get("unk"), kept.model.config.context - FRAME
+    spelled = [spell(kept.tokenizer, document.text) for document in documents]
+    fitting = [each for each in spelled if len(each.ids) <= longest and unknown not in each.ids]
+    if not fitting:
+        cause = f"{len(documents)} documents, rows of at most {kept.model.config.context} ids"
+        raise BertGPTError("BG204", "there is no document that the model can read whole", cause=cause)
+    return fitting, len(spelled) - len(fitting)
+
+
+def batches(spelled: list[Spelled]) -> Iterator[list[Spelled]]:
+    """Those of about the same length together, so that there is little padding."""
+    left = sorted(spelled, key=lambda each: len(each.ids), reverse=True)
+    while left:
+        rows = max(1, BATCH_IDS // (len(left[0].ids) + FRAME))
+        yield left[:rows]
+        left = left[rows:]
+
+
+# ---------------------------------------------------------------------------------------------- asking a model
+
+
+@torch.no_grad()
+def surprises(model: Transformer, rows: list[list[int]]) -> list[list[float]]:
+    """The nats of each id of each row but its first, given those before it."""
+    model.eval()
+    longest = max(map(len, rows))
+    padded = [row + [0] * (longest - len(row)) for row in rows]  # behind each, where nobody who is scored looks
+    ids = torch.tensor(padded, device=model.tokens.weight.device)  # (B, T + 1)
+    hidden = model(ids[:, :-1], causal=True)  # (B, T, D)
+    losses = vocabulary_loss(model, hidden.flatten(0, 1), ids[:, 1:].flatten()).losses.view(len(rows), -1)
+    return [costs[: len(row) - 1] for row, costs in zip(rows, losses.tolist(), strict=True)]
+
+
+@torch.no_grad()
+def filled(kept: Saved, ids: list[int], gaps: list[list[int]]) -> list[list[int]]:
+    """The likeliest ids at some places of a text, of each gap in a row in which nothing else is hidden."""
+    model, roles = kept.model.eval(), kept.tokenizer.roles
+    row = torch.tensor([roles["cls"], *ids, roles["sep"]], device=model.tokens.weight.device)
+    before = int(kept.objective == "hybrid")  # which reads every answer where the id before it stands
+    found = list[list[int]]()
+    rows = max(1, BATCH_IDS // len(row))
+    for some in (gaps[first : first + rows] for first in range(0, len(gaps), rows)):
+        number = torch.tensor([n for n, places in enumerate(some) for _ in places], device=row.device)
+        place = torch.tensor([1 + place for places in some for place in places], device=row.device)
+        holed = row.repeat(len(some), 1)  # (B, T)
+        holed[number, place] = roles["mask"]
+        hidden = model(holed, causal=False)[number, place - before]  # (ids that are hidden, D)
+        likeliest = iter(model.logits(hidden).argmax(dim=1).tolist())
+        found += [[next(likeliest) for _ in places] for places in some]
+    return found
+
+
+def guesses(kept: Saved, world: World, spelled: Spelled) -> list[Guess]:
+    """What the model and the oracle say of each alphabetic word of a document."""
+
+    def ids_of(word: int, in_text: Spelled) -> list[int]:
+        return [i for i, owner in zip(in_text.ids, in_text.owners, strict=True) if owner == word]
+
+    words, text = world.read(spelled.text).words, spelled.text
+    spans = [match.span() for match in TOKEN.finditer(text)]
+    # a word without an id of its own, which no tokenizer with words makes, cannot be hidden
+    asked = [i for i, word in enumerate(words) if word.text[0].isalpha() and i in spelled.owners]
+    gaps = [[place for place, owner in enumerate(spelled.owners) if owner == i] for i in asked]
+    found = []
+    for i, said in zip(asked, filled(kept, spelled.ids, gaps), strict=True):
+        odds = posterior(world, text, i)
+        best = max(odds, key=odds.__getitem__)
+        with_best = text[: spans[i][0]] + best + text[spans[i][1] :]
+        same = said == ids_of(i, spell(kept.tokenizer, with_best))
+        found.append(Guess(words[i].mechanism, said == ids_of(i, spelled), best == words[i].text, same))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------- sums
+
+
+def summed(found: list[Any], sums: Callable[[list[Any]], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sums of all that was found, and of each mechanism."""
+    return sums(found), {m: sums([each for each in found if each.mechanism == m]) for m in MECHANISMS}
+
+
+def surprise_of(found: list[Surprise]) -> dict[str, Any]:
+    """What some words cost."""
+    true, nats = sum(each.true for each in found), sum(each.model for each in found)
+    return {"words": len(found), "true_nats": true, "nats": nats, "excess": over(nats - true, true)}
+
+
+def guesses_of(found: list[Guess]) -> dict[str, Any]:
+    """How many of some words are found."""
+    words = len(found)
+    right, oracle_right = sum(each.right for each in found), sum(each.oracle_right for each in found)
+    return {
+        "words": words,
+        "accuracy": over(right, words),
+        "oracle_accuracy": over(oracle_right, words),
+        "share": over(right, oracle_right),
+        "agreement_with_oracle": over(sum(each.same for each in found), words),
+    }
+
+
+def over(part: float, whole: float) -> float | None:
+    """A part of a whole; none where there is nothing to be a part of."""
+    return part / whole if whole else None

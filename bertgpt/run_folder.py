@@ -1,0 +1,144 @@
+"""The folder of a run: what it was begun with, whether it may go on, and what is put there when it is finished.
+
+run.json  config.yaml  run.lock  tokenizer/  metrics.jsonl  log.txt  checkpoints/  metrics.json  plots/  final/
+"""
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+
+from bertgpt import __version__, console, saved
+from bertgpt.checkpoint import Checkpoints
+from bertgpt.errors import BertGPTError
+from bertgpt.files import disk_error, lock, make_folder, void, write_aside, write_json
+from bertgpt.journal import CLOCKS, Journal
+from bertgpt.saved import Saved
+from bertgpt.shards.work import differences
+from bertgpt.tokens.tokenizer import Tokenizer
+
+MADE = ("checkpoints", "final", "plots", "tensorboard", "tokenizer")  # folders
+WRITTEN = ("metrics.jsonl", "metrics.json", "log.txt", "diverged.json")  # files
+FULL = ("os error 27", "os error 28", "os error 122")  # what safetensors says of a disk that takes no more
+
+
+class RunFolder:
+    """That of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = Checkpoints(path / "checkpoints")
+
+    @contextmanager
+    def held(self, facts: dict[str, Any]) -> Iterator[None]:
+        """Nobody else writes here meanwhile; how it ended is in run.json, and what went wrong in log.txt."""
+        make_folder(self.path)
+        with lock(self.path / "run.lock", str(self.path)):
+            self.tell(running(facts))
+            try:
+                yield
+            except BaseException as error:
+                raise self.ended(error) from None
+            self.tell({"status": "done"})
+
+    def ended(self, error: BaseException) -> BaseException:
+        """Write down why, as far as the disk allows, and name the disk if it is the reason."""
+        full = isinstance(error, SafetensorError) and any(text in str(error) for text in FULL)
+        if isinstance(error, OSError) or full:
+            kind = error if isinstance(error, OSError) else OSError(28, "No space left on device", str(self.path))
+            error = disk_error(kind, self.path)
+        diverged = isinstance(error, BertGPTError) and error.code == "BG501"
+        try:
+            self.tell(
+                {"status": "diverged" if diverged else "interrupted", "error": str(error) or type(error).__name__}
+            )
+            Journal(self.path).words.say("".join(traceback.format_exception(error)).rstrip())
+        except OSError:
+            pass  # the disk is full
+        return error
+
+    def tell(self, facts: dict[str, Any]) -> None:
+        """Add to run.json: clocks and places, nothing that a result depends on."""
+        path = self.path / "run.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        write_json(path, before | facts)
+
+    def begin(self, settings: dict[str, Any], loose: dict[str, Any], tokenizer: Tokenizer, anew: bool | None) -> bool:
+        """Be ready for a run with these settings. Whether it is finished already; an error if another one is here.
+
+        What is `loose` may change while a run goes on. `anew`: always (True), never (False), or if anything has
+        changed (None).
+        """
+        file = self.path / "config.yaml"
+        before = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None
+        now = settings | {"loose": loose}
+        if before is not None and (anew or before != now):
+            also = differences(before.pop("loose", {}), loose)
+            changed = differences(before, settings)
+            if changed and anew is False:
+                hint = "give another --out, or --fresh to begin anew"
+                cause = "; ".join(changed)
+                raise BertGPTError(
+                    "BG213", "a run that was begun otherwise is here", path=str(self.path), cause=cause, hint=hint
+                )
+            if anew is False:
+                console.note(f"has changed since this run was begun: {'; '.join(also)}")
+            else:
+                console.note("; ".join(["begins anew", *changed, *also]))
+                self.clear()
+        text = yaml.safe_dump(now, sort_keys=False)
+        write_aside(file, lambda aside: void(aside.write_text(text, encoding="utf-8")))
+        tokenizer.save(self.path / "tokenizer")
+        return all((self.path / name).exists() for name in ("final/manifest.json", "metrics.json", "plots"))
+
+    def clear(self) -> None:
+        """Away with all of it."""
+        for name in MADE:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in WRITTEN:
+            (self.path / name).unlink(missing_ok=True)
+
+    def finish(self, made: Saved, about: str, counts: dict[str, Any]) -> None:
+        """The model as a folder of its own, and the figures: the same bytes from the same run, whenever it was made."""
+        lines = Journal(self.path).lines.read()
+        last: dict[str, dict[str, Any]] = {line["split"]: line for line in lines}
+        hidden = ("step", "tokens", "samples", "split", *CLOCKS)
+        figures = {
+            f"{split}_{key}": value for split, line in last.items() for key, value in line.items() if key not in hidden
+        }
+        figures |= counts | {"parameters": made.model.parameter_count()}
+        make_folder(self.path / "plots")
+        for split in last:
+            rows = "".join(f"{line['step']}\t{line['loss']}\n" for line in lines if line["split"] == split)
+            text = f"step\tloss\n{rows}"
+            plot = self.path / "plots" / f"{split}.tsv"
+            write_aside(plot, lambda aside, text=text: void(aside.write_text(text)))  # type: ignore[misc]
+        split = "val" if "val_loss" in figures else "train"
+        said = f"{'Held-out' if split == 'val' else 'Training'} loss {figures[f'{split}_loss']:.4f} nats a target.\n"
+        saved.save(made, self.path / "final", f"{about}\n{said}")
+        write_json(self.path / "metrics.json", figures)
+
+    def figures(self) -> dict[str, Any]:
+        """What a finished run came to."""
+        figures: dict[str, Any] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        return {"path": str(self.path)} | figures
+
+
+def running(facts: dict[str, Any]) -> dict[str, Any]:
+    """Where and with what."""
+    return {
+        "status": "running", "error": None, "bertgpt": __version__, "torch": torch.__version__,
+        "python": platform.python_version(), "host": platform.node(), "threads": torch.get_num_threads(),
+        "pid": os.getpid(), "argv": sys.argv, "begun": time.strftime("%FT%TZ", time.gmtime()),
+    } | facts  # fmt: skip

@@ -1,0 +1,84 @@
+"""Small data to train on, and ways to say that two runs are the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import bertgpt
+
+# fp32 on the CPU, so that what is compared here does not depend on the machine.
+PLAIN = {"precision": "fp32", "device": "cpu"}
+SHORT = PLAIN | {
+    "tokens_per_step": 512, "max_steps": 12, "log_every": 1, "eval_every": 5, "save_every": 4, "warmup": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards and plans of tinyworld."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    options = {"limit_docs": 600, "train": "bpe", "vocab_size": 400, "val_fraction": 0.1, "shard_tokens": 20_000}
+    bertgpt.shard("tinyworld", out=str(folder / "shards"), **options)
+    for pair in ("none", "nsp"):
+        bertgpt.mask(str(folder / "shards"), out=str(folder / pair), seq_len=32, pair=pair)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The same kinds, on so little text that a short run goes through it twice."""
+    folder = tmp_path_factory.mktemp("few")
+    options = {"limit_docs": 30, "train": "bpe", "vocab_size": 400, "val_fraction": 0.2, "shard_tokens": 20_000}
+    bertgpt.shard("tinyworld", out=str(folder / "shards"), **options)
+    for pair in ("none", "nsp"):
+        bertgpt.mask(str(folder / "shards"), out=str(folder / pair), seq_len=32, pair=pair)
+    return of_each_kind(folder)
+
+
+@pytest.fixture(scope="session")
+def kinds(corpus: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """What is trained on what."""
+    return of_each_kind(corpus)
+
+
+def of_each_kind(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    return {
+        "causal": (str(folder / "shards"), {"preset": "tiny-gpt", "seq_len": 32}),
+        "masked": (str(folder / "nsp"), {"preset": "tiny-bert"}),
+        "hybrid": (str(folder / "none"), {"preset": "tiny-gpt", "objective": "hybrid", "documents": "apart"}),
+    }
+
+
+def flags(options: dict[str, Any]) -> list[str]:
+    """Options as they are typed."""
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """The weights of a finished run."""
+    return load_file(run / "final" / "model.safetensors")
+
+
+def deterministic(run: Path) -> list[dict[str, Any]]:
+    """The lines of the log without what a clock says."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "tokens_per_s")} for line in lines]
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    """Every file that two runs of the same have in common, the last checkpoint among them."""
+    last = max((run / "checkpoints").glob("step-*"))
+    whole = [*(run / "final").rglob("*"), *(run / "plots").iterdir(), run / "metrics.json", *last.iterdir()]
+    return {str(path.relative_to(run)): path.read_bytes() for path in whole if path.is_file()}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Two runs came to the same, to the byte: weights, moments, figures."""
+    ours, theirs = files_of(one), files_of(other)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    assert deterministic(one) == deterministic(other)
