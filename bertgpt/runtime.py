@@ -91,8 +91,18 @@ def compile_for(model: Transformer, dropout: float) -> None:
     if dropout and torch.__version__.startswith("2.13") and torch.cuda.is_available():
         console.note("not compiled: torch 2.13 draws wrong dropout masks in compiled code on CUDA")
         return
-    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is, with a warning
-    model.compile(dynamic=False)
+    plain, compiled = model.forward, torch.compile(model.forward, dynamic=False)
+
+    def forward(*given: Any, **named: Any) -> Any:
+        if model.training:
+            try:
+                return compiled(*given, **named)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                console.note(f"the model is not compiled: {str(error).strip().splitlines()[0]}")
+                model.forward = plain
+        return plain(*given, **named)  # in evaluation too, where rows come in many shapes
+
+    model.forward = forward
 
 
 def tensors(part: Any, pin: bool) -> Any:

@@ -32,6 +32,7 @@ from bertgpt.tally import SUMS, Tally
 
 DROPOUT = 11  # the purpose of these draws
 PATIENCE = 3  # steps in a row that may be not finite
+CALMER = "a smaller --lr or a longer --warmup helps; the checkpoints are from before, diverged.json may tell more"
 MEASURED = 20  # the step after which the speed of a run with a time limit is known
 
 
@@ -186,10 +187,10 @@ class Trainer:
                     stopping = self.stopping()
                     if self.is_saving() or stopping:
                         self.save()
-                    if self.step == self.schedule.steps or stopping:
+                    if self.is_last() or stopping:
                         break
                     with self.clock.on("training"):
-                        metrics = self.train_step(next(ahead))
+                        metrics = self.attempt(next(ahead))
                     if metrics is None:
                         continue
                     self.step += 1
@@ -206,6 +207,17 @@ class Trainer:
             self.journal.note(f"saved step {self.step}; the same command goes on from there")
             signal.raise_signal(self.asked.signal)
         return found
+
+    def attempt(self, batch: Prepared) -> dict[str, float] | None:
+        """A step; if it needs more memory than there is, say what would need less."""
+        try:
+            return self.train_step(batch)
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            less = f"--micro-batch {self.loader.micro // 2}, or " if self.loader.micro > 1 else ""
+            cause, hint = str(error).splitlines()[0], f"{less}--recompute; the run goes on from its last checkpoint"
+            raise BertGPTError("BG406", "there is not enough memory for a step", cause=cause, hint=hint) from None
 
     def samples_from_here(self) -> Ahead:
         """The batches of the steps that follow."""
@@ -226,11 +238,16 @@ class Trainer:
 
     def is_due(self, hook: Hook) -> bool:
         """Whether a hook looks after this step."""
-        return self.step > 0 and (self.step == self.schedule.steps or self.step % hook.every == 0)
+        return self.step > 0 and (self.is_last() or (self.step % hook.every == 0 and not self.skipped))
+
+    def is_last(self) -> bool:
+        """Whether no step follows."""
+        return self.step == self.schedule.steps
 
     def is_saving(self) -> bool:
-        """Whether a checkpoint is due. One before the first step shows that the disk can take it."""
-        return self.step in (0, self.schedule.steps) or self.step % self.settings.save_every == 0
+        """Whether a checkpoint is due. One before the first step shows that the disk can take it; while steps are not
+        finite there is none, so that there is one from before."""
+        return self.is_last() or (self.step % self.settings.save_every == 0 and not self.skipped)
 
     def save(self) -> None:
         """A checkpoint of now, unless there is one."""
@@ -265,19 +282,18 @@ class Trainer:
     def sound(self) -> bool:
         """Whether all weights are finite, where that matters: others must not be looked at, nor saved."""
         due = self.asked.signal or self.is_saving() or any(self.is_due(hook) for hook in self.hooks)
-        return not due or all(bool(weight.isfinite().all()) for weight in self.model.parameters())
+        return not due or all(bool(weight.detach().isfinite().all()) for weight in self.model.parameters())
 
     def roll_back(self, metrics: dict[str, float]) -> None:
         """Once, go back to the last checkpoint and pass over the samples since; the second time, give up."""
         here, slots = self.step, (self.step + self.offset) * self.loader.size
         cause = said(metrics)
         if self.rolled_back:
-            norms = {name: str(float(weight.norm())) for name, weight in self.model.named_parameters()}
+            norms = {name: str(float(weight.detach().norm())) for name, weight in self.model.named_parameters()}
             seen = {"step": here, "samples_before": slots, "norms": norms} | {k: str(v) for k, v in metrics.items()}
             if self.group.leads:
                 write_json(self.checkpoints.folder.parent / "diverged.json", seen)
-            hint = "a smaller --lr or a longer --warmup helps; the checkpoints are from before, diverged.json has more"
-            raise BertGPTError("BG501", f"training diverged at step {here}", cause=cause, hint=hint)
+            raise BertGPTError("BG501", f"training diverged at step {here}", cause=cause, hint=CALMER)
         self.resume()
         self.offset += here - self.step
         self.rolled_back, self.skipped = True, 0
@@ -301,7 +317,7 @@ class Trainer:
             self.journal.note(f"step {self.step} is not finite ({said(metrics)}), and is not taken")
         steps, seconds = self.step - self.logged[0], self.clock.of("training") - self.logged[1]
         speed = self.settings.tokens_per_step * steps / max(seconds, 1e-9)
-        if not self.skipped and (self.step == self.schedule.steps or self.step % self.settings.log_every == 0):
+        if not self.skipped and (self.is_last() or self.step % self.settings.log_every == 0):
             self.write("train", metrics | {"seconds": round(seconds, 3), "tokens_per_s": round(speed)})
             self.logged = (self.step, self.clock.of("training"))
         usage = "" if self.settings.peak is None else f"{self.usage(speed):.0%} MFU, "
@@ -316,7 +332,7 @@ class Trainer:
     def write(self, split: str, figures: dict[str, Any]) -> None:
         """One line of the journal."""
         if not all(math.isfinite(value) for value in figures.values() if isinstance(value, float)):
-            raise BertGPTError("BG501", f"the loss of {split} at step {self.step} is not finite", cause=said(figures))
+            raise BertGPTError("BG501", f"the loss of {split} at step {self.step} is not finite", hint=CALMER)
         tokens, samples = self.step * self.settings.tokens_per_step, self.step * self.loader.size
         self.journal.write({"step": self.step, "tokens": tokens, "samples": samples, "split": split} | figures)
 

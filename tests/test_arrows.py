@@ -64,7 +64,6 @@ HEAVY: dict[str, set[str]] = (
             "checkpoint",
             "tally",
             "pretraining",
-            "held_out",
             "models",
             "run_folder",
             "evals",
@@ -73,6 +72,7 @@ HEAVY: dict[str, set[str]] = (
     }
     | {
         "trainer": {"torch", "numpy"},
+        "held_out": {"torch", "numpy"},
     }
 )
 
