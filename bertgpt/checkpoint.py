@@ -6,13 +6,15 @@ Every draw is a function of the seed and the step, so a few numbers are all of t
 no pointer to the latest: whole folders are found by looking.
 """
 
+import errno
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,8 +25,10 @@ from bertgpt.model import Transformer
 from bertgpt.optim import Optimizers
 from bertgpt.saved import weights_of
 
+VERSION = 1  # of what is in the folder of a run
 KEPT = 2  # the newest whole ones, which are always there
 FILLED = "tokens.weight"  # has rows that only fill up memory; they are zero, and are not written
+FULL = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 
 
 class Checkpoints:
@@ -32,29 +36,32 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.sound: set[str] = set()  # which of them were written or verified here
+        self.sound: dict[str, bool] = {}  # which of them were written or verified here, and whether they can be used
 
     def write(
         self, step: int, model: Transformer, optimizers: Optimizers, state: dict[str, Any], scores: Mapping[int, float]
     ) -> Path:
         """Put one into place, and take away the oldest beyond those that are kept, and the best by held-out loss."""
         aside, target = self.folder / ".step.tmp", self.folder / f"step-{step:08}"
-        shutil.rmtree(aside, ignore_errors=True)  # of a process that is dead: the run is locked
+        self.tidy()
         make_folder(aside)
-        check_space(self.folder, bytes_of(model, optimizers))
+        needed = bytes_of(model, optimizers)
+        check_space(self.folder, needed)
         try:
             save_file(weights_of(model), aside / "model.safetensors", metadata={"format": "pt"})
             point("checkpoint.model")
             save_file(written(optimizers.moments(), model.config.vocab), aside / "optim.safetensors")
             point("checkpoint.optim")
-            write_json(aside / "state.json", {"step": step} | state)
+            write_json(aside / "state.json", {"version": VERSION, "step": step} | state)
             names = ("model.safetensors", "optim.safetensors", "state.json")
             write_json(aside / "MANIFEST.json", {name: sha256_of(aside / name) for name in names})
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(aside, ignore_errors=True)
+            if is_full(error):
+                raise no_room(target, needed) from None
             raise
         publish(aside, target)
-        self.sound.add(target.name)
+        self.sound[target.name] = True
         self.prune(scores)
         return target
 
@@ -64,8 +71,15 @@ class Checkpoints:
         kept = {*whole[:KEPT], *best_of(whole, scores)}
         for folder in whole:
             if folder not in kept:
+                gone = folder.with_name(f".{folder.name}.old")  # so that no half of it is taken for a broken one
+                folder.rename(gone)
                 point("checkpoint.prune")
-                shutil.rmtree(folder)
+                shutil.rmtree(gone)
+
+    def tidy(self) -> None:
+        """Away with what a process that is dead has left: the run is locked."""
+        for left in self.folder.glob(".step*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def all(self) -> list[Path]:
         """Newest first; by number, so that ten thousand comes after nine thousand."""
@@ -79,23 +93,38 @@ class Checkpoints:
 
     def is_sound(self, folder: Path) -> bool:
         """Whether a checkpoint is whole; each is hashed once."""
-        if folder.name not in self.sound and is_whole(folder):
-            self.sound.add(folder.name)
-        return folder.name in self.sound
+        if folder.name not in self.sound:
+            self.sound[folder.name] = is_whole(folder)
+        return self.sound[folder.name]
+
+    def whole(self) -> Iterator[Path]:
+        """Those that are, newest first; what is broken is said and passed over. If all are, that is an error."""
+        folders = self.all()
+        for folder in folders:
+            if self.is_sound(folder):
+                yield folder
+            else:
+                console.note(f"{folder} is not whole, and is passed over")
+        if folders:  # and whoever was asking could use none of them
+            cause, hint = ", ".join(folder.name for folder in folders), "give --fresh to begin anew"
+            raise BertGPTError(
+                "BG320", "no checkpoint of this run is whole", path=str(self.folder), cause=cause, hint=hint
+            )
 
     def newest(self) -> Path | None:
-        """The newest one that is whole; what is broken is said and passed over. If all are broken, that is an error."""
-        broken = []
-        for found in self.all():
-            if self.is_sound(found):
-                return found
-            console.note(f"{found} is not whole, and is passed over")
-            broken.append(found.name)
-        if broken:
-            hint = "give --fresh to begin anew"
-            raise BertGPTError(
-                "BG320", "no checkpoint of this run is whole", path=str(self.folder), cause=", ".join(broken), hint=hint
-            )
+        """The newest one that is whole; nothing if there is none at all."""
+        return next(self.whole(), None)
+
+    def restore(self, model: Transformer, optimizers: Optimizers) -> dict[str, Any] | None:
+        """Put the newest one back that can be read; its state comes out, or nothing if there is none at all."""
+        for folder in self.whole():
+            try:
+                return read(folder, model, optimizers)
+            except BertGPTError as error:
+                if error.code != "BG318":
+                    raise
+                console.note(f"{folder} is passed over: {error.message}, {error.cause}")
+                self.sound[folder.name] = False
         return None
 
     def best(self, scores: Mapping[int, float]) -> Path | None:
@@ -115,13 +144,43 @@ def is_whole(folder: Path) -> bool:
         hashes = json.loads((folder / "MANIFEST.json").read_text(encoding="utf-8"))
         there = {path.name for path in folder.iterdir()} - {"MANIFEST.json"}
         return there == set(hashes) and all(sha256_of(folder / name) == digest for name, digest in hashes.items())
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return False
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether it says that the disk takes no more; safetensors has words for it only."""
+    if isinstance(error, SafetensorError):
+        return any(f"os error {number})" in str(error) for number in FULL)
+    return isinstance(error, OSError) and error.errno in FULL
+
+
+def no_room(folder: Path, needed: int) -> BertGPTError:
+    """What to say when the disk has taken a part of a checkpoint."""
+    cause = f"about {needed:,} bytes are needed, {shutil.disk_usage(folder.parent).free:,} are free"
+    hint = "make room and run the same command again: the checkpoints before are kept"
+    return BertGPTError("BG403", "the disk is full", path=str(folder), cause=cause, hint=hint)
+
+
+def check_version(content: dict[str, Any], file: Path) -> None:
+    """Refuse what only a later version can read."""
+    version = content.get("version", VERSION)
+    if not isinstance(version, int) or version > VERSION:
+        hint = "go on with that version, or give --fresh to begin anew"
+        raise BertGPTError("BG307", f"made by a later bertgpt: format {version}", path=str(file), hint=hint)
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    """The state in a checkpoint, if it is one that this version can read."""
+    file = folder / "state.json"
+    state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    check_version(state, file)
+    return state
 
 
 def read(folder: Path, model: Transformer, optimizers: Optimizers) -> dict[str, Any]:
     """Put weights and moments back; the state comes out."""
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state = state_of(folder)
     moments: dict[str, dict[str, Tensor]] = {}
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
@@ -131,7 +190,9 @@ def read(folder: Path, model: Transformer, optimizers: Optimizers) -> dict[str, 
             if name == FILLED and value.ndim == 2:
                 value = torch.cat((value, value.new_zeros(rows - len(value), value.size(1))))
             moments.setdefault(name, {})[moment] = value
-    except (KeyError, RuntimeError) as error:
+        if moments and moments.keys() != set(optimizers.names.values()):
+            raise RuntimeError("the moments are those of other weights")
+    except (RuntimeError, SafetensorError) as error:
         cause = str(error).strip().splitlines()[-1].strip()
         raise BertGPTError("BG318", "this checkpoint is of another shape", path=str(folder), cause=cause) from None
     optimizers.remember(moments)

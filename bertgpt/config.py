@@ -244,7 +244,7 @@ class PretrainOptions(Options):
     )
     tokenizer: str | None = Field(None, description="A plan whose ids, more than the shards', the model is to have.")
     tokens_per_step: Count = Field(16_384, ge=1, description="Ids of a step, however they are divided.")
-    micro_batch: int = Field(0, ge=0, description="Rows that are computed at once; 0: all of a step.")
+    micro_batch: int = Field(0, ge=0, description="Rows that are computed at once; 0: about 32k ids.")
     max_steps: int | None = Field(None, ge=1, description="How long: in steps,")
     max_tokens: Count | None = Field(None, ge=1, description="or in ids,")
     max_time: Duration | None = Field(
@@ -265,6 +265,9 @@ class PretrainOptions(Options):
     )
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where to compute.")
     compile: bool | None = Field(None, description="Compile the step; the default is to do so on CUDA.")
+    deterministic: bool = Field(
+        False, description="The same bits from every run on CUDA or compiled, as on CPUs always; slower."
+    )
     recompute: bool = Field(False, description="Compute blocks again on the way back: slower, in less memory.")
     eval_every: int = Field(250, ge=1, description="Steps between looks at held-out rows.")
     save_every: int = Field(500, ge=1, description="Steps between checkpoints.")

@@ -63,7 +63,7 @@ CODES = {
     "BG408": "a server cannot be reached",
     "BG409": "the hub does not let us read",
     "BG410": "a device or its precision is not there",
-    "BG501": "a step is not finite",
+    "BG501": "training diverged",
     "BG601": "another process is writing there",
 }
 

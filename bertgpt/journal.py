@@ -43,6 +43,8 @@ class Lines:
 
     def forget(self, step: int) -> None:
         """Keep the lines up to a step; half a line, which a crash may leave, goes too."""
+        if not self.path.exists():
+            return
         kept = [line for line in self.read() if line["step"] <= step]
         aside = self.path.with_suffix(".tmp")
         aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
@@ -79,7 +81,8 @@ class Words:
 
     def forget(self, step: int) -> None:
         """A log forgets nothing."""
-        self.say(f"what came after step {step} is done again")
+        if self.path.exists():
+            self.say(f"what came after step {step} is done again")
 
     def close(self) -> None:
         """It is never open."""

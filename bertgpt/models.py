@@ -1,19 +1,18 @@
 """Any model that somebody names: a run, its `final/`, or a checkpoint of a run that is not finished."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from bertgpt import console
-from bertgpt.checkpoint import Checkpoints
+from bertgpt.checkpoint import Checkpoints, state_of
 from bertgpt.errors import BertGPTError
 from bertgpt.initial import build
 from bertgpt.journal import Lines, scores
 from bertgpt.model import Transformer
 from bertgpt.presets import ModelConfig
+from bertgpt.run_folder import settings_of
 from bertgpt.saved import Saved, filled, load
 from bertgpt.shards.format import finished
 from bertgpt.tokens.tokenizer import Tokenizer
@@ -34,7 +33,8 @@ def find(path: Path) -> tuple[Saved, Path]:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder is one of a run's checkpoints."""
-    return folder.parent.name == "checkpoints" and (folder / "state.json").is_file()
+    run = folder.parent.parent
+    return folder.parent.name == "checkpoints" and folder.is_dir() and (run / "config.yaml").is_file()
 
 
 def load_checkpoint(folder: Path) -> Saved:
@@ -42,7 +42,8 @@ def load_checkpoint(folder: Path) -> Saved:
     if not Checkpoints(folder.parent).is_sound(folder):
         raise BertGPTError("BG304", "this checkpoint is not whole", path=str(folder))
     run = folder.parent.parent
-    settings: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    settings = settings_of(run)
+    state_of(folder)  # is of a version that we know
     model = filled(ModelConfig(**settings["model"]), load_file(folder / "model.safetensors"), str(folder))
     return Saved(model, Tokenizer.load(run / "tokenizer"), settings["objective"], settings["documents"])
 

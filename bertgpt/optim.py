@@ -47,7 +47,8 @@ class Optimizers:
     | biases, norms                             | AdamW | AdamW | no    |
 
     AdamW (Loshchilov and Hutter, 2019) is fused, which on CPUs too is five times faster. Muon (Jordan et al., 2024)
-    takes steps along the nearest orthogonal matrix, here as long as AdamW's (Liu et al., 2025), so that one rate serves both.
+    takes steps along the nearest orthogonal matrix, here as long as AdamW's (Liu et al., 2025), so that one rate is
+    enough.
     """
 
     def __init__(self, model: nn.Module, kind: str, decay: float, beta2: float) -> None:

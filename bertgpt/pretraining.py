@@ -22,7 +22,7 @@ from bertgpt.optim import NO_END, Optimizers, Schedule
 from bertgpt.presets import PRESETS, ModelConfig, Preset
 from bertgpt.processes import Group, join
 from bertgpt.run_folder import RunFolder
-from bertgpt.runtime import compile_for, device_of, peak_of, precision_of, recompute_blocks
+from bertgpt.runtime import compile_for, device_of, peak_of, precision_of, recompute_blocks, take_exact_algorithms
 from bertgpt.saved import Saved
 from bertgpt.shards.format import read_manifest
 from bertgpt.shards.loader import Division, Loader, Samples, Stream, shared
@@ -33,11 +33,13 @@ from bertgpt.tokens.tokenizer import Tokenizer
 from bertgpt.trainer import Settings, Trainer
 
 # What may change when a run goes on, and changes no result; and what may change, but changes the figures.
-FREE = ("out", "data", "micro_batch", "device", "compile", "recompute", "save_every", "tensorboard", "fresh",
-        "fresh_if_changed", "dry_run")  # fmt: skip
+FREE = ("out", "data", "micro_batch", "device", "compile", "deterministic", "recompute", "save_every",
+        "tensorboard", "fresh", "fresh_if_changed", "dry_run")  # fmt: skip
 LOOSE = ("log_every", "eval_every")
 CODE = ("shards", "presets.py", "kernels.py", "model.py", "initial.py", "loss.py", "objectives.py", "optim.py",
-        "runtime.py", "processes.py", "tally.py", "held_out.py", "trainer.py", "pretraining.py")  # fmt: skip
+        "runtime.py", "processes.py", "tally.py", "journal.py", "held_out.py", "trainer.py", "checkpoint.py",
+        "saved.py", "run_folder.py", "pretraining.py")  # fmt: skip
+AT_ONCE = 32_768  # ids of a micro-batch, if nothing else is said
 
 
 class Run:
@@ -90,10 +92,11 @@ class Run:
 
     def accumulation(self, world: int) -> int:
         """Into how many micro-batches each process divides its part of a step."""
-        micro = self.options.micro_batch or max(1, self.rows // world)
+        fits = [n for n in range(1, self.rows // world + 1) if self.rows % (n * world) == 0]
+        usual = max((n for n in fits if n * self.length <= AT_ONCE), default=1)
+        micro = self.options.micro_batch or usual
         if self.rows % (micro * world):
             several = f" in {world} processes" if world > 1 else ""
-            fits = [n for n in range(1, self.rows // world + 1) if self.rows % (n * world) == 0]
             near = sorted(fits, key=lambda n: abs(n - micro))[:2]
             hint = f"--micro-batch {' or '.join(map(str, sorted(near)))} divides them" if near else None
             raise BertGPTError(
@@ -245,6 +248,8 @@ def trainer_of(run: Run, streams: list[Stream], steps: int, folder: RunFolder, g
     """Everything put together."""
     options, device = run.options, run.device
     model = run.model().to(device)
+    if options.deterministic:
+        take_exact_algorithms()
     if options.recompute:
         recompute_blocks(model)
     if options.compile or (options.compile is None and device.type == "cuda"):

@@ -17,20 +17,18 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
 
 from bertgpt import __version__, console, saved
-from bertgpt.checkpoint import Checkpoints
+from bertgpt.checkpoint import VERSION, Checkpoints, check_version, is_full
 from bertgpt.errors import BertGPTError
 from bertgpt.files import disk_error, lock, make_folder, void, write_aside, write_json
-from bertgpt.journal import CLOCKS, Journal
+from bertgpt.journal import CLOCKS, Journal, Lines
 from bertgpt.saved import Saved
 from bertgpt.shards.work import differences
 from bertgpt.tokens.tokenizer import Tokenizer
 
-MADE = ("checkpoints", "final", "plots", "tensorboard", "tokenizer")  # folders
-WRITTEN = ("metrics.jsonl", "metrics.json", "log.txt", "diverged.json")  # files
-FULL = ("os error 27", "os error 28", "os error 122")  # what safetensors says of a disk that takes no more
+MADE = ("checkpoints", "final", ".final.tmp", ".final.old", "plots", "tensorboard", "tokenizer")  # folders
+WRITTEN = ("metrics.jsonl", "metrics.tmp", "metrics.json", "log.txt", "diverged.json", "run.json")  # files
 
 
 class RunFolder:
@@ -39,13 +37,15 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = Checkpoints(path / "checkpoints")
+        self.facts: dict[str, Any] = {}
+        self.begun = False  # a run that is refused leaves everything here as it was
 
     @contextmanager
     def held(self, facts: dict[str, Any]) -> Iterator[None]:
         """Nobody else writes here meanwhile; how it ended is in run.json, and what went wrong in log.txt."""
         make_folder(self.path)
         with lock(self.path / "run.lock", str(self.path)):
-            self.tell(running(facts))
+            self.facts = facts
             try:
                 yield
             except BaseException as error:
@@ -54,10 +54,11 @@ class RunFolder:
 
     def ended(self, error: BaseException) -> BaseException:
         """Write down why, as far as the disk allows, and name the disk if it is the reason."""
-        full = isinstance(error, SafetensorError) and any(text in str(error) for text in FULL)
-        if isinstance(error, OSError) or full:
+        if isinstance(error, OSError) or is_full(error):
             kind = error if isinstance(error, OSError) else OSError(28, "No space left on device", str(self.path))
             error = disk_error(kind, self.path)
+        if not self.begun:
+            return error
         diverged = isinstance(error, BertGPTError) and error.code == "BG501"
         try:
             self.tell(
@@ -71,7 +72,10 @@ class RunFolder:
     def tell(self, facts: dict[str, Any]) -> None:
         """Add to run.json: clocks and places, nothing that a result depends on."""
         path = self.path / "run.json"
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            before = {}
         write_json(path, before | facts)
 
     def begin(self, settings: dict[str, Any], loose: dict[str, Any], tokenizer: Tokenizer, anew: bool | None) -> bool:
@@ -80,10 +84,10 @@ class RunFolder:
         What is `loose` may change while a run goes on. `anew`: always (True), never (False), or if anything has
         changed (None).
         """
-        file = self.path / "config.yaml"
-        before = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None
         now = settings | {"loose": loose}
-        if before is not None and (anew or before != now):
+        file = self.path / "config.yaml"
+        before = settings_of(self.path) if file.exists() and not anew else None
+        if before is not None and before != now:
             also = differences(before.pop("loose", {}), loose)
             changed = differences(before, settings)
             if changed and anew is False:
@@ -92,20 +96,35 @@ class RunFolder:
                 raise BertGPTError(
                     "BG213", "a run that was begun otherwise is here", path=str(self.path), cause=cause, hint=hint
                 )
-            if anew is False:
-                console.note(f"has changed since this run was begun: {'; '.join(also)}")
-            else:
-                console.note("; ".join(["begins anew", *changed, *also]))
-                self.clear()
-        text = yaml.safe_dump(now, sort_keys=False)
+            said = "has changed since this run was begun: " if anew is False else "begins anew: "
+            console.note(said + "; ".join([*changed, *also]))
+            anew = anew is None
+        if anew:
+            self.clear()
+        if self.is_finished():
+            return True
+        self.begun = True
+        self.tell(running(self.facts))
+        self.checkpoints.tidy()
+        text = yaml.safe_dump({"version": VERSION} | now, sort_keys=False)
         write_aside(file, lambda aside: void(aside.write_text(text, encoding="utf-8")))
         tokenizer.save(self.path / "tokenizer")
-        return all((self.path / name).exists() for name in ("final/manifest.json", "metrics.json", "plots"))
+        return False
+
+    def is_finished(self) -> bool:
+        """Whether all is here that is published: pipelines take it away before they run this again."""
+        splits = {line["split"] for line in Lines(self.path / "metrics.jsonl").read()}
+        made = ["final/manifest.json", "metrics.json", "plots", *(f"plots/{split}.tsv" for split in splits)]
+        return all((self.path / name).exists() for name in made)
 
     def clear(self) -> None:
         """Away with all of it."""
-        for name in MADE:
-            shutil.rmtree(self.path / name, ignore_errors=True)
+        for folder in (self.path / name for name in MADE):
+            there = folder.resolve()  # perhaps on a larger disk: the link stays
+            if there.exists():
+                shutil.rmtree(there)
+            if folder.is_symlink():
+                there.mkdir()
         for name in WRITTEN:
             (self.path / name).unlink(missing_ok=True)
 
@@ -133,6 +152,21 @@ class RunFolder:
         """What a finished run came to."""
         figures: dict[str, Any] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
         return {"path": str(self.path)} | figures
+
+
+def settings_of(run: Path) -> dict[str, Any]:
+    """What a run was begun with, if this version can read it."""
+    file = run / "config.yaml"
+    try:
+        settings: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError("it is no mapping")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        cause = str(error).splitlines()[0]
+        raise BertGPTError("BG318", "config.yaml describes no run", path=str(run), cause=cause) from None
+    check_version(settings, file)
+    settings.pop("version", None)
+    return settings
 
 
 def running(facts: dict[str, Any]) -> dict[str, Any]:

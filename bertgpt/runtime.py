@@ -80,6 +80,12 @@ def seed_draws(key: int, device: torch.device) -> None:
         torch.mps.manual_seed(key)
 
 
+def take_exact_algorithms() -> None:
+    """Those that add in the same order every time. By themselves, CUDA's and compiled code's do not."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
 def recompute_blocks(model: Transformer) -> None:
     """Keep only what enters each block, and compute what is inside again on the way back (Chen et al., 2016)."""
     for block in model.blocks:
@@ -99,10 +105,10 @@ def compile_for(model: Transformer, dropout: float) -> None:
                 return compiled(*given, **named)
             except torch._dynamo.exc.TorchDynamoException as error:
                 console.note(f"the model is not compiled: {str(error).strip().splitlines()[0]}")
-                model.forward = plain
+                model.forward = plain  # type: ignore[method-assign]
         return plain(*given, **named)  # in evaluation too, where rows come in many shapes
 
-    model.forward = forward
+    model.forward = forward  # type: ignore[method-assign]
 
 
 def tensors(part: Any, pin: bool) -> Any:

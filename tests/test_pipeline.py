@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -59,3 +60,17 @@ def test_repro_is_green_once_and_idle_twice(clone: Path) -> None:
     assert (clone / "dvc.lock").read_text() == first
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True).stdout
     assert changed.split() in ([], ["??", "dvc.lock"])
+
+
+def test_a_stage_knows_its_code() -> None:
+    """What DVC watches is what runs and work folders compare: else one would think a result stale, the other not."""
+    from bertgpt.pretraining import CODE
+    from bertgpt.shards.work import STAGE_CODE
+
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+    def watched(stage: dict[str, list[str]]) -> set[str]:
+        return {dep.removeprefix("bertgpt/") for dep in stage["deps"] if dep.startswith("bertgpt/")}
+
+    assert watched(stages["tokenize"]) == set(STAGE_CODE)
+    assert watched(stages["pretrain"]["do"]) == set(CODE)

@@ -1,6 +1,7 @@
 """Small data to train on, and ways to say that two runs are the same."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,50 @@ import torch
 from safetensors.torch import load_file
 
 import bertgpt
+from bertgpt.trainer import Trainer
 
 # fp32 on the CPU, so that what is compared here does not depend on the machine.
 PLAIN = {"precision": "fp32", "device": "cpu"}
 SHORT = PLAIN | {
     "tokens_per_step": 512, "max_steps": 12, "log_every": 1, "eval_every": 5, "save_every": 4, "warmup": 3,
 }  # fmt: skip
+
+SMALL = PLAIN | {
+    "preset": "tiny-gpt", "seq_len": 32, "tokens_per_step": 128, "max_steps": 8, "warmup": 2, "dropout": 0.1,
+    "log_every": 1, "eval_every": 3, "save_every": 2,
+}  # fmt: skip
+
+
+@dataclass
+class Example:
+    """A run of eight steps in half a second, and the same run stopped before its sixth step."""
+
+    source: str
+    straight: Path
+    stopped: Path  # with checkpoints of steps 2 and 4
+
+    def argv(self, out: Path, **changed: Any) -> list[str]:
+        """The command that makes it."""
+        return ["pretrain", self.source, "--out", str(out), *flags(SMALL | changed)]
+
+
+@pytest.fixture(scope="session")
+def example(few: dict[str, tuple[str, dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory) -> Example:
+    """Training that was never disturbed, and training that was killed."""
+    source, folder = few["causal"][0], tmp_path_factory.mktemp("example")
+    bertgpt.pretrain(source, out=str(folder / "straight"), **SMALL)
+    step = Trainer.train_step
+
+    def killed(trainer: Trainer, batch: Any) -> Any:
+        if trainer.step == 5:
+            raise RuntimeError("killed")
+        return step(trainer, batch)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Trainer, "train_step", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            bertgpt.pretrain(source, out=str(folder / "stopped"), **SMALL)
+    return Example(source, folder / "straight", folder / "stopped")
 
 
 @pytest.fixture(scope="session")

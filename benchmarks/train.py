@@ -1,0 +1,374 @@
+"""Training from end to end beside nanoGPT and `run_mlm.py`: how fast on this CPU, and what is learned of the same ids.
+
+    pip install accelerate
+    git clone https://github.com/karpathy/nanoGPT
+    python benchmarks/train.py --data FOLDER --nanogpt nanoGPT [--only speed|gpt|bert] [--rounds 5] [--plot curves.svg]
+
+FOLDER holds fineweb-edu/000_00000.parquet and tokenizers/bert-base-uncased. Speed: whole steps, batches and optimizer
+included, in blocks that alternate. nanoGPT: its own model.py, with the loop of its train.py in this file's words.
+run_mlm.py: the Trainer, collator and model that it calls. Quality: 2.4 M tokens of FineWeb-Edu in 8 192 ids, 4 layers
+of 256, rows of 256, 8 192 tokens a step, held-out loss on the same windows (causal) or the same hidden ids (masked).
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import bertgpt
+from bertgpt.config import PretrainOptions
+from bertgpt.console import Console
+from bertgpt.held_out import HeldOut
+from bertgpt.presets import BERT, GPT2, MODERN, PRESETS, ModelConfig, Preset, shape
+from bertgpt.pretraining import Run, trainer_of
+from bertgpt.processes import Group
+from bertgpt.run_folder import RunFolder
+from bertgpt.shards.format import read_manifest
+from bertgpt.tokens.tokenizer import Tokenizer
+
+Curve = list[tuple[int, float, float]]  # steps, held-out loss, seconds of training
+STEPS, PER_STEP, LENGTH = 300, 8192, 256
+MODERN_GPT = shape(256, 4, 4, 8192, MODERN | {"context": 512}, ffn=704)
+MODERN_BERT = MODERN_GPT
+POST_NORM = shape(256, 4, 4, 8192, BERT)
+
+
+# ------------------------------------------------------------------------------------------------ the sides
+
+
+class Ours:
+    """bertgpt's trainer, as the command sets it up."""
+
+    def __init__(self, data: Path, model: ModelConfig, **options: Any) -> None:
+        objective = "causal" if read_manifest(data)["kind"] == "shards" else "masked"
+        PRESETS["benchmark"] = Preset("", model, objective, {}, "apart")  # type: ignore[arg-type]
+        folder = Path(tempfile.mkdtemp())
+        run = Run(PretrainOptions(data=str(data), preset="benchmark", out=str(folder), **options))
+        streams = run.streams()
+        self.trainer = trainer_of(run, streams, run.steps(streams), RunFolder(folder), Group())
+        self.ahead = self.trainer.samples_from_here()
+        self.held_out = HeldOut(run.samples("val"), 1)
+
+    def block(self, steps: int) -> float:
+        """Seconds for so many steps."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.trainer.train_step(next(self.ahead))
+            self.trainer.step += 1
+        return time.perf_counter() - start
+
+    def loss(self) -> float:
+        """On held-out rows."""
+        found = self.held_out(self.trainer)
+        assert found is not None
+        return float(found["loss"])
+
+
+class NanoGPT:
+    """Its model, and what its train.py does with it on a CPU."""
+
+    def __init__(self, checkout: Path, bins: Path, rows: int, lr: float, amp: bool, **model: Any) -> None:
+        spec = importlib.util.spec_from_file_location("nanogpt_model", checkout / "model.py")
+        assert spec is not None
+        assert spec.loader is not None
+        theirs = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(theirs)
+        torch.manual_seed(1337)
+        settings = {"dropout": 0.0, "bias": False, "block_size": LENGTH, "vocab_size": 8192} | model
+        self.model = theirs.GPT(theirs.GPTConfig(**settings))
+        self.optimizer = self.model.configure_optimizers(0.1, lr, (0.9, 0.95), "cpu")
+        self.bins, self.rows, self.lr, self.amp, self.step = bins, rows, lr, amp, 0
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Windows at random places, with replacement."""
+        ids = np.memmap(self.bins / "train.bin", np.uint16, "r")
+        starts = torch.randint(len(ids) - LENGTH, (self.rows,)).tolist()
+        windows = [torch.from_numpy(ids[start : start + LENGTH + 1].astype(np.int64)) for start in starts]
+        both = torch.stack(windows)
+        return both[:, :-1].contiguous(), both[:, 1:].contiguous()
+
+    def rate(self, warmup: int = 30) -> float:
+        """Up, then a cosine down to a tenth."""
+        if self.step < warmup:
+            return self.lr * (self.step + 1) / (warmup + 1)
+        left = 0.5 * (1 + math.cos(math.pi * min(1.0, (self.step - warmup) / (STEPS - warmup))))
+        return self.lr * (0.1 + 0.9 * left)
+
+    def block(self, steps: int) -> float:
+        """Seconds for so many steps."""
+        self.model.train()
+        start = time.perf_counter()
+        for _ in range(steps):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate()
+            ids, targets = self.batch()
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.amp):
+                _, loss = self.model(ids, targets)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.step += 1
+        return time.perf_counter() - start
+
+    @torch.no_grad()
+    def loss(self) -> float:
+        """On all held-out windows: those that `Ours` is asked about."""
+        self.model.eval()
+        ids = torch.from_numpy(np.fromfile(self.bins / "val.bin", np.uint16).astype(np.int64))
+        total, count = 0.0, 0
+        for start in range(0, len(ids) - 1, LENGTH * 32):
+            some = ids[start : start + LENGTH * 32 + 1]
+            whole = (len(some) - 1) // LENGTH * LENGTH
+            for first, last in ((0, whole), (whole, len(some) - 1)):  # the last window is shorter
+                if last > first:
+                    rows = (-1, LENGTH) if last - first >= LENGTH else (1, -1)
+                    _, loss = self.model(some[first:last].view(rows), some[first + 1 : last + 1].view(rows))
+                    total, count = total + float(loss) * (last - first), count + last - first
+        return total / count
+
+
+class RunMlm:
+    """`transformers`: what run_mlm.py calls, with its defaults."""
+
+    def __init__(self, data: Path, rows: int, length: int, **model: Any) -> None:
+        import transformers
+
+        split = next(file for file in read_manifest(data)["files"] if file["split"] == "train")
+        ids = np.array(bertgpt_tokens(data / split["path"])[: 4000 * length], np.int64).reshape(-1, length)
+        settings = transformers.BertConfig(attn_implementation="sdpa", **model)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(data / "tokenizer"))
+        self.model = transformers.BertForMaskedLM(settings)
+        self.rows = [{"input_ids": row, "attention_mask": [1] * length} for row in ids.tolist()]
+        self.collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
+        self.size, self.folder = rows, tempfile.mkdtemp()
+
+    def block(self, steps: int) -> float:
+        """Seconds for so many steps; those of setting up are not counted."""
+        import transformers
+
+        times: list[float] = []
+
+        class Watch(transformers.TrainerCallback):  # type: ignore[misc]
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                times.append(time.perf_counter())
+
+        arguments = transformers.TrainingArguments(
+            self.folder, max_steps=steps + 1, per_device_train_batch_size=self.size, use_cpu=True, save_strategy="no",
+            report_to="none", disable_tqdm=True, logging_strategy="no",
+        )  # fmt: skip
+        trainer = transformers.Trainer(
+            self.model, arguments, data_collator=self.collator, train_dataset=self.rows, callbacks=[Watch()]
+        )
+        trainer.train()
+        return sum(later - sooner for sooner, later in pairwise(times))
+
+
+def bertgpt_tokens(path: Path) -> Any:
+    """The flat ids of a shard."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source:
+        column = pa.ipc.open_file(source).get_batch(0).column("tokens")
+    return column.values.to_numpy()
+
+
+# --------------------------------------------------------------------------------------------------- data
+
+
+def prepared(data: Path, folder: Path) -> dict[str, Path]:
+    """Shards, plans and flat files of the FineWeb-Edu sample."""
+    source, words = str(data / "fineweb-edu" / "000_00000.parquet"), str(data / "tokenizers" / "bert-base-uncased")
+    made = {name: folder / name for name in ("own", "bins", "plan", "wordpiece", "wordpiece-plan")}
+    common = {"limit_tokens": 2_750_000, "val_fraction": 0.1}
+    bertgpt.shard(source, out=str(made["own"]), train="bpe", vocab_size=8192, **common)
+    bertgpt.export(str(made["own"]), out=str(made["bins"]))
+    bertgpt.mask(str(made["own"]), out=str(made["plan"]), seq_len=LENGTH)
+    bertgpt.shard(source, out=str(made["wordpiece"]), tokenizer=words, **common)
+    bertgpt.mask(str(made["wordpiece"]), out=str(made["wordpiece-plan"]), seq_len=128)
+    return made
+
+
+# -------------------------------------------------------------------------------------------------- speed
+
+
+def alternate(title: str, sides: dict[str, Callable[[int], float]], tokens: int, rounds: int, steps: int) -> None:
+    """Blocks of steps in turn; medians, and ratios to the first."""
+    for block in sides.values():
+        block(2)
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, block in sides.items():
+            found[name].append(steps * tokens / block(steps))
+    last = statistics.median(found[list(sides)[-1]])
+    rows = []
+    for name, speeds in found.items():
+        median = statistics.median(speeds)
+        rows.append((name, f"{median:,.0f}", f"{min(speeds):,.0f}-{max(speeds):,.0f}", f"{last / median:.2f}"))
+    console = Console()
+    console.heading(title)
+    console.table(("", "tokens/s", "range", "bertgpt is faster by"), rows)
+    console.text()
+
+
+def speed(made: dict[str, Path], nanogpt: Path, rounds: int) -> None:
+    """Both models."""
+    size = {"n_layer": 6, "n_head": 6, "n_embd": 384}
+    theirs = {
+        precision: NanoGPT(nanogpt, made["bins"], 8, 1e-3, precision == "bf16", **size)
+        for precision in ("fp32", "bf16")
+    }
+    gpt = shape(384, 6, 6, 8192, GPT2 | {"context": LENGTH})
+    options = {"seq_len": LENGTH, "tokens_per_step": 8 * LENGTH, "max_steps": 10_000, "documents": "joined"}
+    ours = {precision: Ours(made["own"], gpt, precision=precision, **options) for precision in ("fp32", "auto")}
+    sides = {
+        "nanoGPT, as it is (fp32)": theirs["fp32"].block,
+        "nanoGPT, helped by bf16": theirs["bf16"].block,
+        "bertgpt, fp32": ours["fp32"].block,
+        f"bertgpt, as it is ({ours['auto'].trainer.settings.precision})": ours["auto"].block,
+    }
+    alternate("GPT: d384 L6 H6, 8 192 ids, 8 rows of 256", sides, 8 * LENGTH, rounds, 10)
+
+    vocab = Tokenizer.load(made["wordpiece"] / "tokenizer").max_id + 1
+    bert = shape(384, 6, 6, vocab, BERT | {"context": 128})
+    mlm = RunMlm(
+        made["wordpiece"], 32, 128, vocab_size=vocab, hidden_size=384, num_hidden_layers=6, num_attention_heads=6,
+        intermediate_size=1536, max_position_embeddings=128,
+    )  # fmt: skip
+    options = {"tokens_per_step": 32 * 128, "max_steps": 10_000, "dropout": 0.1}
+    ours = {p: Ours(made["wordpiece-plan"], bert, precision=p, **options) for p in ("fp32", "auto")}
+    sides = {
+        "run_mlm.py, as it is (fp32)": mlm.block,
+        "bertgpt, fp32": ours["fp32"].block,
+        f"bertgpt, as it is ({ours['auto'].trainer.settings.precision})": ours["auto"].block,
+    }
+    alternate(f"BERT: d384 L6 H6, {vocab:,} ids, 32 rows of 128, dropout 0.1", sides, 32 * 128, rounds, 4)
+
+
+# ------------------------------------------------------------------------------------------------ quality
+
+
+def curve(side: Ours | NanoGPT, steps: int, every: int) -> Curve:
+    """Held-out losses along the way."""
+    found, seconds = [], 0.0
+    for step in range(every, steps + 1, every):
+        seconds += side.block(every)
+        found.append((step, side.loss(), seconds))
+    return found
+
+
+def reached(mine: Curve, wanted: float) -> tuple[int, float] | None:
+    """The first step at which a loss was reached, and the seconds until then."""
+    return next(((step, seconds) for step, loss, seconds in mine if loss <= wanted), None)
+
+
+def quality(
+    title: str, theirs: dict[str, Callable[[], Ours | NanoGPT]], ours: dict[str, Ours], steps: int
+) -> dict[str, Curve]:
+    """The best of theirs at its end, and when ours is there."""
+    console = Console()
+    console.heading(title)
+    curves = {}
+    for name, make in theirs.items():
+        curves[name] = curve(make(), STEPS, 100)
+        console.note(f"{name}: {curves[name][-1][1]:.4f} after {STEPS} steps")
+    best = min(theirs, key=lambda name: curves[name][-1][1])
+    wanted, whole = curves[best][-1][1], curves[best][-1][2]
+    rows = [(name, f"{STEPS}", f"{curves[name][-1][1]:.4f}", f"{curves[name][-1][2]:.0f} s", "", "") for name in theirs]
+    for name, side in ours.items():
+        curves[name] = curve(side, steps, 10)
+        step, loss, seconds = curves[name][-1]
+        there = reached(curves[name], wanted)
+        shares = ("no", "no") if there is None else (f"{there[0] / STEPS:.2f}", f"{there[1] / whole:.2f}")
+        rows.append((name, f"{step}", f"{loss:.4f}", f"{seconds:.0f} s", *shares))
+    console.table(("", "steps", "held-out loss", "training", f"tokens to {wanted:.4f}", "time"), rows)
+    console.text()
+    return curves
+
+
+def gpt_quality(made: dict[str, Path], nanogpt: Path) -> dict[str, Curve]:
+    """nanoGPT's model and loop at three rates, and a modern-gpt."""
+    size = {"n_layer": 4, "n_head": 4, "n_embd": 256}
+    theirs: dict[str, Callable[[], Ours | NanoGPT]] = {
+        f"nanoGPT, rate {lr:g}": lambda lr=lr: NanoGPT(nanogpt, made["bins"], PER_STEP // LENGTH, lr, False, **size)  # type: ignore[misc]
+        for lr in (1e-3, 2e-3, 4e-3)
+    }
+    options = {"seq_len": LENGTH, "tokens_per_step": PER_STEP, "max_steps": 90, "optimizer": "muon", "lr": 0.01}
+    schedule = {"warmup": 5, "schedule": "linear", "lr_floor": 0.0}
+    ours = {"modern-gpt, Muon": Ours(made["own"], MODERN_GPT, **options, **schedule)}
+    return quality("GPT: 4 layers of 256, 8 192 tokens a step", theirs, ours, 90)
+
+
+def bert_quality(made: dict[str, Path]) -> dict[str, Curve]:
+    """The BERT of 2018 with AdamW at three rates, and a modern-bert."""
+    common = {"tokens_per_step": PER_STEP, "warmup": 30, "schedule": "linear"}
+    theirs: dict[str, Callable[[], Ours | NanoGPT]] = {
+        f"post-norm BERT, AdamW, rate {lr:g}": lambda lr=lr: Ours(
+            made["plan"], POST_NORM, lr=lr, max_steps=STEPS, **common
+        )  # type: ignore[misc]
+        for lr in (5e-4, 1e-3, 2e-3)
+    }
+    options = {"max_steps": 180, "optimizer": "muon", "lr": 0.01, "lr_floor": 0.0, "warmup": 10}
+    ours = {"modern-bert, Muon": Ours(made["plan"], MODERN_BERT, **(common | options))}
+    return quality("BERT: 4 layers of 256, 8 192 tokens a step", theirs, ours, 180)
+
+
+def plot(curves: dict[str, Curve], path: Path) -> None:
+    """Loss over steps, a line for each."""
+    colours = ("#888", "#aaa", "#ccc", "#d33", "#36c", "#59d", "#8bf", "#c60")
+    losses = [loss for points in curves.values() for _, loss, _ in points]
+    low, high = min(losses), max(losses)
+
+    def at(step: float, loss: float) -> str:
+        return f"{60 + 640 * step / STEPS:.1f},{20 + 380 * (high - loss) / (high - low):.1f}"
+
+    lines = [
+        f'<polyline fill="none" stroke="{colour}" points="{" ".join(at(s, x) for s, x, _ in points)}"/>'
+        f'<text x="440" y="{40 + 18 * i}" fill="{colour}">{name}</text>'
+        for i, ((name, points), colour) in enumerate(zip(curves.items(), colours, strict=False))
+    ]
+    ticks = [f'<text x="8" y="{at(0, x).split(",")[1]}">{x:.1f}</text>' for x in np.linspace(low, high, 5)]
+    ticks += [f'<text x="{at(s, low).split(",")[0]}" y="420">{s}</text>' for s in range(0, STEPS + 1, 50)]
+    start = '<svg xmlns="http://www.w3.org/2000/svg" width="760" height="440" font-family="sans-serif" font-size="13">'
+    path.write_text("".join([start, *ticks, *lines, "</svg>"]), encoding="utf-8")
+
+
+def main() -> None:
+    """Compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--nanogpt", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["speed", "gpt", "bert"])
+    parser.add_argument("--plot", type=Path, help="an SVG of the curves")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        made = prepared(options.data, Path(folder))
+        if options.only in (None, "speed"):
+            speed(made, options.nanogpt, options.rounds)
+        curves: dict[str, Curve] = {}
+        if options.only in (None, "gpt"):
+            curves |= gpt_quality(made, options.nanogpt)
+        if options.only in (None, "bert"):
+            curves |= bert_quality(made)
+        if options.plot and curves:
+            plot(curves, options.plot)
+            options.plot.with_suffix(".json").write_text(json.dumps(curves), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
