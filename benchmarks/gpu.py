@@ -17,7 +17,8 @@ times its speed.
 Ours is what `bertgpt pretrain` does: shards and plans of text that is made up here, with a tokenizer trained on it that
 has as many ids as the preset; `Trainer.train_step` on what the loader has ready. All are compiled, and have bf16
 autocast, clipped gradients, the same rates, and AdamW fused. Theirs are given what is best for them: a loss is read
-every ten steps only, and BertForMaskedLM has no padding and no attention mask, where ours keeps pieces apart.
+every ten steps only, and BertForMaskedLM gets no attention mask, where ours keeps pieces and padding apart. nanoGPT
+has 2^31 logits at 42 rows, from where on it counts them in 64 bits; hence 32 rows, if nothing else is said.
 
 Steps before the first block, in which code is compiled, do not count. MFU counts for all what bertgpt's
 `flops_per_token` does: logits at scored positions only, attention as if it were not causal. Memory is the most that a
@@ -46,7 +47,7 @@ import torch
 from torch import Tensor
 
 from bertgpt.config import PretrainOptions, resolve
-from bertgpt.console import Console
+from bertgpt.console import Console, Progress
 from bertgpt.hub import layout_of, their_config
 from bertgpt.model import ROW_MULTIPLE
 from bertgpt.presets import PRESETS, ModelConfig
@@ -54,7 +55,7 @@ from bertgpt.pretraining import Run, trainer_of
 from bertgpt.processes import Group
 from bertgpt.run_folder import RunFolder
 from bertgpt.runtime import peak_of
-from bertgpt.shards.loader import Ahead
+from bertgpt.shards.loader import Ahead, Loader, Stream
 from bertgpt.shards.masked_rows import MaskedRows
 from bertgpt.trainer import Trainer
 
@@ -148,7 +149,8 @@ def our_trainer(case: Case, data: Path, folder: Path, device: torch.device) -> T
     """What `bertgpt pretrain` puts together."""
     given = {
         "data": str(data), "out": str(folder / "run"), "preset": case.preset, "device": device.type,
-        "tokens_per_step": case.rows * case.length, "max_steps": 100_000, "precision": "bf16", "compile": True,
+        "tokens_per_step": case.rows * case.length, "micro_batch": case.rows, "max_steps": 100_000,
+        "precision": "bf16", "compile": True,
     }  # fmt: skip
     if PRESETS[case.preset].objective == "causal":
         given["seq_len"] = case.length
@@ -161,16 +163,19 @@ def our_trainer(case: Case, data: Path, folder: Path, device: torch.device) -> T
 
 
 class Ours:
-    """Steps of a trainer, one after the other."""
+    """What the loop of a trainer does in a step at which nothing else is due."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.ahead = trainer, trainer.samples_from_here()
+        self.progress = Progress("training", trainer.schedule.steps, of_bytes=False)
 
     def step(self) -> float:
         """The next one, and its loss."""
-        metrics = self.trainer.train_step(next(self.ahead))
+        with self.trainer.clock.on("training"):
+            metrics = self.trainer.train_step(next(self.ahead))
         assert metrics is not None
         self.trainer.step += 1
+        self.trainer.write_step(metrics, self.progress)
         return metrics["loss"]
 
 
@@ -256,7 +261,9 @@ def masked_lm(trainer: Trainer) -> Theirs:
     model = transformers.BertForMaskedLM(made).train().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=0.01, fused=True)
     compiled = torch.compile(model)
-    ready = Ahead(trainer.loader.steps(), lambda step: labelled(step[0][0]))
+    stream = trainer.loader.streams[0]
+    own = Loader(Stream(stream.samples, 0, stream.size))  # a stream remembers where it is, so that two cannot share one
+    ready = Ahead(own.steps(), lambda step: labelled(step[0][0]))
     batches = (tuple(sent(tensor, device) for tensor in batch) for batch in ready)
     return Theirs(lambda ids, labels: compiled(input_ids=ids, labels=labels).loss, optimizer, batches, trainer)
 
@@ -277,6 +284,10 @@ class Card:
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.is_cuda = device, device.type == "cuda"
+
+    def name(self) -> str:
+        """As its maker calls it."""
+        return torch.cuda.get_device_name(self.device) if self.is_cuda else "a CPU"
 
     def wait(self) -> None:
         """Until everything is done."""
@@ -392,7 +403,8 @@ def profile(ours: Ours, card: Card, shown: int = 30) -> None:
         card.wait()
     spent, calls = Counter[str](), Counter[str]()
     for event in seen.key_averages():
-        if not card.is_cuda or event.device_type == torch.autograd.DeviceType.CUDA:
+        on_card = event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+        if on_card or not card.is_cuda:
             spent[event.key] += (event.self_device_time_total if card.is_cuda else event.self_cpu_time_total) / PROFILED
             calls[event.key] += event.count
     kinds = Counter[str]()
@@ -438,7 +450,8 @@ def main() -> None:
     else:
         card, steps = Card(torch.device("cuda", 0)), Steps(10, options.steps, options.rounds)
         rows = options.micro_batch
-        cases = [Case("gpt2", rows, 1024, 60_000, 24, reach[0]), Case("bert-base", 2 * rows, 512, 60_000, 24, reach[1])]
+        cases = [Case("gpt2", rows, 1024, 60_000, 14, reach[0]), Case("bert-base", 2 * rows, 512, 60_000, 14, reach[1])]
+    Console().text(f"{card.name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}\n")
     for case, name in zip(cases, ("gpt2", "bert-base"), strict=True):
         if options.only in (None, name):
             with tempfile.TemporaryDirectory() as folder:

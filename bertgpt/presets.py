@@ -97,8 +97,9 @@ def shape(dim: int, layers: int, heads: int, vocab: int, family: dict[str, Any],
 
 def gpt2(about: str, dim: int, layers: int, heads: int, vocab: int = GPT2_VOCAB, **other: Any) -> Preset:
     """A decoder of 2019."""
-    training = TINY if dim < 256 else BASE_GPT
-    return Preset(about, shape(dim, layers, heads, vocab, GPT2, **other), "causal", training, "joined")
+    tiny = dim < 256
+    model = shape(dim, layers, heads, vocab, GPT2, **other)
+    return Preset(about, model, "causal", TINY if tiny else BASE_GPT, "apart" if tiny else "joined")
 
 
 def bert(about: str, dim: int, layers: int, heads: int, vocab: int = BERT_VOCAB, **other: Any) -> Preset:

@@ -73,8 +73,8 @@ class RunFolder:
         """Add to run.json: clocks and places, nothing that a result depends on."""
         path = self.path / "run.json"
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
             before = {}
         write_json(path, before | facts)
 

@@ -100,8 +100,10 @@ class Trainer:
         self.scale, self.clock, self.asked = LossScale(settings.precision), Clock(), Asked()
         self.step = 0
         self.offset = 0  # steps' worth of samples that were passed over, where training had gone wrong
-        self.skipped = 0  # steps in a row that were not finite
+        self.taken = True  # whether the last step moved weights
+        self.skipped = 0  # steps in a row that were not finite, which no scale of fp16 excuses
         self.rolled_back = False
+        self.since = 0  # the step at which this process began
         self.logged = (0, 0.0)  # the step and the seconds of training at the last line of the journal
 
     # ------------------------------------------------------------------------------------------------ a step
@@ -145,7 +147,9 @@ class Trainer:
             self.optimizers.step(rate)
         else:
             self.optimizers.forget()
-        self.skipped = self.skipped if self.scale.excuses(finite) else 0 if finite else self.skipped + 1
+        self.taken = finite
+        if not self.scale.excuses(finite):
+            self.skipped = 0 if finite else self.skipped + 1
         return metrics
 
     def shares(self, batch: Prepared) -> dict[str, float]:
@@ -275,7 +279,7 @@ class Trainer:
         self.rolled_back = state["rolled_back"]
         self.scale.value, self.scale.good = state["scale"]
         self.schedule = replace(self.schedule, steps=state["steps"])
-        self.logged = (self.step, self.clock.of("training"))
+        self.since, self.logged = self.step, (self.step, self.clock.of("training"))
         self.journal.forget(self.step)
         return True
 
@@ -303,7 +307,7 @@ class Trainer:
         """Where the length is a time: how many steps that is, from the speed of the first ones."""
         if self.settings.max_seconds is None or self.schedule.steps != NO_END or self.step < MEASURED:
             return
-        seconds = self.group.most(self.clock.of("training"), self.device) / self.step
+        seconds = self.group.most(self.clock.of("training"), self.device) / (self.step - self.since)
         steps = max(self.step, round(self.settings.max_seconds / seconds))
         self.schedule = replace(self.schedule, steps=steps)
         progress.total = steps
@@ -313,11 +317,12 @@ class Trainer:
 
     def write_step(self, metrics: dict[str, float], progress: console.Progress) -> None:
         """What a step came to: a line every so often, and the live line."""
-        if self.skipped:
-            self.journal.note(f"step {self.step} is not finite ({said(metrics)}), and is not taken")
+        if not self.taken:
+            scaled = f"; losses are scaled by {self.scale.value:g} from here" if self.scale.moves else ""
+            self.journal.note(f"step {self.step} is not finite ({said(metrics)}), and is not taken{scaled}")
         steps, seconds = self.step - self.logged[0], self.clock.of("training") - self.logged[1]
         speed = self.settings.tokens_per_step * steps / max(seconds, 1e-9)
-        if not self.skipped and (self.is_last() or self.step % self.settings.log_every == 0):
+        if self.taken and (self.is_last() or self.step % self.settings.log_every == 0):
             self.write("train", metrics | {"seconds": round(seconds, 3), "tokens_per_s": round(speed)})
             self.logged = (self.step, self.clock.of("training"))
         usage = "" if self.settings.peak is None else f"{self.usage(speed):.0%} MFU, "

@@ -36,12 +36,17 @@ class Example:
         """The command that makes it."""
         return ["pretrain", self.source, "--out", str(out), *flags(SMALL | changed)]
 
+    def make(self, out: Path) -> None:
+        """The same, from Python."""
+        bertgpt.pretrain(self.source, out=str(out), **SMALL)
+
 
 @pytest.fixture(scope="session")
 def example(few: dict[str, tuple[str, dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory) -> Example:
     """Training that was never disturbed, and training that was killed."""
     source, folder = few["causal"][0], tmp_path_factory.mktemp("example")
-    bertgpt.pretrain(source, out=str(folder / "straight"), **SMALL)
+    found = Example(source, folder / "straight", folder / "stopped")
+    found.make(found.straight)
     step = Trainer.train_step
 
     def killed(trainer: Trainer, batch: Any) -> Any:
@@ -52,8 +57,8 @@ def example(few: dict[str, tuple[str, dict[str, Any]]], tmp_path_factory: pytest
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Trainer, "train_step", killed)
         with pytest.raises(RuntimeError, match="killed"):
-            bertgpt.pretrain(source, out=str(folder / "stopped"), **SMALL)
-    return Example(source, folder / "straight", folder / "stopped")
+            found.make(found.stopped)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import threading
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -152,3 +153,34 @@ def test_computing_again_changes_nothing(kinds: Kinds, tmp_path: Path) -> None:
     bertgpt.pretrain(source, out=str(tmp_path / "again"), recompute=True, **options)
     one, other = weights(tmp_path / "kept"), weights(tmp_path / "again")
     assert all(one[name].equal(other[name]) for name in one)
+
+
+def test_a_second_signal_ends_it_at_once(
+    kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing more is saved; the checkpoint from before is what there is."""
+    source, options = kinds["causal"]
+
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    interrupt(monkeypatch, Trainer, "terms", 6, twice)
+    done = run("pretrain", source, "--out", str(tmp_path / "run"), *flags(options | SHORT))
+    assert done.code == 130
+    assert "saved step" not in done.err
+    newest = Checkpoints(tmp_path / "run" / "checkpoints").newest()
+    assert newest is not None
+    assert newest.name == "step-00000004"
+
+
+def test_handlers_are_given_back_and_a_thread_needs_none(kinds: Kinds, tmp_path: Path) -> None:
+    source, options = kinds["causal"]
+    before = signal.getsignal(signal.SIGTERM)
+    options = options | SHORT | {"max_steps": 2}
+    bertgpt.pretrain(source, out=str(tmp_path / "here"), **options)
+    assert signal.getsignal(signal.SIGTERM) is before
+    thread = threading.Thread(target=bertgpt.pretrain, args=(source,), kwargs=options | {"out": str(tmp_path / "run")})
+    thread.start()
+    thread.join()
+    assert_same(tmp_path / "here", tmp_path / "run")

@@ -1,0 +1,82 @@
+"""What is learned of tinyworld, whose truth is known: tiny-gpt's distance to the entropy, tiny-bert's to the oracle.
+
+    python benchmarks/learning.py [--only gpt|bert] [--long]
+
+Presets as they are, on documents of tinyworld in words (its text has about 3 000, and a tokenizer of 4096 takes all).
+Judged are 500 (GPT) and 200 (BERT) documents that no corpus reaches. `--long` takes more documents.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import bertgpt
+from bertgpt import saved
+from bertgpt.console import Console
+from bertgpt.corpora.tinyworld import World
+from bertgpt.corpora.tinyworld.tasks import SPLITS
+from bertgpt.evals.tinyworld import excess, recovery
+
+DOCUMENTS = {"gpt": (60_000, 400_000), "bert": (400_000, 400_000)}  # as usual, and with --long
+
+
+def percent(value: float | None) -> str:
+    """A share, if there is one."""
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
+def trained(kind: str, folder: Path, limit: int) -> dict[str, Any]:
+    """A run by the command."""
+    shards, plan, run = (str(folder / name) for name in (f"{kind}-shards", "plan", kind))
+    bertgpt.shard("tinyworld", out=shards, limit_docs=limit, train="bpe", vocab_size=4096, val_fraction=0.01)
+    if kind == "gpt":
+        return bertgpt.pretrain(shards, preset="tiny-gpt", documents="apart", out=run)
+    bertgpt.mask(shards, out=plan, seq_len=256)
+    return bertgpt.pretrain(plan, preset="tiny-bert", out=run)
+
+
+def report(kind: str, done: dict[str, Any], documents: list[Any]) -> None:
+    """By mechanism."""
+    console, kept = Console(), saved.load(Path(done["path"]))
+    minutes = done["seconds"]["whole"] / 60
+    console.heading(f"tiny-{kind}: {done['tokens']:,} ids, {done['steps']:,} steps in {minutes:.1f} minutes")
+    if kind == "gpt":
+        found = excess(kept, World(0), documents)
+        table = [
+            (
+                name, f"{f['words']:,}", f"{f['true_nats'] / f['words']:.3f}", f"{f['nats'] / f['words']:.3f}",
+                percent(f["excess"]), percent(f.get("share_of_gap")),
+            )
+            for name, f in (*found["by_mechanism"].items(), ("all", found))
+        ]  # fmt: skip
+        console.table(("mechanism", "words", "true nats a word", "the model's", "above", "share of the gap"), table)
+    else:
+        found = recovery(kept, World(0), documents)
+        table = [
+            (n, f"{f['words']:,}", percent(f["accuracy"]), percent(f["oracle_accuracy"]), percent(f["share"]))
+            for n, f in (*found["by_mechanism"].items(), ("all", found))
+        ]
+        console.table(("mechanism", "words", "right", "the oracle", "share of that"), table)
+    console.text()
+
+
+def main() -> None:
+    """Train and judge."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=["gpt", "bert"])
+    parser.add_argument("--long", action="store_true")
+    options = parser.parse_args()
+    judged = list(World(0).documents(SPLITS["dev"], SPLITS["dev"] + 500))
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("gpt", "bert"):
+            if options.only in (None, kind):
+                done = trained(kind, Path(folder), DOCUMENTS[kind][options.long])
+                report(kind, done, judged if kind == "gpt" else judged[:200])
+
+
+if __name__ == "__main__":
+    main()
