@@ -5,6 +5,7 @@ MKL, which on AMD's is half as fast as oneDNN, which torch has too. Its fused at
 the three steps by themselves, as long as rows are short.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
+from bertgpt import console
 from bertgpt.errors import BertGPTError
 
 SHORT = 512  # keys, up to which attention in bf16 on CPUs is done step by step
@@ -31,7 +33,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def by_onednn(x: Tensor) -> bool:
     """Whether fp32 products are made here."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
-    return ONEDNN and plain and not torch.is_autocast_enabled("cpu")
+    return ONEDNN and plain and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -89,6 +91,27 @@ def compiled_flex() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention, dynamic=False)
+
+
+def compiled(function: Callable[..., Any], what: str) -> Callable[..., Any]:
+    """A function for one size of its arguments; where it cannot be compiled it stays as it is, and that is said."""
+    if hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"):
+        torch._functorch.config.force_non_lazy_backward_lowering = True  # so that what fails does so in the first call
+    fast = torch.compile(function, dynamic=False)
+    failed = False
+
+    def run(*given: Any, **named: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            try:
+                return fast(*given, **named)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                said = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
+                console.note(f"{what} is not compiled: {said}")
+                failed = True
+        return function(*given, **named)
+
+    return run
 
 
 def block_mask(causal: bool, documents: Tensor | None, window: int, length: int, device: torch.device) -> Any:

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bertgpt import console
 from bertgpt.errors import BertGPTError
+from bertgpt.kernels import compiled
 from bertgpt.model import Transformer
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -97,16 +98,10 @@ def compile_for(model: Transformer, dropout: float) -> None:
     if dropout and torch.__version__.startswith("2.13") and torch.cuda.is_available():
         console.note("not compiled: torch 2.13 draws wrong dropout masks in compiled code on CUDA")
         return
-    plain, compiled = model.forward, torch.compile(model.forward, dynamic=False)
+    plain, fast = model.forward, compiled(model.forward, "the model")
 
     def forward(*given: Any, **named: Any) -> Any:
-        if model.training:
-            try:
-                return compiled(*given, **named)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                console.note(f"the model is not compiled: {str(error).strip().splitlines()[0]}")
-                model.forward = plain  # type: ignore[method-assign]
-        return plain(*given, **named)  # in evaluation too, where rows come in many shapes
+        return (fast if model.training else plain)(*given, **named)  # in evaluation rows come in many shapes
 
     model.forward = forward  # type: ignore[method-assign]
 

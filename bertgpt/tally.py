@@ -20,7 +20,8 @@ class Tally:
     """The sums of some rows."""
 
     def __init__(self, device: torch.device) -> None:
-        self.values = torch.zeros(len(PLACE), dtype=torch.float64, device=device)
+        exact = torch.float32 if device.type == "mps" else torch.float64  # which has no other
+        self.values = torch.zeros(len(PLACE), dtype=exact, device=device)
 
     def add(self, terms: dict[str, Term], counts: dict[str, int]) -> None:
         """Those of some more."""

@@ -112,6 +112,8 @@ class Trainer:
         """In the background: targets are counted, and arrays become tensors."""
         counts = [[self.objectives[type(part)].counts(part) for part in micro] for micro in step]
         pin = self.device.type == "cuda"
+        if pin:
+            torch.cuda.set_device(self.device)  # another thread has another one
         return Prepared([[tensors(part, pin) for part in micro] for micro in step], counts)
 
     def train_step(self, batch: Prepared) -> dict[str, float] | None:

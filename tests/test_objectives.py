@@ -1,6 +1,7 @@
 """Objectives: their sums are those of the plain computation, and they look where they should."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,9 +61,13 @@ def test_attention_step_by_step_is_that_of_torch(kind: str, length: int) -> None
 
 @pytest.mark.parametrize("block", [1, 100, 1 << 24])
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_loss_in_blocks_is_the_plain_one(block: int, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values and gradients; rows of the weight beyond the vocabulary are nobody's."""
-    monkeypatch.setattr(loss, "BLOCK_LOGITS", block)
+@pytest.mark.parametrize("judge", [loss.in_place, loss.in_passing])
+def test_the_loss_in_blocks_is_the_plain_one(
+    judge: Any, block: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients, by what CPUs and GPUs take; rows of the weight beyond the vocabulary are nobody's."""
+    monkeypatch.setattr(loss, "BLOCK_LOGITS", {"cpu": block})
+    monkeypatch.setattr(loss, "in_place", judge)
     draws = torch.Generator().manual_seed(0)
     hidden, weight, shift = (torch.randn(size, generator=draws) for size in ((30, 16), (64, 16), (50,)))
     targets = torch.randint(0, 50, (30,), generator=draws)

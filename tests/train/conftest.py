@@ -1,6 +1,7 @@
 """Small data to train on, and ways to say that two runs are the same."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ SMALL = PLAIN | {
     "preset": "tiny-gpt", "seq_len": 32, "tokens_per_step": 128, "max_steps": 8, "warmup": 2, "dropout": 0.1,
     "log_every": 1, "eval_every": 3, "save_every": 2,
 }  # fmt: skip
+
+
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of tests wait for the disk for half of their time; only where power fails does that matter."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @dataclass

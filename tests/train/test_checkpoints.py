@@ -1,6 +1,7 @@
 """Checkpoints: which are kept, which are believed, and what becomes of a run when they are broken (F24 to F28, F39)."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -25,6 +26,7 @@ from tests.conftest import Outcome
 from tests.train.conftest import Example, assert_same
 
 Run = Callable[..., Outcome]
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 def sealed(folder: Path) -> None:
@@ -263,6 +265,24 @@ def test_a_broken_one_is_neither_newest_nor_best_nor_counted(save: Callable[...,
     assert save(6, scores) == [2, 3, 4, 5, 6]  # 4 is the best of those that are whole
     assert save(3, scores | {3: 0.5}) == [2, 3, 5, 6]  # 3 is whole now
     assert is_whole(tmp_path / "step-00000003")
+
+
+def test_it_is_on_the_disk_before_it_has_its_name(
+    save: Callable[..., list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where power fails a file may have its name and its size, but not its content; a kill never shows that."""
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.add(os.fstat(handle).st_ino))
+    rename, missing = Path.rename, []
+
+    def renamed(path: Path, target: Path) -> Path:
+        missing.append([file.name for file in (path, *path.iterdir()) if file.stat().st_ino not in synced])
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    save(1)
+    assert missing == [[]]
+    assert tmp_path.stat().st_ino in synced
 
 
 def test_what_has_another_name_is_no_checkpoint(save: Callable[..., list[int]], tmp_path: Path) -> None:
