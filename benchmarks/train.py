@@ -61,7 +61,7 @@ class Ours:
         streams = run.streams()
         self.trainer = trainer_of(run, streams, run.steps(streams), RunFolder(folder), Group())
         self.ahead = self.trainer.samples_from_here()
-        self.held_out = HeldOut(run.samples("val"), 1)
+        self.held_out = HeldOut(run.samples("val"), 1, 1 << 40)
 
     def block(self, steps: int) -> float:
         """Seconds for so many steps."""

@@ -270,6 +270,7 @@ class PretrainOptions(Options):
     )
     recompute: bool = Field(False, description="Compute blocks again on the way back: slower, in less memory.")
     eval_every: int = Field(250, ge=1, description="Steps between looks at held-out rows.")
+    eval_tokens: Count = Field(500_000, ge=1, description="How many held-out ids are looked at, always the same.")
     save_every: int = Field(500, ge=1, description="Steps between checkpoints.")
     log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
     tensorboard: bool = Field(False, description="Write a folder for TensorBoard too.")

@@ -12,7 +12,7 @@ from bertgpt import __version__, console
 from bertgpt.config import PretrainOptions
 from bertgpt.errors import BertGPTError
 from bertgpt.files import check_space, sha256_of
-from bertgpt.held_out import HeldOut
+from bertgpt.held_out import HeldOut, bytes_of
 from bertgpt.initial import build
 from bertgpt.journal import Journal
 from bertgpt.model import Transformer
@@ -35,7 +35,7 @@ from bertgpt.trainer import Settings, Trainer
 # What may change when a run goes on, and changes no result; and what may change, but changes the figures.
 FREE = ("out", "data", "micro_batch", "device", "compile", "deterministic", "recompute", "save_every",
         "tensorboard", "fresh", "fresh_if_changed", "dry_run")  # fmt: skip
-LOOSE = ("log_every", "eval_every")
+LOOSE = ("log_every", "eval_every", "eval_tokens")
 CODE = ("shards", "presets.py", "kernels.py", "model.py", "initial.py", "loss.py", "objectives.py", "optim.py",
         "runtime.py", "processes.py", "tally.py", "journal.py", "held_out.py", "trainer.py", "checkpoint.py",
         "saved.py", "run_folder.py", "pretraining.py")  # fmt: skip
@@ -134,12 +134,18 @@ class Run:
             found.append(Windows(base, split, self.length))
         return found
 
-    def held_out_bytes(self) -> int:
-        """The text of the held-out split, where it is scored as a whole."""
-        if self.objective == "masked":
-            return 0
-        base = self.manifest if self.objective == "causal" else read_manifest(self.data / self.manifest["base"]["path"])
-        return int(base["splits"].get("val", {}).get("bytes", 0))
+    def held_out(self) -> list[HeldOut]:
+        """What looks at the held-out split, if there is one.
+
+        Bits per byte are known where ids keep the text they stand for, and causal rows are scored.
+        """
+        if "val" not in self.manifest["splits"]:
+            return []
+        samples, lengths = self.samples("val"), self.tokenizer.token_bytes
+        rows = max(1, self.options.eval_tokens // self.length)
+        windows = [some for some in samples if isinstance(some, Windows)]
+        text = 0 if lengths is None else sum(bytes_of(some, rows, lengths) for some in windows)
+        return [HeldOut(samples, self.options.eval_every, rows, text)]
 
     def streams(self) -> list[Stream]:
         """What is trained on, and how many of each are in a step."""
@@ -266,8 +272,6 @@ def trainer_of(run: Run, streams: list[Stream], steps: int, folder: RunFolder, g
     )
     if group.leads:
         check_space(folder.path, 2 * 12 * model.parameter_count())  # a new checkpoint beside the last one
-    splits = ["val"] if "val" in run.manifest["splits"] else []
-    held_out = [HeldOut(run.samples(split), options.eval_every, run.held_out_bytes()) for split in splits]
     return Trainer(
         model,
         run.objectives(),
@@ -278,7 +282,7 @@ def trainer_of(run: Run, streams: list[Stream], steps: int, folder: RunFolder, g
         settings,
         folder.checkpoints,
         Journal(folder.path, group.leads, options.tensorboard),
-        held_out,
+        run.held_out(),
         group,
         device,
     )

@@ -328,7 +328,7 @@ class Trainer:
             self.write("train", metrics | {"seconds": round(seconds, 3), "tokens_per_s": round(speed)})
             self.logged = (self.step, self.clock.of("training"))
         usage = "" if self.settings.peak is None else f"{self.usage(speed):.0%} MFU, "
-        live = f"loss {metrics['loss']:.3f}, lr {metrics['lr']:.2e}, {speed:,.0f} tokens/s, {usage}"
+        live = f"step {self.step:,}, loss {metrics['loss']:.3f}, lr {metrics['lr']:.2e}, {speed:,.0f} tokens/s, {usage}"
         progress.update(self.step, said=f"{live}{memory_of(self.device) / 1e9:.1f} GB")
 
     def usage(self, speed: float) -> float:

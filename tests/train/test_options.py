@@ -1,17 +1,21 @@
 """What is refused before anything is trained, and what options come to."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import bertgpt
 from bertgpt import models, saved
 from bertgpt.errors import BertGPTError
+from bertgpt.objectives import Onward
+from bertgpt.shards.windows import Causal, Windows
 from bertgpt.trainer import Trainer
 from tests.conftest import Outcome
 from tests.train.conftest import PLAIN, SHORT, deterministic, flags, weights
@@ -163,3 +167,18 @@ def test_tensorboard(kinds: Kinds, tmp_path: Path) -> None:
     written = {line["step"]: line["loss"] for line in deterministic(tmp_path / "run") if line["split"] == "train"}
     assert found == pytest.approx(written)
     assert "val/bits_per_byte" in events.Tags()["scalars"]
+
+
+def test_held_out_rows_are_so_many_and_always_the_same(kinds: Kinds, tmp_path: Path) -> None:
+    """Few of them, and bits per byte of just these."""
+    source, options = kinds["causal"]
+    few = options | SHORT | {"eval_tokens": 64, "max_steps": 2, "eval_every": 1}
+    bertgpt.pretrain(source, out=str(tmp_path / "run"), **few)
+    seen = [line for line in deterministic(tmp_path / "run") if line["split"] == "val"]
+    kept = saved.load(tmp_path / "run")
+    ids = Windows(Path(source), "val", 32).batch(np.arange(2), np.zeros(2, np.int64)).ids
+    with torch.no_grad():
+        found = Onward(kept.tokenizer.end)(kept.model, Causal(torch.from_numpy(ids).long(), torch.tensor([32, 32])))
+    assert seen[-1]["loss"] == pytest.approx(float(found["causal"].loss) / 64, rel=1e-4)
+    text = sum(len(kept.tokenizer.bytes_of(int(i))) for i in ids[:, 1:].flat)
+    assert seen[-1]["bits_per_byte"] == pytest.approx(float(found["causal"].loss) / math.log(2) / text, rel=1e-4)
