@@ -1,6 +1,6 @@
 """What is learned of tinyworld, whose truth is known: tiny-gpt's distance to the entropy, tiny-bert's to the oracle.
 
-    python benchmarks/learning.py [--only gpt|bert] [--long]
+    python benchmarks/learning.py [--only gpt|bert] [--long] [--judge RUN]
 
 Presets as they are, on documents of tinyworld in words (its text has about 3 000, and a tokenizer of 4096 takes all).
 Judged are 500 (GPT) and 200 (BERT) documents that no corpus reaches. `--long` takes more documents.
@@ -15,13 +15,14 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import bertgpt
-from bertgpt import saved
+from bertgpt import models
 from bertgpt.console import Console
 from bertgpt.corpora.tinyworld import World
 from bertgpt.corpora.tinyworld.tasks import SPLITS
 from bertgpt.evals.tinyworld import excess, recovery
 
-DOCUMENTS = {"gpt": (60_000, 400_000), "bert": (400_000, 400_000)}  # as usual, and with --long
+# Documents, and steps where there are more than one round: as usual, and with --long.
+RUNS = {"gpt": ((60_000, None), (200_000, None)), "bert": ((60_000, None), (150_000, 6000))}
 
 
 def percent(value: float | None) -> str:
@@ -29,22 +30,20 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f} %"
 
 
-def trained(kind: str, folder: Path, limit: int) -> dict[str, Any]:
+def trained(kind: str, folder: Path, limit: int, steps: int | None) -> dict[str, Any]:
     """A run by the command."""
     shards, plan, run = (str(folder / name) for name in (f"{kind}-shards", "plan", kind))
     bertgpt.shard("tinyworld", out=shards, limit_docs=limit, train="bpe", vocab_size=4096, val_fraction=0.01)
     if kind == "gpt":
-        return bertgpt.pretrain(shards, preset="tiny-gpt", documents="apart", out=run)
-    bertgpt.mask(shards, out=plan, seq_len=256)
-    return bertgpt.pretrain(plan, preset="tiny-bert", out=run)
+        return bertgpt.pretrain(shards, preset="tiny-gpt", max_steps=steps, out=run)
+    bertgpt.mask(shards, out=plan, seq_len=256, rate=0.3)
+    return bertgpt.pretrain(plan, preset="tiny-bert", max_steps=steps, out=run)
 
 
-def report(kind: str, done: dict[str, Any], documents: list[Any]) -> None:
+def report(run: Path, documents: list[Any]) -> None:
     """By mechanism."""
-    console, kept = Console(), saved.load(Path(done["path"]))
-    minutes = done["seconds"]["whole"] / 60
-    console.heading(f"tiny-{kind}: {done['tokens']:,} ids, {done['steps']:,} steps in {minutes:.1f} minutes")
-    if kind == "gpt":
+    console, (kept, _) = Console(), models.find(run)
+    if kept.objective == "causal":
         found = excess(kept, World(0), documents)
         table = [
             (
@@ -55,7 +54,7 @@ def report(kind: str, done: dict[str, Any], documents: list[Any]) -> None:
         ]  # fmt: skip
         console.table(("mechanism", "words", "true nats a word", "the model's", "above", "share of the gap"), table)
     else:
-        found = recovery(kept, World(0), documents)
+        found = recovery(kept, World(0), documents[:200])
         table = [
             (n, f"{f['words']:,}", percent(f["accuracy"]), percent(f["oracle_accuracy"]), percent(f["share"]))
             for n, f in (*found["by_mechanism"].items(), ("all", found))
@@ -69,13 +68,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=["gpt", "bert"])
     parser.add_argument("--long", action="store_true")
+    parser.add_argument("--judge", type=Path, help="a run, instead of training one")
     options = parser.parse_args()
     judged = list(World(0).documents(SPLITS["dev"], SPLITS["dev"] + 500))
+    if options.judge:
+        report(options.judge, judged)
+        return
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("gpt", "bert"):
             if options.only in (None, kind):
-                done = trained(kind, Path(folder), DOCUMENTS[kind][options.long])
-                report(kind, done, judged if kind == "gpt" else judged[:200])
+                done = trained(kind, Path(folder), *RUNS[kind][options.long])
+                minutes = done["seconds"]["whole"] / 60
+                Console().heading(
+                    f"tiny-{kind}: {done['tokens']:,} ids, {done['steps']:,} steps, {minutes:.1f} minutes"
+                )
+                report(Path(done["path"]), judged)
 
 
 if __name__ == "__main__":

@@ -290,7 +290,7 @@ def quality(
     wanted, whole = curves[best][-1][1], curves[best][-1][2]
     rows = [(name, f"{STEPS}", f"{curves[name][-1][1]:.4f}", f"{curves[name][-1][2]:.0f} s", "", "") for name in theirs]
     for name, side in ours.items():
-        curves[name] = curve(side, steps, 10)
+        curves[name] = curve(side, steps, steps // 9)
         step, loss, seconds = curves[name][-1]
         there = reached(curves[name], wanted)
         shares = ("no", "no") if there is None else (f"{there[0] / STEPS:.2f}", f"{there[1] / whole:.2f}")

@@ -43,8 +43,6 @@ class Lines:
 
     def forget(self, step: int) -> None:
         """Keep the lines up to a step; half a line, which a crash may leave, goes too."""
-        if not self.path.exists():
-            return
         kept = [line for line in self.read() if line["step"] <= step]
         aside = self.path.with_suffix(".tmp")
         aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
@@ -81,8 +79,7 @@ class Words:
 
     def forget(self, step: int) -> None:
         """A log forgets nothing."""
-        if self.path.exists():
-            self.say(f"what came after step {step} is done again")
+        self.say(f"what came after step {step} is done again")
 
     def close(self) -> None:
         """It is never open."""
@@ -141,8 +138,8 @@ class Journal:
             self.words.say(text)
 
     def forget(self, step: int) -> None:
-        """Go back to a step."""
-        for sink in self.sinks:
+        """Go back to a step, if anything was written."""
+        for sink in self.sinks if self.lines.path.exists() else []:
             sink.forget(step)
 
     def has(self, split: str, step: int) -> bool:

@@ -79,7 +79,7 @@ MODERN: dict[str, Any] = {
     "global_every": 3, "head_transform": True, "head_bias": True, "init": "zero",
 }  # fmt: skip
 # As the papers, or those who made them again, trained: GPT-3's rates for 124M and 355M; BERT's by RoBERTa's account.
-TINY = {"lr": 2e-3, "warmup": 50, "tokens_per_step": 4096}
+TINY = {"optimizer": "muon", "lr": 5e-3, "warmup": 100, "tokens_per_step": 4096, "schedule": "linear", "lr_floor": 0.0}
 BASE_GPT = {"lr": 6e-4, "warmup": 715, "tokens_per_step": 524_288, "seq_len": 1024}
 BASE_BERT = {"lr": 1e-4, "warmup": 10_000, "tokens_per_step": 32_768, "schedule": "linear", "lr_floor": 0.0,
              "weight_decay": 0.01, "beta2": 0.999}  # fmt: skip
@@ -99,7 +99,8 @@ def gpt2(about: str, dim: int, layers: int, heads: int, vocab: int = GPT2_VOCAB,
     """A decoder of 2019."""
     tiny = dim < 256
     model = shape(dim, layers, heads, vocab, GPT2, **other)
-    return Preset(about, model, "causal", TINY if tiny else BASE_GPT, "apart" if tiny else "joined")
+    training = TINY | {"lr": 1e-2} if tiny else BASE_GPT
+    return Preset(about, model, "causal", training, "apart" if tiny else "joined")
 
 
 def bert(about: str, dim: int, layers: int, heads: int, vocab: int = BERT_VOCAB, **other: Any) -> Preset:

@@ -222,6 +222,10 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     streams = run.streams()
     steps = run.steps(streams)
     run.accumulation(1)
+    if options.warmup >= steps:
+        console.note(
+            f"the learning rate will not reach {options.lr:g}: warm-up takes {options.warmup:,} steps of {steps:,}"
+        )
     if options.dry_run:
         return dry(run, streams, steps)
     folder, group = RunFolder(Path(options.out)), join(run.device)

@@ -16,9 +16,9 @@ def run(options: PretrainOptions) -> dict[str, Any]:
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Print what came of it."""
-    if "flops" in result:
-        said = {name: f"{value:.3g}" if name == "flops" else shown(value) for name, value in result.items()}
-        console.table(("would be done", ""), ((name.replace("_", " "), value) for name, value in said.items()))
+    if "memory" in result:
+        plan = ((name.replace("_", " "), planned(name, value)) for name, value in result.items())
+        console.table(("would be done", ""), plan)
         return
     console.heading(f"{result['parameters']:,} weights in {result['path']}, {result['steps']:,} steps")
     figures = {name: value for name, value in result.items() if name.startswith(("train_", "val_"))}
@@ -31,3 +31,10 @@ def show(result: dict[str, Any], console: Console) -> None:
         found = [figures.get(f"{split}_{name}") for split in ("train", "val")]
         rows.append([name.replace("_", " "), *("" if value is None else f"{value:.4g}" for value in found)])
     console.table(("", "train", "held out"), rows)
+
+
+def planned(name: str, value: Any) -> str:
+    """A figure of a dry run."""
+    if name in ("memory", "checkpoint_bytes", "disk_free"):
+        return f"{value / 1e9:,.2f} GB"
+    return f"{value:.3g}" if name == "flops" else shown(value)

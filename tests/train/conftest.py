@@ -17,11 +17,13 @@ from bertgpt.trainer import Trainer
 PLAIN = {"precision": "fp32", "device": "cpu"}
 SHORT = PLAIN | {
     "tokens_per_step": 512, "max_steps": 12, "log_every": 1, "eval_every": 5, "save_every": 4, "warmup": 3,
+    "optimizer": "adamw", "lr": 2e-3, "schedule": "cosine", "lr_floor": 0.1,
 }  # fmt: skip
 
 SMALL = PLAIN | {
     "preset": "tiny-gpt", "seq_len": 32, "tokens_per_step": 128, "max_steps": 8, "warmup": 2, "dropout": 0.1,
-    "log_every": 1, "eval_every": 3, "save_every": 2,
+    "log_every": 1, "eval_every": 3, "save_every": 2, "optimizer": "adamw", "lr": 2e-3, "schedule": "cosine",
+    "lr_floor": 0.1,
 }  # fmt: skip
 
 
