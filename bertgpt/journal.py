@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from bertgpt import console
 from bertgpt.errors import import_extra
+from bertgpt.files import sync
 
 CLOCKS = ("seconds", "tokens_per_s")  # what differs between two runs of the same
 
@@ -47,6 +48,11 @@ class Lines:
         aside = self.path.with_suffix(".tmp")
         aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         aside.replace(self.path)
+
+    def sync(self) -> None:
+        """Wait until they are on the disk."""
+        if self.path.exists():
+            sync(self.path)
 
     def read(self) -> list[dict[str, Any]]:
         """All whole lines."""

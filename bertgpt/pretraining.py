@@ -274,7 +274,7 @@ def trainer_of(run: Run, streams: list[Stream], steps: int, folder: RunFolder, g
         peak=peak and peak * group.world,
         **{name: getattr(options, name) for name in names},
     )
-    if group.leads:
+    if group.leads and not folder.checkpoints.all():
         check_space(folder.path, 2 * 12 * model.parameter_count())  # a new checkpoint beside the last one
     return Trainer(
         model,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertgpt import checkpoint, console
+from bertgpt import console
 from bertgpt.checkpoint import Checkpoints
 from bertgpt.clock import Clock
 from bertgpt.draws import fold
@@ -263,6 +263,7 @@ class Trainer:
         if self.group.leads and self.sound() and not self.checkpoints.has(self.step):
             with self.clock.on("saving"):
                 scores = self.journal.scores()
+                self.journal.lines.sync()  # or a power cut could leave a checkpoint without its lines
                 self.checkpoints.write(self.step, self.model, self.optimizers, state, scores)
         self.group.wait()
 
@@ -273,10 +274,10 @@ class Trainer:
 
     def resume(self) -> bool:
         """Go back to the newest checkpoint, if there is one; what was logged after it is forgotten."""
-        found = self.checkpoints.newest()
-        if found is None:
+        state = self.checkpoints.restore(self.model, self.optimizers)
+        if state is None:
+            self.journal.forget(0)  # of checkpoints that somebody has removed
             return False
-        state = checkpoint.read(found, self.model, self.optimizers)
         self.step, self.offset, self.skipped = state["step"], state["offset"], state["skipped"]
         self.rolled_back = state["rolled_back"]
         self.scale.value, self.scale.good = state["scale"]
