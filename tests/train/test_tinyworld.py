@@ -24,14 +24,18 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_gpt_comes_near_the_entropy_and_not_below(shards: Path, tmp_path: Path) -> None:
     bertgpt.pretrain(str(shards), preset="tiny-gpt", out=str(tmp_path / "run"), **RUN)
     found = excess(saved.load(tmp_path / "run"), World(0), list(World(0).documents(SPLITS["dev"], SPLITS["dev"] + 200)))
-    assert 0 < found["excess"] < 0.0
+    assert 0 < found["excess"] < 0.4  # 0.32 when this was written, 0.07 after 800 steps
     assert all(part["nats"] > part["true_nats"] for part in found["by_mechanism"].values())
 
 
-def test_a_bert_guesses_as_the_oracle_where_that_is_easy(shards: Path, tmp_path: Path) -> None:
-    bertgpt.mask(str(shards), out=str(tmp_path / "plan"), seq_len=256, rate=0.3)
-    bertgpt.pretrain(str(tmp_path / "plan"), preset="tiny-bert", out=str(tmp_path / "run"), **RUN)
-    found = recovery(
-        saved.load(tmp_path / "run"), World(0), list(World(0).documents(SPLITS["dev"], SPLITS["dev"] + 20))
-    )
-    assert 0.0 < found["share"] < 1.02
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_bert_comes_near_the_oracle(tmp_path: Path) -> None:
+    """Overall, and within each mechanism: names and possessions are learned last, and by looking elsewhere only."""
+    shards, plan, run = tmp_path / "shards", tmp_path / "plan", tmp_path / "run"
+    bertgpt.shard("tinyworld", out=str(shards), limit_docs=150_000, train="bpe", vocab_size=4096, val_fraction=0.01)
+    bertgpt.mask(str(shards), out=str(plan), seq_len=256, rate=0.3)
+    bertgpt.pretrain(str(plan), preset="tiny-bert", out=str(run), **(RUN | {"max_steps": 6000}))
+    found = recovery(saved.load(run), World(0), list(World(0).documents(SPLITS["dev"], SPLITS["dev"] + 200)))
+    assert 0.9 < found["share"] < 1.02
+    assert all(part["share"] > 0.75 for part in found["by_mechanism"].values())
