@@ -184,3 +184,16 @@ def test_handlers_are_given_back_and_a_thread_needs_none(kinds: Kinds, tmp_path:
     thread.start()
     thread.join()
     assert_same(tmp_path / "here", tmp_path / "run")
+
+
+def test_dropout_is_another_for_every_sample(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By seed, step and micro-batch, and whatever else was drawn meanwhile."""
+    source, options = kinds["causal"]
+    keys: dict[int, list[int]] = {}
+    for seed in (1, 2):
+        monkeypatch.setattr("bertgpt.trainer.seed_draws", lambda key, device, seed=seed: keys[seed].append(key))
+        keys[seed] = []
+        given = options | SHORT | {"max_steps": 4, "micro_batch": 8, "seed": seed}
+        bertgpt.pretrain(source, out=str(tmp_path / str(seed)), **given)
+    drawn = keys[1] + keys[2]
+    assert len(drawn) == len(set(drawn)) == 2 * 4 * 2
