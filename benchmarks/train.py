@@ -11,7 +11,9 @@ of 256, rows of 256, 8 192 tokens a step, held-out loss on the same windows (cau
 """
 
 import argparse
+import contextlib
 import importlib.util
+import io
 import json
 import math
 import os
@@ -61,7 +63,7 @@ class Ours:
         streams = run.streams()
         self.trainer = trainer_of(run, streams, run.steps(streams), RunFolder(folder), Group())
         self.ahead = self.trainer.samples_from_here()
-        self.held_out = HeldOut(run.samples("val"), 1, 1 << 40)
+        self.held_out = HeldOut(run.samples("val"), 1, run.length, 1 << 40)
 
     def block(self, steps: int) -> float:
         """Seconds for so many steps."""
@@ -89,8 +91,9 @@ class NanoGPT:
         spec.loader.exec_module(theirs)
         torch.manual_seed(1337)
         settings = {"dropout": 0.0, "bias": False, "block_size": LENGTH, "vocab_size": 8192} | model
-        self.model = theirs.GPT(theirs.GPTConfig(**settings))
-        self.optimizer = self.model.configure_optimizers(0.1, lr, (0.9, 0.95), "cpu")
+        with contextlib.redirect_stdout(io.StringIO()):  # it counts its weights aloud
+            self.model = theirs.GPT(theirs.GPTConfig(**settings))
+            self.optimizer = self.model.configure_optimizers(0.1, lr, (0.9, 0.95), "cpu")
         self.bins, self.rows, self.lr, self.amp, self.step = bins, rows, lr, amp, 0
 
     def batch(self) -> tuple[Tensor, Tensor]:
@@ -174,7 +177,8 @@ class RunMlm:
         trainer = transformers.Trainer(
             self.model, arguments, data_collator=self.collator, train_dataset=self.rows, callbacks=[Watch()]
         )
-        trainer.train()
+        with contextlib.redirect_stdout(io.StringIO()):
+            trainer.train()
         return sum(later - sooner for sooner, later in pairwise(times))
 
 
@@ -284,7 +288,7 @@ def quality(
     console.heading(title)
     curves = {}
     for name, make in theirs.items():
-        curves[name] = curve(make(), STEPS, 100)
+        curves[name] = curve(make(), STEPS, 150)
         console.note(f"{name}: {curves[name][-1][1]:.4f} after {STEPS} steps")
     best = min(theirs, key=lambda name: curves[name][-1][1])
     wanted, whole = curves[best][-1][1], curves[best][-1][2]

@@ -39,7 +39,13 @@ class Checkpoints:
         self.sound: dict[str, bool] = {}  # which of them were written or verified here, and whether they can be used
 
     def write(
-        self, step: int, model: Transformer, optimizers: Optimizers, state: dict[str, Any], scores: Mapping[int, float]
+        self,
+        step: int,
+        model: Transformer,
+        optimizers: Optimizers,
+        state: dict[str, Any],
+        scores: Mapping[int, float],
+        every: int = 1,
     ) -> Path:
         """Put one into place, and take away the oldest beyond those that are kept, and the best by held-out loss."""
         aside, target = self.folder / ".step.tmp", self.folder / f"step-{step:08}"
@@ -62,13 +68,14 @@ class Checkpoints:
             raise
         publish(aside, target)
         self.sound[target.name] = True
-        self.prune(scores)
+        self.prune(scores, every)
         return target
 
-    def prune(self, scores: Mapping[int, float]) -> None:
-        """Keep the newest whole ones, and the best."""
+    def prune(self, scores: Mapping[int, float], every: int = 1) -> None:
+        """Keep the newest whole ones, the newest that was due after so many steps, and the best."""
         whole = [folder for folder in self.all() if self.is_sound(folder)]
-        kept = {*whole[:KEPT], *best_of(whole, scores)}
+        regular = [folder for folder in whole if number_of(folder) % every == 0]  # to which a divergence leads back
+        kept = {*whole[:KEPT], *regular[:1], *best_of(whole, scores)}
         for folder in whole:
             if folder not in kept:
                 gone = folder.with_name(f".{folder.name}.old")  # so that no half of it is taken for a broken one
@@ -86,9 +93,13 @@ class Checkpoints:
         numbered = [(int(f.name[5:]), f) for f in self.folder.glob("step-*") if f.name[5:].isdecimal()]
         return [folder for _, folder in sorted(numbered, reverse=True)]
 
+    def at(self, step: int) -> Path:
+        """Where that of a step is, or would be."""
+        return self.folder / f"step-{step:08}"
+
     def has(self, step: int) -> bool:
         """Whether there is a whole one of a step."""
-        folder = self.folder / f"step-{step:08}"
+        folder = self.at(step)
         return folder.exists() and self.is_sound(folder)
 
     def is_sound(self, folder: Path) -> bool:
@@ -115,9 +126,14 @@ class Checkpoints:
         """The newest one that is whole; nothing if there is none at all."""
         return next(self.whole(), None)
 
-    def restore(self, model: Transformer, optimizers: Optimizers) -> dict[str, Any] | None:
-        """Put the newest one back that can be read; its state comes out, or nothing if there is none at all."""
+    def restore(self, model: Transformer, optimizers: Optimizers, every: int = 1) -> dict[str, Any] | None:
+        """Put the newest one back that can be read, of those that come every so many steps.
+
+        Its state comes out, or nothing if there is none at all.
+        """
         for folder in self.whole():
+            if number_of(folder) % every:
+                continue
             try:
                 return read(folder, model, optimizers)
             except BertGPTError as error:
@@ -132,10 +148,15 @@ class Checkpoints:
         return next(iter(best_of([folder for folder in self.all() if self.is_sound(folder)], scores)), None)
 
 
+def number_of(folder: Path) -> int:
+    """The step of a checkpoint."""
+    return int(folder.name[5:])
+
+
 def best_of(folders: list[Path], scores: Mapping[int, float]) -> list[Path]:
     """The one with the lowest score, the newest of equals; none if none has one."""
-    scored = [folder for folder in folders if int(folder.name[5:]) in scores]
-    return [min(scored, key=lambda folder: scores[int(folder.name[5:])])] if scored else []
+    scored = [folder for folder in folders if number_of(folder) in scores]
+    return [min(scored, key=lambda folder: scores[number_of(folder)])] if scored else []
 
 
 def is_whole(folder: Path) -> bool:

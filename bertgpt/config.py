@@ -53,6 +53,7 @@ class Options(BaseModel):
 
     examples: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # used where a field `preset` names one
+    alternatives: ClassVar[tuple[str, ...]] = ()  # fields of which one stands in the place of the others
 
     @classmethod
     def preset_of(cls, values: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
@@ -231,6 +232,7 @@ class PretrainOptions(Options):
     )
 
     presets = {name: preset.training for name, preset in PRESETS.items()}
+    alternatives = ("max_steps", "max_tokens", "max_time", "epochs")
 
     data: Annotated[str, Argument("DATA")] = Field(description="A folder of shards, or a plan.")
     preset: str | None = Field(None, description="The shape of the model, and defaults that go with it.")
@@ -417,12 +419,21 @@ def resolve(model: type[Options], given: Mapping[str, Any], config: "Section | N
     values: dict[str, Any] = {}
     origins = dict.fromkeys(model.model_fields, Origin("default"))
     for origin, layer in reversed(layers):
+        several = [name for name in model.alternatives if name in layer]
+        if len(several) > 1:
+            raise BertGPTError("BG204", f"{' and '.join(map(flag, several))} say the same in two ways", hint="give one")
+        values = {name: value for name, value in values.items() if not (several and name in model.alternatives)}
         values |= layer
         origins |= dict.fromkeys(layer, origin)
     try:
         return Resolved(model.model_validate(values), origins)
     except ValidationError as invalid:
         raise wrong_value(model, invalid, origins) from None
+
+
+def flag(name: str) -> str:
+    """An option as it is typed."""
+    return f"--{name.replace('_', '-')}"
 
 
 def preset_values(model: type[Options], preset: Any) -> Mapping[str, Any]:

@@ -45,8 +45,8 @@ def prepare_streams() -> None:
 class Progress:
     """A live line on a terminal, a plain line every few seconds elsewhere."""
 
-    def __init__(self, label: str, total: int, of_bytes: bool = True) -> None:
-        self.label, self.total, self.of_bytes = label, total, of_bytes
+    def __init__(self, label: str, total: int, of_bytes: bool = True, first: int = 0) -> None:
+        self.label, self.total, self.of_bytes, self.first = label, total, of_bytes, first  # a total of 0: not known
         self.start = self.shown = time.monotonic()
         self.live = sys.stderr.isatty()
 
@@ -56,12 +56,12 @@ class Progress:
         if active is None or active.quiet or now - self.shown < (0.1 if self.live else 5.0):
             return
         self.shown = now
-        rate = done / max(now - self.start, 1e-3)
+        rate = (done - self.first) / max(now - self.start, 1e-3)
         left = f", {(self.total - done) / rate:.0f} s left" if rate and done < self.total else ""
-        share = 100 * done / self.total if self.total else 100.0
+        share = f" {100 * done / self.total:.0f} %" if self.total else ""
         said = "".join(f", {n}" if isinstance(n, str) else f", {n:,} {name}" for name, n in found.items())
         speed = f", {rate / 1e6:.1f} MB/s" if self.of_bytes else ""
-        line = f"{self.label}: {share:.0f} %{said}{speed}{left}"
+        line = f"{self.label}:{share}{said}{speed}{left}"
         complain(f"\r\x1b[K{line}" if self.live else line + "\n")
 
     def end(self) -> None:

@@ -63,6 +63,7 @@ CODES = {
     "BG408": "a server cannot be reached",
     "BG409": "the hub does not let us read",
     "BG410": "a device or its precision is not there",
+    "BG411": "another process of a run has ended",
     "BG501": "training diverged",
     "BG601": "another process is writing there",
 }

@@ -16,7 +16,7 @@ from bertgpt.shards.windows import Windows
 from bertgpt.tally import PLACE, Tally
 from bertgpt.trainer import Trainer
 
-ROWS = 64  # at once, whatever rows a step has: so that figures do not depend on that
+AT_ONCE = 16_384  # ids, whatever rows a step has: so that figures do not depend on that
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class HeldOut:
 
     samples: Sequence[Samples]
     every: int
+    length: int  # of rows
     most: int  # rows of each, the first ones: shards are in the order of a hash, so these are as good as any
     text_bytes: int = 0  # that causal targets stand for, where that is known
     name: str = "val"
@@ -33,16 +34,17 @@ class HeldOut:
     def __call__(self, trainer: Trainer) -> dict[str, Any] | None:
         """Nothing, if somebody asks to stop meanwhile."""
         trainer.model.eval()
+        several = max(1, AT_ONCE // self.length)
         tally, group = Tally(trainer.device), trainer.group
         rows = [min(len(samples), self.most) for samples in self.samples]
         progress = console.Progress("looking at held-out rows", sum(rows), of_bytes=False)
         for samples, end, before in zip(self.samples, rows, (0, *rows), strict=False):
-            for start in range(0, end, ROWS * group.world):
+            for start in range(0, end, several * group.world):
                 if trainer.stopping():
                     return None
                 progress.update(before + start)
-                mine = start + ROWS * group.rank
-                numbers = np.arange(mine, max(mine, min(mine + ROWS, end)))
+                mine = start + several * group.rank
+                numbers = np.arange(mine, max(mine, min(mine + several, end)))
                 if len(numbers):
                     part = samples.batch(numbers, np.zeros_like(numbers))
                     counts = trainer.objectives[type(part)].counts(part)
@@ -58,9 +60,9 @@ class HeldOut:
 
 def bytes_of(windows: Windows, rows: int, lengths: NDArray[np.int32]) -> int:
     """How much text the targets of the first windows stand for, by the bytes of each id."""
-    total = 0
-    for start in range(0, min(rows, len(windows)), ROWS):
-        numbers = np.arange(start, min(start + ROWS, rows, len(windows)))
+    total, several = 0, 64
+    for start in range(0, min(rows, len(windows)), several):
+        numbers = np.arange(start, min(start + several, rows, len(windows)))
         part = windows.batch(numbers, np.zeros_like(numbers))
         targets = part.ids[:, 1:]
         total += int(lengths[targets][np.arange(targets.shape[1]) < part.scored[:, None]].sum())

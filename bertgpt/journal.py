@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from bertgpt import console
 from bertgpt.errors import import_extra
-from bertgpt.files import sync
+from bertgpt.files import sync, void, write_aside
 
 CLOCKS = ("seconds", "tokens_per_s")  # what differs between two runs of the same
 
@@ -26,9 +26,6 @@ class Sink(Protocol):
 
     def forget(self, step: int) -> None:
         """Whatever came after a step did not happen."""
-
-    def close(self) -> None:
-        """Nothing comes any more."""
 
 
 class Lines:
@@ -45,9 +42,8 @@ class Lines:
     def forget(self, step: int) -> None:
         """Keep the lines up to a step; half a line, which a crash may leave, goes too."""
         kept = [line for line in self.read() if line["step"] <= step]
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        aside.replace(self.path)
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_aside(self.path, lambda aside: void(aside.write_text(text, encoding="utf-8")))
 
     def sync(self) -> None:
         """Wait until they are on the disk."""
@@ -60,9 +56,6 @@ class Lines:
             return []
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def close(self) -> None:
-        """It is never open."""
 
 
 class Words:
@@ -86,9 +79,6 @@ class Words:
     def forget(self, step: int) -> None:
         """A log forgets nothing."""
         self.say(f"what came after step {step} is done again")
-
-    def close(self) -> None:
-        """It is never open."""
 
 
 class TensorBoard:
@@ -114,12 +104,8 @@ class TensorBoard:
 
     def forget(self, step: int) -> None:
         """It hides what came after."""
-        self.close()
-        self.open(step + 1)
-
-    def close(self) -> None:
-        """Let it go."""
         self.writer.close()
+        self.open(step + 1)
 
 
 class Journal:
@@ -155,11 +141,6 @@ class Journal:
     def scores(self) -> dict[int, float]:
         """The held-out loss of each step at which it was looked at."""
         return scores(self.lines.read())
-
-    def close(self) -> None:
-        """Nothing comes any more."""
-        for sink in self.sinks:
-            sink.close()
 
 
 def scores(lines: list[dict[str, Any]]) -> dict[int, float]:

@@ -1,6 +1,7 @@
 """The stage `pretrain`: options to a trainer. A run that was interrupted goes on if the same command is given again."""
 
 import gc
+import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,8 +11,8 @@ import torch
 
 from bertgpt import __version__, console
 from bertgpt.config import PretrainOptions
-from bertgpt.errors import BertGPTError
-from bertgpt.files import check_space, sha256_of
+from bertgpt.errors import BertGPTError, import_extra
+from bertgpt.files import check_space, make_folder, sha256_of
 from bertgpt.held_out import HeldOut, bytes_of
 from bertgpt.initial import build
 from bertgpt.journal import Journal
@@ -20,7 +21,7 @@ from bertgpt.models import find, with_ids_of
 from bertgpt.objectives import Hidden, Objective, Onward
 from bertgpt.optim import NO_END, Optimizers, Schedule
 from bertgpt.presets import PRESETS, ModelConfig, Preset
-from bertgpt.processes import Group, join
+from bertgpt.processes import Group, join, together
 from bertgpt.run_folder import RunFolder
 from bertgpt.runtime import compile_for, device_of, peak_of, precision_of, recompute_blocks, take_exact_algorithms
 from bertgpt.saved import Saved
@@ -32,13 +33,14 @@ from bertgpt.shards.work import existing, fingerprint
 from bertgpt.tokens.tokenizer import Tokenizer
 from bertgpt.trainer import Settings, Trainer
 
-# What may change when a run goes on, and changes no result; and what may change, but changes the figures.
-FREE = ("out", "data", "micro_batch", "device", "compile", "deterministic", "recompute", "save_every",
+# What may change when a run goes on, and changes no more than rounding; and what may, but changes figures or the way
+# back from a divergence.
+FREE = ("out", "data", "micro_batch", "device", "compile", "deterministic", "recompute",
         "tensorboard", "fresh", "fresh_if_changed", "dry_run")  # fmt: skip
-LOOSE = ("log_every", "eval_every", "eval_tokens")
-CODE = ("shards", "presets.py", "kernels.py", "model.py", "initial.py", "loss.py", "objectives.py", "optim.py",
-        "runtime.py", "processes.py", "tally.py", "journal.py", "held_out.py", "trainer.py", "checkpoint.py",
-        "saved.py", "run_folder.py", "pretraining.py")  # fmt: skip
+LOOSE = ("log_every", "eval_every", "eval_tokens", "save_every")
+CODE = ("tokens", "shards", "draws.py", "presets.py", "kernels.py", "model.py", "initial.py", "loss.py",
+        "objectives.py", "optim.py", "runtime.py", "processes.py", "tally.py", "journal.py", "held_out.py",
+        "trainer.py", "checkpoint.py", "saved.py", "models.py", "run_folder.py", "pretraining.py")  # fmt: skip
 AT_ONCE = 32_768  # ids of a micro-batch, if nothing else is said
 
 
@@ -56,7 +58,8 @@ class Run:
         self.objective = self.fitting_objective()
         self.masked = self.objective in ("masked", "hybrid")
         self.tokenizer = self.ids()
-        settings: dict[str, Any] = {"vocab": self.tokenizer.max_id + 1, "dropout": options.dropout}
+        rows = 0 if self.init is None else self.init.model.config.vocab
+        settings: dict[str, Any] = {"vocab": max(rows, self.tokenizer.max_id + 1), "dropout": options.dropout}
         self.config = ModelConfig(**(self.preset.model.model_dump() | settings))
         self.length = self.manifest["config"]["seq_len"] if self.masked else options.seq_len
         self.config.check_length(self.length)
@@ -145,12 +148,17 @@ class Run:
         rows = max(1, self.options.eval_tokens // self.length)
         windows = [some for some in samples if isinstance(some, Windows)]
         text = 0 if lengths is None else sum(bytes_of(some, rows, lengths) for some in windows)
-        return [HeldOut(samples, self.options.eval_every, rows, text)]
+        return [HeldOut(samples, self.options.eval_every, self.length, rows, text)]
 
     def streams(self) -> list[Stream]:
         """What is trained on, and how many of each are in a step."""
         sizes = shared(self.rows, self.options.ratio) if self.objective == "hybrid" else (self.rows,)
         samples = self.samples("train")
+        if 0 in sizes:
+            hint = "more --tokens-per-step, or a --ratio nearer to a half"
+            raise BertGPTError("BG204", f"a step of {self.rows} rows has none of one kind", hint=hint)
+        if not all(map(len, samples)):
+            raise BertGPTError("BG310", "there is nothing to train on: the split train is empty", path=str(self.data))
         return [Stream(some, self.options.seed, size) for some, size in zip(samples, sizes, strict=True)]
 
     def weights(self, streams: list[Stream]) -> dict[str, float]:
@@ -201,7 +209,10 @@ class Run:
         data = sha256_of(self.data / "manifest.json")
         fixed = {"options": options, "data_sha256": data, "steps": None if steps == NO_END else steps}
         shape = {"model": self.config.model_dump(), "objective": self.objective, "documents": self.documents}
-        return fixed | shape, {key: given[key] for key in LOOSE} | {"code": fingerprint(CODE)}
+        return fixed | shape, {key: given[key] for key in LOOSE} | {
+            "precision": self.precision,
+            "code": fingerprint(CODE),
+        }
 
     def card(self, steps: int) -> str:
         """What this is, for people."""
@@ -218,21 +229,24 @@ class Run:
 
 def pretrain(options: PretrainOptions) -> dict[str, Any]:
     """Train a model, or go on with it."""
+    if int(os.environ.get("RANK", "0")):  # one of them speaks
+        console.hush()
     run = Run(options)
     streams = run.streams()
     steps = run.steps(streams)
     run.accumulation(1)
-    if options.warmup >= steps:
+    if options.warmup > steps:
         console.note(
             f"the learning rate will not reach {options.lr:g}: warm-up takes {options.warmup:,} steps of {steps:,}"
         )
     if options.dry_run:
         return dry(run, streams, steps)
     folder, group = RunFolder(Path(options.out)), join(run.device)
-    if not group.leads:  # one of them speaks
-        console.hush()
+    run.accumulation(group.world)
+    if options.tensorboard:
+        import_extra("tensorboard", "tensorboard")
     facts = {"options": options.model_dump(mode="json"), "device": str(run.device), "precision": run.precision}
-    with folder.held(facts | {"world": group.world}) if group.leads else nullcontext():
+    with together(group), folder.held(facts | {"world": group.world}) if group.leads else nullcontext():
         anew = True if options.fresh else None if options.fresh_if_changed else False
         finished = folder.begin(*run.settings(steps), run.tokenizer, anew) if group.leads else False
         if group.most(finished, run.device):  # the others waited here until the folder was ready
@@ -243,7 +257,10 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
             trainer.journal.note(f"goes on after step {trainer.step}")
         gc.collect()
         gc.freeze()  # what is here now stays to the end, and need not be looked through again
-        trainer.run()
+        try:
+            trainer.run()
+        finally:
+            gc.unfreeze()
         if group.leads:
             steps = trainer.step
             counts = {"steps": steps, "tokens": steps * run.rows * run.length}
@@ -263,7 +280,7 @@ def trainer_of(run: Run, streams: list[Stream], steps: int, folder: RunFolder, g
     if options.recompute:
         recompute_blocks(model)
     if options.compile or (options.compile is None and device.type == "cuda"):
-        compile_for(model, options.dropout)
+        compile_for(model, device, options.dropout)
     names = ("seed", "clip", "log_every", "save_every")
     peak = peak_of(device)
     settings = Settings(
@@ -275,7 +292,8 @@ def trainer_of(run: Run, streams: list[Stream], steps: int, folder: RunFolder, g
         **{name: getattr(options, name) for name in names},
     )
     if group.leads and not folder.checkpoints.all():
-        check_space(folder.path, 2 * 12 * model.parameter_count())  # a new checkpoint beside the last one
+        make_folder(folder.checkpoints.folder)
+        check_space(folder.checkpoints.folder, 2 * 12 * model.parameter_count())  # a new checkpoint beside the last one
     return Trainer(
         model,
         run.objectives(),

@@ -4,7 +4,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+from bertgpt.errors import BertGPTError
 
 BUCKET = 1 << 23  # weights whose gradients travel together, at most about: 32 MB
 ECHO = 2.0  # seconds
@@ -104,6 +107,27 @@ class Exchange:
         return [gradient_of(weight) for weight in self.weights]
 
 
+@contextmanager
+def together(group: Group) -> Iterator[None]:
+    """Where another process is gone, this one says just that: what happened is said there."""
+    try:
+        yield
+    except dist.DistError as error:
+        raise lost(error) from None
+    except RuntimeError as error:
+        if group.world == 1 or not any(
+            word in str(error) for word in ("Connection closed", "Connection reset", "gloo")
+        ):
+            raise
+        raise lost(error) from None
+
+
+def lost(error: Exception) -> BertGPTError:
+    """What to say then."""
+    cause, hint = str(error).strip().splitlines()[-1], "its own message says why; the same command goes on"
+    return BertGPTError("BG411", "another process of this run has ended", cause=cause, hint=hint)
+
+
 def gradient_of(weight: torch.nn.Parameter) -> Tensor:
     """The gradient of a weight: zero where there is none, in one process as in many."""
     if weight.grad is None:
@@ -117,7 +141,8 @@ def join(device: torch.device) -> Group:
     if world == 1:
         return Group()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        place = device if device.type == "cuda" else None
+        dist.init_process_group("nccl" if place else "gloo", device_id=place)
     return Group(world, dist.get_rank())
 
 

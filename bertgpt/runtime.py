@@ -1,6 +1,7 @@
 """What a run runs on: the device and its precision, and batches on their way there."""
 
 import os
+import re
 import resource
 import sys
 from dataclasses import fields, replace
@@ -26,13 +27,18 @@ def device_of(wanted: str) -> torch.device:
     """The device of this process; `auto` takes a GPU where there is one."""
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
+        here["mps"] &= "WORLD_SIZE" not in os.environ  # its processes have no way to talk
         wanted = next(name for name, there in here.items() if there)
     if not here[wanted]:
         hint = f"there is {', '.join(name for name, there in here.items() if there)}; --device auto takes the best"
         raise BertGPTError("BG410", f"there is no {wanted} device here", hint=hint)
     if wanted != "cuda":
         return torch.device(wanted)
-    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    place, count = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))), torch.cuda.device_count()
+    if place.index >= count:
+        raise BertGPTError(
+            "BG410", f"there are {count} GPUs here, and more processes", hint="a smaller --nproc_per_node"
+        )
     torch.cuda.set_device(place)
     return place
 
@@ -61,7 +67,7 @@ def peak_of(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAKS.items() if part in name), None)
+    return next((peak for part, peak in PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
 def memory_of(device: torch.device) -> int:
@@ -93,9 +99,9 @@ def recompute_blocks(model: Transformer) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def compile_for(model: Transformer, dropout: float) -> None:
+def compile_for(model: Transformer, device: torch.device, dropout: float) -> None:
     """Have the model compiled when it is trained; where that cannot be it stays as it is, and that is said."""
-    if dropout and torch.__version__.startswith("2.13") and torch.cuda.is_available():
+    if dropout and torch.__version__.startswith("2.13") and device.type == "cuda":
         console.note("not compiled: torch 2.13 draws wrong dropout masks in compiled code on CUDA")
         return
     plain, fast = model.forward, compiled(model.forward, "the model")

@@ -7,7 +7,8 @@ and that number. So a run that was stopped goes on to the same bytes, and lookin
 
 import math
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bertgpt import console
-from bertgpt.checkpoint import Checkpoints
+from bertgpt.checkpoint import Checkpoints, read
 from bertgpt.clock import Clock
 from bertgpt.draws import fold
 from bertgpt.errors import BertGPTError
@@ -33,6 +34,7 @@ from bertgpt.tally import SUMS, Tally
 DROPOUT = 11  # the purpose of these draws
 PATIENCE = 3  # steps in a row that may be not finite
 CALMER = "a smaller --lr or a longer --warmup helps; the checkpoints are from before, diverged.json may tell more"
+SETTLED = 5  # steps that are slower than others: code is compiled, memory is touched for the first time
 MEASURED = 20  # the step after which the speed of a run with a time limit is known
 
 
@@ -104,6 +106,7 @@ class Trainer:
         self.skipped = 0  # steps in a row that were not finite, which no scale of fp16 excuses
         self.rolled_back = False
         self.since = 0  # the step at which this process began
+        self.measured = (0, 0.0)  # a step and the seconds of training until then
         self.logged = (0, 0.0)  # the step and the seconds of training at the last line of the journal
 
     # ------------------------------------------------------------------------------------------------ a step
@@ -178,25 +181,24 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------- a whole run
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> None:
         """From where it is to the end, or until somebody asks it to stop.
 
         What is due after a step is done before the next one is taken, by whoever finds that it was not done yet.
         """
-        progress = console.Progress("training", self.schedule.steps, of_bytes=False)
+        progress = console.Progress("training", self.known_steps(), of_bytes=False, first=self.step)
         ahead = self.samples_from_here()
-        found: dict[str, Any] = {}
         try:
             with self.asked:
                 while True:
-                    found |= self.look()
+                    self.look()
                     stopping = self.stopping()
                     if self.is_saving() or stopping:
                         self.save()
                     if self.is_last() or stopping:
                         break
-                    with self.clock.on("training"):
-                        metrics = self.attempt(next(ahead))
+                    with self.clock.on("training"), self.within_memory():
+                        metrics = self.train_step(next(ahead))
                     if metrics is None:
                         continue
                     self.step += 1
@@ -210,41 +212,47 @@ class Trainer:
             ahead.close()
             progress.end()
         if self.asked.signal:
-            self.journal.note(f"saved step {self.step}; the same command goes on from there")
+            saved = f"saved step {self.step}" if self.checkpoints.has(self.step) else f"stopped after step {self.step}"
+            self.journal.note(f"{saved}; the same command goes on from there")
             signal.raise_signal(self.asked.signal)
-        return found
+        if self.skipped or not self.finite():
+            raise BertGPTError("BG501", "the last steps are not finite", hint=CALMER)
 
-    def attempt(self, batch: Prepared) -> dict[str, float] | None:
-        """A step; if it needs more memory than there is, say what would need less."""
+    @contextmanager
+    def within_memory(self) -> Iterator[None]:
+        """If more memory is needed than there is, say what would need less."""
         try:
-            return self.train_step(batch)
+            yield
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
-            less = f"--micro-batch {self.loader.micro // 2}, or " if self.loader.micro > 1 else ""
-            cause, hint = str(error).splitlines()[0], f"{less}--recompute; the run goes on from its last checkpoint"
+            whole = self.loader.size // self.loader.division.world
+            less = [f"--micro-batch {n}" for n in range(self.loader.micro - 1, 0, -1) if whole % n == 0][:1]
+            hint = f"{' or '.join([*less, '--recompute'])} needs less; the run goes on from its last checkpoint"
+            cause = str(error).splitlines()[0]
             raise BertGPTError("BG406", "there is not enough memory for a step", cause=cause, hint=hint) from None
 
     def samples_from_here(self) -> Ahead:
         """The batches of the steps that follow."""
         return Ahead(self.loader.steps(self.step + self.offset), self.prepare)
 
-    def look(self) -> dict[str, Any]:
-        """What the hooks find that are due."""
-        found: dict[str, Any] = {}
+    def look(self) -> None:
+        """Have the hooks look that are due."""
         for hook in self.hooks:
             if not self.is_due(hook) or self.group.most(self.journal.has(hook.name, self.step), self.device):
                 continue
-            with self.clock.on("looking"):
+            with self.clock.on("looking"), self.within_memory():
                 seen = hook(self)
             if seen is not None:
                 self.write(hook.name, seen)
-                found |= seen
-        return found
 
     def is_due(self, hook: Hook) -> bool:
         """Whether a hook looks after this step."""
         return self.step > 0 and (self.is_last() or (self.step % hook.every == 0 and not self.skipped))
+
+    def known_steps(self) -> int:
+        """How many steps there will be; 0 where that is not known yet."""
+        return 0 if self.schedule.steps == NO_END else self.schedule.steps
 
     def is_last(self) -> bool:
         """Whether no step follows."""
@@ -257,24 +265,34 @@ class Trainer:
 
     def save(self) -> None:
         """A checkpoint of now, unless there is one."""
-        state: dict[str, Any] = {"seed": self.settings.seed, "offset": self.offset, "skipped": self.skipped}
-        state |= {"rolled_back": self.rolled_back, "steps": self.schedule.steps}
-        state |= {"scale": [self.scale.value, self.scale.good]}
-        if self.group.leads and self.sound() and not self.checkpoints.has(self.step):
+        state: dict[str, Any] = {
+            "offset": self.offset, "skipped": self.skipped, "rolled_back": self.rolled_back,
+            "steps": self.schedule.steps, "scale": [self.scale.value, self.scale.good],
+        }  # fmt: skip
+        if self.group.leads and not self.checkpoints.has(self.step) and self.finite():
             with self.clock.on("saving"):
                 scores = self.journal.scores()
                 self.journal.lines.sync()  # or a power cut could leave a checkpoint without its lines
-                self.checkpoints.write(self.step, self.model, self.optimizers, state, scores)
+                self.checkpoints.write(self.step, self.model, self.optimizers, state, scores, self.settings.save_every)
         self.group.wait()
 
     def stopping(self) -> bool:
         """Whether any of the processes was asked to stop."""
-        self.asked.signal = int(self.group.most(self.asked.signal, self.device))
-        return self.asked.signal > 0
+        agreed = int(self.group.most(self.asked.signal, self.device))
+        self.asked.signal = agreed or self.asked.signal  # which may have come meanwhile, and is for the next time
+        return agreed > 0
 
-    def resume(self) -> bool:
+    def restored(self, every: int) -> dict[str, Any] | None:
+        """What the first process takes, all processes take: they may not see the same."""
+        state = self.checkpoints.restore(self.model, self.optimizers, every) if self.group.leads else None
+        step = int(self.group.most(-1 if state is None else state["step"], self.device))
+        if state is None and step >= 0:
+            state = read(self.checkpoints.at(step), self.model, self.optimizers)
+        return state
+
+    def resume(self, every: int = 1) -> bool:
         """Go back to the newest checkpoint, if there is one; what was logged after it is forgotten."""
-        state = self.checkpoints.restore(self.model, self.optimizers)
+        state = self.restored(every)
         if state is None:
             self.journal.forget(0)  # of checkpoints that somebody has removed
             return False
@@ -288,8 +306,12 @@ class Trainer:
 
     def sound(self) -> bool:
         """Whether all weights are finite, where that matters: others must not be looked at, nor saved."""
-        due = self.asked.signal or self.is_saving() or any(self.is_due(hook) for hook in self.hooks)
-        return not due or all(bool(weight.detach().isfinite().all()) for weight in self.model.parameters())
+        due = self.is_saving() or any(self.is_due(hook) for hook in self.hooks)
+        return not due or self.finite()
+
+    def finite(self) -> bool:
+        """Whether all weights are."""
+        return all(bool(weight.detach().isfinite().all()) for weight in self.model.parameters())
 
     def roll_back(self, metrics: dict[str, float]) -> None:
         """Once, go back to the last checkpoint and pass over the samples since; the second time, give up."""
@@ -301,17 +323,22 @@ class Trainer:
             if self.group.leads:
                 write_json(self.checkpoints.folder.parent / "diverged.json", seen)
             raise BertGPTError("BG501", f"training diverged at step {here}", cause=cause, hint=CALMER)
-        self.resume()
+        self.resume(self.settings.save_every)  # one that an undisturbed run has too
         self.offset += here - self.step
         self.rolled_back, self.skipped = True, 0
         self.journal.note(f"step {here} is not finite ({cause}): back to step {self.step}, past these samples")
 
     def measure_horizon(self, progress: console.Progress) -> None:
         """Where the length is a time: how many steps that is, from the speed of the first ones."""
-        if self.settings.max_seconds is None or self.schedule.steps != NO_END or self.step < MEASURED:
+        if self.settings.max_seconds is None or self.schedule.steps != NO_END:
             return
-        seconds = self.group.most(self.clock.of("training"), self.device) / (self.step - self.since)
-        steps = max(self.step, round(self.settings.max_seconds / seconds))
+        spent = self.group.most(self.clock.of("training"), self.device)
+        if self.step == self.since + SETTLED:
+            self.measured = (self.step, spent)
+        if self.step < MEASURED or self.step <= self.since + SETTLED:
+            return
+        seconds = (spent - self.measured[1]) / (self.step - self.measured[0])
+        steps = self.step + max(0, round((self.settings.max_seconds - spent) / seconds))
         self.schedule = replace(self.schedule, steps=steps)
         progress.total = steps
         self.journal.note(f"{seconds:.3g} s a step: {steps:,} steps")

@@ -1,6 +1,7 @@
 """What is not finite never moves a weight, and never reaches a checkpoint."""
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,28 @@ def test_several_lead_back_once_and_past_the_samples(
         assert run("pretrain", source, "--out", str(tmp_path / "killed"), *given).code == 1
     assert run("pretrain", source, "--out", str(tmp_path / "killed"), *given).code == 0
     assert_same(tmp_path / "straight", tmp_path / "killed")
+
+
+def test_a_way_back_does_not_depend_on_where_a_run_was_stopped(
+    kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of a signal is nearer, but an undisturbed run would not have it."""
+    source, options = kinds["causal"]
+    broken(monkeypatch, 6, 7, 8)
+    given = flags(options | SHORT)
+    assert run("pretrain", source, "--out", str(tmp_path / "straight"), *given).code == 0
+    terms = Trainer.terms
+
+    def asked(trainer: Trainer, part: Any) -> Any:
+        if trainer.step == 5 and trainer.model.training:
+            signal.raise_signal(signal.SIGTERM)
+        return terms(trainer, part)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "terms", asked)
+        assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *given).code == 143
+    assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *given).code == 0
+    assert_same(tmp_path / "straight", tmp_path / "stopped")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

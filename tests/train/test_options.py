@@ -38,6 +38,19 @@ def test_what_is_refused(corpus: Path, tmp_path: Path, run: Run) -> None:
     assert code(shards, "--preset", "tiny-gpt", "--seq-len", "1024", "--out", out) == (2, "BG204")
     assert code(shards, "--preset", "tiny-gpt", "--max-time", "soon", "--out", out) == (2, "BG204")
     assert code(shards, "--out", out) == (2, "BG203")
+    hybrid = [
+        "--preset",
+        "tiny-gpt",
+        "--objective",
+        "hybrid",
+        "--tokens-per-step",
+        "64",
+        "--ratio",
+        "0.9",
+        "--out",
+        out,
+    ]
+    assert code(str(corpus / "none"), *hybrid) == (2, "BG204")
     assert code(shards, "--init", str(tmp_path / "nowhere"), "--out", out) == (2, "BG211")
     assert not Path(out).exists()
     with pytest.raises(BertGPTError, match="do not divide") as refused:
@@ -71,28 +84,39 @@ def test_compiling_is_an_aid_only(kinds: Kinds, tmp_path: Path, run: Run, monkey
 
 
 def test_a_length_in_time(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number of steps is set after the first twenty, kept by checkpoints, and the schedule ends there."""
+    """The number of steps is set after the first twenty, without the slow ones; checkpoints keep it."""
     source, options = kinds["causal"]
     given = {key: value for key, value in (options | SHORT).items() if key != "max_steps"}
-    monkeypatch.setattr("bertgpt.clock.Clock.of", lambda clock, account: 4.0)  # for twenty steps
     given |= {"max_time": "0.1m", "schedule": "linear", "lr_floor": 0.0, "lr": 1e-3, "log_every": 1}
-    with monkeypatch.context() as patched:
-        real = Trainer.train_step
+    real, spent = Trainer.train_step, [0.0]
 
-        def killed(trainer: Trainer, batch: Any) -> Any:
-            if trainer.step == 26:
-                raise RuntimeError("killed")
-            return real(trainer, batch)
+    def timed(trainer: Trainer, batch: Any) -> Any:
+        spent[0] += 0.5 if trainer.step < 5 else 0.1
+        if trainer.step == 36 and len(spent) == 1:
+            spent.append(0.0)
+            raise RuntimeError("killed")
+        return real(trainer, batch)
 
-        patched.setattr(Trainer, "train_step", killed)
-        with pytest.raises(RuntimeError, match="killed"):
-            bertgpt.pretrain(source, out=str(tmp_path / "run"), **given)
-    monkeypatch.setattr("bertgpt.clock.Clock.of", lambda clock, account: 8.0)  # slower, and no longer asked
-    assert bertgpt.pretrain(source, out=str(tmp_path / "run"), **given)["steps"] == 30
+    monkeypatch.setattr(Trainer, "train_step", timed)
+    monkeypatch.setattr("bertgpt.clock.Clock.of", lambda clock, account: spent[0])
+    with pytest.raises(RuntimeError, match="killed"):
+        bertgpt.pretrain(source, out=str(tmp_path / "run"), **given)
+    assert bertgpt.pretrain(source, out=str(tmp_path / "run"), **given)["steps"] == 40  # 4 s are spent, 2 are left
     rates = {line["step"]: line["lr"] for line in deterministic(tmp_path / "run") if line["split"] == "train"}
     assert rates[10] == pytest.approx(1e-3)
-    assert rates[21] == pytest.approx(1e-3 * 10 / 27)
-    assert rates[30] == pytest.approx(1e-3 / 27)
+    assert rates[21] == pytest.approx(1e-3 * 20 / 37)
+    assert rates[40] == pytest.approx(1e-3 / 37)
+
+
+def test_one_length_stands_for_another(kinds: Kinds, tmp_path: Path, run: Run) -> None:
+    """A flag over a file's, whichever way each says it; two at once are refused."""
+    source, options = kinds["causal"]
+    config = tmp_path / "config.yaml"
+    config.write_text("max-steps: 300\n")
+    given = [*flags(options | PLAIN | {"tokens_per_step": 512, "out": str(tmp_path / "run")}), "--config", str(config)]
+    done = run("pretrain", source, *given, "--max-tokens", "5120", "--dry-run", "--json")
+    assert json.loads(done.out)["result"]["steps"] == 10
+    assert run("pretrain", source, *given, "--max-tokens", "5120", "--max-time", "1m").code == 2
 
 
 def test_other_lengths(kinds: Kinds, tmp_path: Path) -> None:
@@ -106,7 +130,7 @@ def test_other_lengths(kinds: Kinds, tmp_path: Path) -> None:
 
 
 def test_what_may_change_while_a_run_goes_on(kinds: Kinds, tmp_path: Path, run: Run) -> None:
-    """Micro-batches and cadences; the same order, and so the same losses."""
+    """Micro-batches: the same order, and so the same losses."""
     source, options = kinds["causal"]
     given = options | SHORT
     bertgpt.pretrain(source, out=str(tmp_path / "straight"), **given)
@@ -125,8 +149,8 @@ def test_beginning_with_the_weights_of_another_run(kinds: Kinds, corpus: Path, t
     gpt, bert, back = (str(tmp_path / name) for name in ("gpt", "bert", "back"))
     bertgpt.pretrain(source, out=gpt, **(options | SHORT | {"max_steps": 60, "lr": 3e-3}))
     cold = bertgpt.pretrain(str(corpus / "none"), out=str(tmp_path / "cold"), preset="tiny-gpt", objective="masked",
-                            **(SHORT | {"max_steps": 20}))  # fmt: skip
-    warm = bertgpt.pretrain(str(corpus / "none"), out=bert, init=gpt, **(SHORT | {"max_steps": 20}))
+                            **(SHORT | {"max_steps": 6}))  # fmt: skip
+    warm = bertgpt.pretrain(str(corpus / "none"), out=bert, init=gpt, **(SHORT | {"max_steps": 6}))
     assert saved.load(Path(bert)).objective == "masked"
     assert warm["val_loss"] < cold["val_loss"] - 0.1
     first = bertgpt.pretrain(source, out=back, init=bert, seq_len=32, **(SHORT | {"max_steps": 1}))
@@ -182,3 +206,11 @@ def test_held_out_rows_are_so_many_and_always_the_same(kinds: Kinds, tmp_path: P
     assert seen[-1]["loss"] == pytest.approx(float(found["causal"].loss) / 64, rel=1e-4)
     text = sum(len(kept.tokenizer.bytes_of(int(i))) for i in ids[:, 1:].flat)
     assert seen[-1]["bits_per_byte"] == pytest.approx(float(found["causal"].loss) / math.log(2) / text, rel=1e-4)
+
+
+def test_a_split_without_documents(tmp_path: Path) -> None:
+    """It is said, and nobody waits for its samples."""
+    (tmp_path / "text.txt").write_text("A short text.")
+    bertgpt.shard(str(tmp_path / "text.txt"), out=str(tmp_path / "s"), train="bpe", vocab_size=300, val_fraction=0.999)
+    with pytest.raises(BertGPTError, match="nothing to train on"):
+        bertgpt.pretrain(str(tmp_path / "s"), preset="tiny-gpt", out=str(tmp_path / "run"))

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import bertgpt
 from bertgpt import saved
+from bertgpt.errors import BertGPTError
+from bertgpt.processes import Group, together
 from tests.train.conftest import SHORT, assert_same, deterministic, flags
 
 Kinds = dict[str, tuple[str, dict[str, Any]]]
@@ -72,6 +75,25 @@ def test_two_processes_that_were_stopped(few: Kinds, tmp_path: Path) -> None:
     assert not (stopped / "final").exists()
     assert torchrun(source, stopped, options | HARD).returncode == 0
     assert_same(straight, stopped)
+
+
+def test_what_one_process_says_is_said_once(few: Kinds, tmp_path: Path) -> None:
+    """The one that leads refuses; the other does not take that for a bug of ours."""
+    source, options = few["causal"]
+    bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT))
+    done = torchrun(source, tmp_path / "run", options | SHORT | {"lr": 0.1})
+    assert done.returncode != 0
+    assert done.stderr.count("error[BG213]") == 1
+    assert "BG101" not in done.stderr
+
+
+def test_a_process_that_is_left_alone_says_so() -> None:
+    for error in (RuntimeError("[gloo/transport/tcp] Connection closed by peer"), torch.distributed.DistError("gone")):
+        with pytest.raises(BertGPTError) as said, together(Group(2, 1)):
+            raise error
+        assert said.value.code == "BG411"
+    with pytest.raises(RuntimeError, match="ours"), together(Group(2, 1)):
+        raise RuntimeError("a bug of ours")
 
 
 def wait_for(file: Path, lines: int) -> None:
