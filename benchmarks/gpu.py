@@ -46,13 +46,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertgpt.config import PretrainOptions, resolve
+from bertgpt.config import PretrainOptions
 from bertgpt.console import Console, Progress
 from bertgpt.hub import layout_of, their_config
 from bertgpt.model import ROW_MULTIPLE
 from bertgpt.presets import PRESETS, ModelConfig
 from bertgpt.pretraining import Run, trainer_of
 from bertgpt.processes import Group
+from bertgpt.resolving import resolve
 from bertgpt.run_folder import RunFolder
 from bertgpt.runtime import peak_of
 from bertgpt.shards.loader import Ahead, Loader, Stream

@@ -1,8 +1,4 @@
-"""Options: the one place where each is defined, with its type, default, bounds and help.
-
-The command line, `--config` files and the Python functions all go through `resolve`, which layers
-flag > config file > preset > default and remembers where each value came from.
-"""
+"""Options: the one place where each is defined, with its type, default, bounds and help."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
 from bertgpt.catalogue import CORPORA
@@ -20,7 +16,7 @@ from bertgpt.errors import BertGPTError, did_you_mean, quoted
 from bertgpt.presets import PRESETS
 
 if TYPE_CHECKING:
-    from bertgpt.yaml_files import Section
+    pass
 
 
 @dataclass(frozen=True)
@@ -368,6 +364,11 @@ def takes_several(field: FieldInfo) -> bool:
     return get_origin(base_type(field)) is list
 
 
+def word(key: str) -> str:
+    """An option as it is typed."""
+    return "--" + key.replace("_", "-")
+
+
 @cache
 def arguments(model: type[Options]) -> dict[str, Argument]:
     """The fields that are given by their place, in order."""
@@ -379,63 +380,6 @@ def arguments(model: type[Options]) -> dict[str, Argument]:
     }
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a value comes from."""
-
-    kind: str  # "flag", "config", "preset" or "default"
-    config: "Section | None" = None
-    preset: str = ""
-
-    def __str__(self) -> str:
-        return self.config.name if self.config else f"preset {self.preset}" if self.preset else self.kind
-
-    def place(self, key: str) -> str | None:
-        """FILE:LINE:COLUMN, for what stands in a file."""
-        return self.config.place(key) if self.config else None
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """Options that are complete and valid, with the origin of each value."""
-
-    options: Options
-    origins: dict[str, Origin]
-
-
-def resolve(model: type[Options], given: Mapping[str, Any], config: "Section | None" = None) -> Resolved:
-    """Layer flag > config file > preset > default; unknown names and impossible values are errors."""
-    flags = {name: value for name, value in given.items() if value is not None}
-    layers: list[tuple[Origin, Mapping[str, Any]]] = [(Origin("flag"), flags)]
-    if config is not None:
-        layers.append((Origin("config", config), config.values))
-    for origin, layer in layers:
-        for key in layer:
-            if key not in model.model_fields:
-                raise unknown_key(model, key, origin)
-    preset = model.preset_of({key: value for _, layer in reversed(layers) for key, value in layer.items()})
-    if preset is not None:
-        layers.append((Origin("preset", preset=preset[0]), preset[1]))
-    values: dict[str, Any] = {}
-    origins = dict.fromkeys(model.model_fields, Origin("default"))
-    for origin, layer in reversed(layers):
-        several = [name for name in model.alternatives if name in layer]
-        if len(several) > 1:
-            raise BertGPTError("BG204", f"{' and '.join(map(flag, several))} say the same in two ways", hint="give one")
-        values = {name: value for name, value in values.items() if not (several and name in model.alternatives)}
-        values |= layer
-        origins |= dict.fromkeys(layer, origin)
-    try:
-        return Resolved(model.model_validate(values), origins)
-    except ValidationError as invalid:
-        raise wrong_value(model, invalid, origins) from None
-
-
-def flag(name: str) -> str:
-    """An option as it is typed."""
-    return f"--{name.replace('_', '-')}"
-
-
 def preset_values(model: type[Options], preset: Any) -> Mapping[str, Any]:
     """What a preset sets."""
     if not isinstance(preset, str) or preset not in model.presets:
@@ -443,33 +387,3 @@ def preset_values(model: type[Options], preset: Any) -> Mapping[str, Any]:
         near = did_you_mean(str(preset), model.presets)
         raise BertGPTError("BG209", f"there is no preset {quoted(preset)}", cause=f"the presets are {known}", hint=near)
     return model.presets[preset]
-
-
-def unknown_key(model: type[Options], key: str, origin: Origin) -> BertGPTError:
-    """The error for a key that is no option."""
-    return BertGPTError(
-        "BG208",
-        f"there is no option {quoted(key)}",
-        path=origin.place(key),
-        cause=f"the options are {', '.join(model.model_fields)}",
-        hint=did_you_mean(key, model.model_fields),
-    )
-
-
-def wrong_value(model: type[Options], invalid: ValidationError, origins: Mapping[str, Origin]) -> BertGPTError:
-    """The error for the first value that does not fit its field."""
-    problem = invalid.errors()[0]
-    name = str(problem["loc"][0])
-    field = model.model_fields[name]
-    if problem["type"] == "missing":
-        metavar = arguments(model)[name].metavar if name in arguments(model) else name
-        return BertGPTError("BG203", f"{metavar} is missing", hint=field.description)
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").partition(", unable to")[0]
-    origin, words = origins[name], choices(field)
-    return BertGPTError(
-        "BG204",
-        f"{name.replace('_', '-')} {message[0].lower()}{message[1:]}, not {quoted(problem['input'])}",
-        path=origin.place(name),
-        cause=f"the value comes from {origin}" if origin.preset else None,
-        hint=did_you_mean(str(problem["input"]), words) if words else None,
-    )

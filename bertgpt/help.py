@@ -18,6 +18,7 @@ from bertgpt.config import (
     reads_as,
     seconds,
     takes_several,
+    word,
 )
 from bertgpt.console import colourful
 
@@ -71,11 +72,6 @@ def command_page(name: str, model: type[Options]) -> str:
 def summary(model: type[Options]) -> str:
     """The first sentence of what a command does."""
     return (model.__doc__ or "").split("\n")[0]
-
-
-def word(key: str) -> str:
-    """An option as it is typed."""
-    return "--" + key.replace("_", "-")
 
 
 def flag_words(key: str, field: FieldInfo) -> list[str]:

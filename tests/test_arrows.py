@@ -24,7 +24,7 @@ LAYERS = [
     {"shards"},
     {"tokens", "corpora"},
     {"console"},
-    {"files", "draws", "texts", "yaml_files", "config", "presets", "catalogue"},
+    {"files", "draws", "texts", "yaml_files", "resolving", "config", "presets", "catalogue"},
     {"errors"},
     {"__init__"},
 ]

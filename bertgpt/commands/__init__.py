@@ -21,10 +21,10 @@ from bertgpt.config import (
     ShardOptions,
     TokenizeOptions,
     arguments,
-    resolve,
     takes_several,
 )
 from bertgpt.errors import BertGPTError
+from bertgpt.resolving import resolve
 
 COMMANDS: dict[str, type[Options]] = {
     "tokenize": TokenizeOptions,

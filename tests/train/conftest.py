@@ -2,7 +2,11 @@
 
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from safetensors.torch import load_file
 
 import bertgpt
 from bertgpt.trainer import Trainer
+from tests.conftest import Outcome
 
 # fp32 on the CPU, so that what is compared here does not depend on the machine.
 PLAIN = {"precision": "fp32", "device": "cpu"}
@@ -135,3 +140,52 @@ def assert_same(one: Path, other: Path) -> None:
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
     assert deterministic(one) == deterministic(other)
+
+
+@pytest.fixture(scope="session")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Outcome]]:
+    """Run a command line in a process of its own, which may be killed: a fork of one that has torch already, since to
+    import it takes longer than such a run. `first` is done there before."""
+    program = """if True:
+        import json, os, sys
+        from bertgpt import cli, pretraining
+        import torch._dynamo
+        os.fsync = lambda handle: None
+        for line in sys.stdin:
+            request = json.loads(line)
+            child = os.fork()
+            if child == 0:
+                for stream in (1, 2):
+                    os.dup2(os.open(request["said"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+                os.environ |= request["env"]
+                exec(request["first"])
+                os._exit(cli.run(request["argv"]))
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        """
+    server = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    into, out, numbers = server.stdin, server.stdout, count()
+    folder = tmp_path_factory.mktemp("said")
+
+    def running(argv: list[str], first: str = "", **env: str) -> Outcome:
+        said = folder / str(next(numbers))
+        into.write(json.dumps({"argv": argv, "first": first, "env": env, "said": str(said)}) + "\n")
+        code = int(out.readline())
+        return Outcome(code, "", said.read_text(encoding="utf-8"))
+
+    yield running
+    into.close()
+    server.wait()
+
+
+def content(run: Path) -> dict[str, bytes]:
+    """Every file of a run."""
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def status(run: Path) -> str:
+    said: str = json.loads((run / "run.json").read_text())["status"]
+    return said
