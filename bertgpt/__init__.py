@@ -16,12 +16,14 @@ __version__ = "0.1.0"
 
 
 # The commands as functions. They are made when first asked for: importing bertgpt imports almost nothing.
-FUNCTIONS = {name: name for name in ("tokenize", "shard", "mask", "pretrain", "inspect", "export")} | {
+FUNCTIONS = {name: name for name in ("tokenize", "shard", "mask", "pretrain", "generate", "inspect", "export")} | {
     "import_hf": "import"
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "load":
+        return import_module("bertgpt.language_model").load
     if name not in FUNCTIONS:
         raise AttributeError(f"module 'bertgpt' has no attribute {name!r}")
     made = globals()[name] = import_module("bertgpt.commands").function(FUNCTIONS[name], name)
@@ -29,4 +31,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *FUNCTIONS])
+    return sorted([*globals(), *FUNCTIONS, "load"])

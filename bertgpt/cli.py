@@ -51,11 +51,17 @@ def run(argv: list[str]) -> int:
         silence(sys.stdout)
         return BROKEN_PIPE
     except Terminated:
-        console.note("terminated; the same command goes on where this one was")
+        console.note(f"terminated{consequence(argv)}")
         return TERMINATED
     except KeyboardInterrupt:
-        console.note("interrupted; the same command goes on where this one was")
+        console.note(f"interrupted{consequence(argv)}")
         return INTERRUPTED
+
+
+def consequence(argv: list[str]) -> str:
+    """What becomes of a command that was stopped: those that write a folder lose nothing."""
+    model = commands.COMMANDS.get(argv[0]) if argv else None
+    return "; the same command goes on where this one was" if model and "out" in model.model_fields else ""
 
 
 class Terminated(KeyboardInterrupt):

@@ -278,6 +278,51 @@ class PretrainOptions(Options):
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
 
 
+def one_or_more(value: Any) -> Any:
+    """Python may give a single text where the command line repeats an option."""
+    return [value] if isinstance(value, str) else value
+
+
+Texts = Annotated[list[str], BeforeValidator(one_or_more)]
+
+
+class GenerateOptions(Options):
+    """Go on with text, or fill gaps in it.
+
+    A GPT goes on with prompts: those given, those of a file, what is piped in, or with nothing at all. A BERT fills
+    each [MASK] of a prompt, or is asked about words hidden from a text. A hybrid does both. The same seed gives the
+    same text, whatever is generated beside it.
+    """
+
+    examples = (
+        'bertgpt generate --model runs/gpt --prompt "There was a" --max-new-tokens 20 --num-samples 2',
+        'bertgpt generate --model runs/bert --prompt "The dog [MASK] in the garden."',
+        'bertgpt generate --model runs/bert --show-masked "There was a hard frost in the old clock shop of the town."',
+    )
+
+    model: str | None = Field(None, description="A run, its final/, a checkpoint, or a model of transformers.")
+    prompt: Texts = Field([], description="A text to go on with, or one with [MASK] in it.")
+    prompts_file: str | None = Field(None, description="A file with a prompt on each line.")
+    max_new_tokens: Count = Field(200, ge=0, description="The longest that a text may get.")
+    num_samples: int = Field(1, ge=1, le=100_000, description="Texts for each prompt.")
+    temperature: float = Field(
+        0.8, ge=0, description="Below 1 what is likely becomes likelier; 0: always the likeliest."
+    )
+    top_k: int = Field(0, ge=0, description="Draw from the so many likeliest only; 0: from all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest only that have this share together.")
+    repetition_penalty: float = Field(1.0, gt=0, description="Above 1 what stands there already becomes less likely.")
+    stop: Texts = Field([], description="A string that ends a text, and is no part of it.")
+    truncate: bool = Field(True, description="Cut prompts that are too long, from the left, instead of refusing them.")
+    logprobs: bool = Field(False, description="Show how likely each token was, by colour and by a small figure.")
+    show_masked: str | None = Field(None, description="A text or file to hide words of, and to guess them.")
+    candidates: int = Field(5, ge=1, le=100, description="How many ways to fill a gap are shown.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Of all that is computed; bf16 is faster, but a text may depend on what is beside it."
+    )
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where to compute.")
+    seed: int = Field(1337, ge=0, lt=2**63, description="Decides what is drawn.")
+
+
 class ExportOptions(Options):
     """Write an artefact in the form that other tools read.
 

@@ -16,6 +16,7 @@ from typing import Any
 from bertgpt.errors import BertGPTError
 
 INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # controls, bidi and other format marks, surrogates, line separators
+COLOURS = {"red": "1;31", "green": "1;32", "yellow": "1;33", "magenta": "1;35", "bold": "1"}
 JOINERS = "\u200c\u200d"  # but these shape Persian, Hindi and emoji, and drive nothing
 
 
@@ -86,11 +87,14 @@ class Console:
 
     def marked(self, parts: Iterable[tuple[str, str]]) -> None:
         """Text of which some parts have a colour, where colour is welcome; a sign must say the same elsewhere."""
-        colours = {"red": 31, "green": 32, "yellow": 33, "magenta": 35} if colourful(sys.stdout) else {}
         for text, colour in parts:
-            shown = printable(text)
-            write(f"\x1b[1;{colours[colour]}m{shown}\x1b[0m" if colour in colours else shown)
+            self.part(text, colour)
         write("\n")
+
+    def part(self, text: str, colour: str) -> None:
+        """Some text, on the same line as what came before."""
+        shown = printable(text)
+        write(f"\x1b[{COLOURS[colour]}m{shown}\x1b[0m" if colour and colourful(sys.stdout) else shown)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A table of the result: fitted on a terminal, as wide as it needs anywhere else."""

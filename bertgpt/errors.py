@@ -33,6 +33,8 @@ CODES = {
     "BG219": "the model has no rows for some ids",
     "BG220": "a file of weights may run code",
     "BG221": "the objective, the preset and the data do not fit together",
+    "BG222": "the model does not do that",
+    "BG223": "the command runs in one process",
     "BG301": "a text is not UTF-8",
     "BG302": "a line is not JSON",
     "BG303": "a column holds no text",

@@ -1,24 +1,21 @@
 """Models to and from folders that `transformers` reads."""
 
 import json
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from bertgpt import console
 from bertgpt.errors import BertGPTError
 from bertgpt.files import sha256_of, write_json
-from bertgpt.hub import layout_of, our_config, their_config, to_ours, to_theirs
-from bertgpt.saved import Saved, check_vocabulary, filled, load, no_model, save
+from bertgpt.hub import layout_of, our_config, their_config, to_theirs
+from bertgpt.importing import fetched, read
+from bertgpt.saved import Saved, load, save
 from bertgpt.shards.format import finished, manifest_of, read_manifest
 from bertgpt.shards.work import Work
-from bertgpt.tokens.tokenizer import Tokenizer
 
 TOLERANCE = 1e-4  # between logits of the same weights here and there
 AUTO = {
@@ -101,61 +98,12 @@ def compared(saved: Saved, layout: str, folder: Path) -> float | None:
 
 def from_transformers(source: str, out: Path, fresh: bool) -> dict[str, Any]:
     """Read a folder of theirs, or a model of the hub, into one of ours."""
-    folder = Path(source) if Path(source).exists() else fetched(source)
-    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
-        raise no_model(folder)
-    weights: dict[str, Tensor] = {}
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config, layout = our_config(settings)
-        for file in sorted(folder.glob("*.safetensors")):
-            weights |= load_file(file)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        cause = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise BertGPTError("BG318", "this model cannot be read", path=str(folder), cause=cause) from None
-    tokenizer = Tokenizer.load(folder)
-    check_vocabulary(config, tokenizer)
-    model = filled(config, with_what_lacks(config, to_ours(config, layout, known(layout, weights))), source)
     final = out / "final"
     if final.exists() and not fresh:
         raise BertGPTError("BG213", "this exists", path=str(final), hint="give another --out, or --fresh")
-    objective = "causal" if layout in ("gpt2", "modernbert-decoder") else "masked"
-    documents = "joined" if layout == "gpt2" else "apart"
+    kept, settings = read(Path(source) if Path(source).exists() else fetched(source))
     out.mkdir(parents=True, exist_ok=True)
     card = f"# {Path(source).name}\n\nRead from {settings['architectures'][0]} weights of `{Path(source).name}`.\n"
-    save(Saved(model, tokenizer, objective, documents), final, card)
-    return {"path": str(out), "layout": layout, "objective": objective, "parameters": model.parameter_count()}
-
-
-def known(layout: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Older names as the newer ones."""
-    prefix = "transformer." if layout == "gpt2" and "wte.weight" in weights else ""
-    renamed = {f"{prefix}{name}": tensor.float() for name, tensor in weights.items()}
-    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
-        renamed = {name.removesuffix(old) + new if name.endswith(old) else name: t for name, t in renamed.items()}
-    return renamed
-
-
-def with_what_lacks(config: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A pooler and a pair head that never were trained, as zeros."""
-    if not config.segments or "pair.weight" in weights:
-        return weights
-    console.note("this model has no pooler or no head for pairs: they are zero")
-    shapes = {"pooler": (config.dim, config.dim), "pair": (2, config.dim)}
-    zeros = {f"{name}.weight": torch.zeros(size) for name, size in shapes.items()}
-    zeros |= {f"{name}.bias": torch.zeros(size[0]) for name, size in shapes.items()}
-    return zeros | weights
-
-
-def fetched(name: str) -> Path:
-    """A model of the hub: its configuration, tokenizer and safetensors, nothing that could run."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        wanted = ["config.json", "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        cause = str(error).splitlines()[0][:200]
-        hint = "give a folder, or the name of a model on the hub"
-        raise BertGPTError("BG211", f"there is no model {name}", cause=cause, hint=hint) from None
+    save(kept, final, card)
+    layout, count = our_config(settings)[1], kept.model.parameter_count()
+    return {"path": str(out), "layout": layout, "objective": kept.objective, "parameters": count}

@@ -49,13 +49,17 @@ class Cache:
         shape = (2, config.layers, rows, config.heads, size, config.dim // config.heads)
         self.kept = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.documents = torch.zeros((rows, size), dtype=torch.long, device=like.device)
-        self.end = 0  # how many there are
+        self.size, self.end = size, 0  # room, and how much of it is used
 
     def extended(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values of a layer, with those of the positions that are being computed."""
         stop = self.end + k.size(2)
         self.kept[0, layer, :, :, self.end : stop], self.kept[1, layer, :, :, self.end : stop] = k, v
         return self.kept[0, layer, :, :, :stop], self.kept[1, layer, :, :, :stop]
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all rows but these."""
+        self.kept, self.documents = self.kept[:, :, rows], self.documents[rows]
 
 
 def sight(config: ModelConfig, ids: Tensor, causal: bool, documents: Tensor | None, positions: Tensor,

@@ -1,5 +1,6 @@
 """Any model that somebody names: a run, its `final/`, or a checkpoint of a run that is not finished."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -7,7 +8,9 @@ from safetensors.torch import load_file
 
 from bertgpt import console
 from bertgpt.checkpoint import Checkpoints, state_of
-from bertgpt.errors import BertGPTError
+from bertgpt.errors import BertGPTError, did_you_mean
+from bertgpt.files import sha256_of
+from bertgpt.importing import fetched, is_theirs, read
 from bertgpt.initial import build
 from bertgpt.journal import Lines, scores
 from bertgpt.model import Transformer
@@ -18,8 +21,16 @@ from bertgpt.shards.format import finished
 from bertgpt.tokens.tokenizer import Tokenizer
 
 
-def find(path: Path) -> tuple[Saved, Path]:
-    """A model and the folder that its weights are in: of a run that is not finished, its best or newest checkpoint."""
+def find(name: str) -> tuple[Saved, Path]:
+    """A model and the folder that its weights are in.
+
+    Of a run that is not finished, its best or newest checkpoint; what is no folder here may be a model of the hub.
+    """
+    path = Path(name)
+    if not path.exists():
+        path = elsewhere(name)
+    if is_theirs(path):
+        return read(path)[0], path
     folder = finished(path)
     if (folder / "manifest.json").is_file() or not (path / "checkpoints").is_dir():
         return (load_checkpoint(path), path) if is_checkpoint(path) else (load(path), folder)
@@ -29,6 +40,21 @@ def find(path: Path) -> tuple[Saved, Path]:
         raise BertGPTError("BG211", "this run has no checkpoint yet", path=str(path))
     console.note(f"{path} is not finished: this is {found.name}")
     return load_checkpoint(found), found
+
+
+def elsewhere(name: str) -> Path:
+    """A model of the hub, unless the name is that of a folder which somebody has misspelled."""
+    parent = Path(name).parent
+    if "/" in name and parent.is_dir():
+        beside = [str(run) for run in sorted(parent.iterdir()) if run.is_dir()]
+        hint = did_you_mean(name, beside)
+        raise BertGPTError("BG211", "there is no model here", path=name, hint=hint)
+    return fetched(name)
+
+
+def runs(folder: Path = Path("runs")) -> list[Path]:
+    """The runs in a folder."""
+    return sorted(file.parent for file in folder.glob("*/config.yaml")) if folder.is_dir() else []
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -45,7 +71,8 @@ def load_checkpoint(folder: Path) -> Saved:
     settings = settings_of(run)
     state_of(folder)  # is of a version that we know
     model = filled(ModelConfig(**settings["model"]), load_file(folder / "model.safetensors"), str(folder))
-    return Saved(model, Tokenizer.load(run / "tokenizer"), settings["objective"], settings["documents"])
+    names = ("objective", "documents", "length")
+    return Saved(model, Tokenizer.load(run / "tokenizer"), **{name: settings[name] for name in names})
 
 
 def with_ids_of(kept: Saved, tokenizer: Tokenizer, dropout: float, seed: int) -> Transformer:
@@ -63,3 +90,9 @@ def with_ids_of(kept: Saved, tokenizer: Tokenizer, dropout: float, seed: int) ->
             weights[name][: len(given)] = given
     model.load_state_dict(weights)
     return model
+
+
+def weights_hash(folder: Path) -> str:
+    """By which weights are known, be they in one file or in several."""
+    digests = [sha256_of(file) for file in sorted(folder.glob("*.safetensors")) if file.name != "optim.safetensors"]
+    return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()

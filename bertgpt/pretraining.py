@@ -17,7 +17,7 @@ from bertgpt.held_out import HeldOut, bytes_of
 from bertgpt.initial import build
 from bertgpt.journal import Journal
 from bertgpt.model import Transformer
-from bertgpt.models import find, with_ids_of
+from bertgpt.models import find, weights_hash, with_ids_of
 from bertgpt.objectives import Hidden, Objective, Onward
 from bertgpt.optim import NO_END, Optimizers, Schedule
 from bertgpt.presets import PRESETS, ModelConfig, Preset
@@ -53,7 +53,7 @@ class Run:
         self.init: Saved | None = None
         self.init_folder: Path | None = None
         if options.init is not None:
-            self.init, self.init_folder = find(Path(options.init))
+            self.init, self.init_folder = find(options.init)
         self.preset = self.usual()
         self.objective = self.fitting_objective()
         self.masked = self.objective in ("masked", "hybrid")
@@ -205,10 +205,11 @@ class Run:
         """What must not change while a run goes on, and what may, if it is said."""
         given = self.options.model_dump(mode="json")
         options = {key: value for key, value in given.items() if key not in (*FREE, *LOOSE)}
-        options |= {"init": sha256_of(self.init_folder / "model.safetensors")} if self.init_folder else {}
+        options |= {"init": weights_hash(self.init_folder)} if self.init_folder else {}
         data = sha256_of(self.data / "manifest.json")
         fixed = {"options": options, "data_sha256": data, "steps": None if steps == NO_END else steps}
-        shape = {"model": self.config.model_dump(), "objective": self.objective, "documents": self.documents}
+        shape = {"model": self.config.model_dump(), "objective": self.objective, "documents": self.documents,
+                 "length": self.length}  # fmt: skip
         return fixed | shape, {key: given[key] for key in LOOSE} | {
             "precision": self.precision,
             "code": fingerprint(CODE),
@@ -264,7 +265,7 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
         if group.leads:
             steps = trainer.step
             counts = {"steps": steps, "tokens": steps * run.rows * run.length}
-            trained = Saved(trainer.model.cpu(), run.tokenizer, run.objective, run.documents)
+            trained = Saved(trainer.model.cpu(), run.tokenizer, run.objective, run.documents, run.length)
             folder.finish(trained, run.card(steps), counts)
             folder.tell({"seconds": trainer.clock.shares()})
         group.wait()

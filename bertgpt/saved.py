@@ -7,6 +7,7 @@ card.md             what this is, for people
 manifest.json       hashes of all of it, written last
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,26 @@ class Saved:
     tokenizer: Tokenizer
     objective: str  # causal, masked or hybrid
     documents: str = "apart"  # or joined
+    length: int | None = None  # of the rows that it was trained on, where that is known
+
+    @property
+    def window(self) -> int:
+        """The longest row that it knows: positions beyond those it was trained on mean nothing to it."""
+        return min(self.model.config.context, self.length or self.model.config.context)
+
+    @property
+    def before(self) -> int:
+        """How far before a hidden id its answer stands: a hybrid has one head for this and for what comes next."""
+        return int(self.objective == "hybrid")
+
+    def framed(self, ids: Sequence[int]) -> list[int]:
+        """A text as models see it that look both ways."""
+        roles = self.tokenizer.roles
+        return [roles["cls"], *ids, roles["sep"]]
+
+    def opened(self, ids: Sequence[int]) -> list[int]:
+        """A text as models see it that look back: behind the end of another."""
+        return [self.tokenizer.end, *ids]
 
 
 def save(saved: Saved, out: Path, card: str) -> None:
@@ -42,7 +63,8 @@ def save(saved: Saved, out: Path, card: str) -> None:
     make_folder(aside / "tokenizer")
     saved.tokenizer.save(aside / "tokenizer")
     save_file(weights_of(saved.model), aside / "model.safetensors", metadata={"format": "pt"})
-    settings = {"objective": saved.objective, "documents": saved.documents, "model": saved.model.config.model_dump()}
+    settings = {"objective": saved.objective, "documents": saved.documents, "length": saved.window}
+    settings |= {"model": saved.model.config.model_dump()}
     (aside / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     (aside / "card.md").write_text(card, encoding="utf-8")
     files = [
@@ -77,7 +99,7 @@ def load(path: Path) -> Saved:
         raise BertGPTError("BG318", "config.yaml describes no model", path=str(folder), cause=cause) from None
     check_vocabulary(config, tokenizer)
     model = filled(config, load_file(folder / "model.safetensors"), str(folder))
-    return Saved(model, tokenizer, settings["objective"], settings["documents"])
+    return Saved(model, tokenizer, **{name: settings[name] for name in ("objective", "documents", "length")})
 
 
 def filled(config: ModelConfig, weights: dict[str, Tensor], where: str) -> Transformer:

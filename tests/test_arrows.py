@@ -14,11 +14,15 @@ LAYERS = [
     {"help"},
     {"commands"},
     {"exporting", "pretraining"},
+    {"language_model"},
     {"held_out", "models", "evals"},
-    {"run_folder"},
+    {"generation", "filling", "features"},
+    {"decoding", "likelihood", "run_folder"},
     {"trainer"},
     {"checkpoint", "tally", "journal", "clock", "processes", "runtime"},
+    {"importing"},
     {"saved", "hub", "objectives", "initial"},
+    {"batches", "sampling"},
     {"loss", "model", "optim"},
     {"kernels"},
     {"shards"},
@@ -69,11 +73,20 @@ HEAVY: dict[str, set[str]] = (
             "run_folder",
             "evals",
             "processes",
+            "importing",
+            "batches",
+            "likelihood",
+            "decoding",
         )
     }
     | {
         "trainer": {"torch", "numpy"},
         "held_out": {"torch", "numpy"},
+        "sampling": {"torch", "numpy"},
+        "generation": {"torch", "numpy"},
+        "filling": {"torch", "numpy"},
+        "features": {"torch", "numpy"},
+        "language_model": {"numpy"},
     }
 )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from bertgpt.config import (
     ExportOptions,
+    GenerateOptions,
     ImportOptions,
     InspectOptions,
     MaskOptions,
@@ -31,6 +32,7 @@ COMMANDS: dict[str, type[Options]] = {
     "shard": ShardOptions,
     "mask": MaskOptions,
     "pretrain": PretrainOptions,
+    "generate": GenerateOptions,
     "inspect": InspectOptions,
     "export": ExportOptions,
     "import": ImportOptions,

@@ -9,21 +9,17 @@ writes with an unknown id, is in no sum: it is counted as `skipped`, and the tru
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-
-import torch
 
 from bertgpt.corpora.tinyworld.oracle import posterior
 from bertgpt.corpora.tinyworld.telling import MECHANISMS, TOKEN
 from bertgpt.corpora.tinyworld.world import Document, World
 from bertgpt.errors import BertGPTError
-from bertgpt.model import Transformer
-from bertgpt.objectives import vocabulary_loss
+from bertgpt.likelihood import in_gaps, surprises
 from bertgpt.saved import Saved
 from bertgpt.tokens.tokenizer import Tokenizer
 
-BATCH_IDS = 8192  # of rows that are computed together, at most about
 FRAME = 2  # the ids around a text: an end before and behind it, or [CLS] and [SEP]
 
 
@@ -64,14 +60,13 @@ def excess(kept: Saved, world: World, documents: Sequence[Document]) -> dict[str
         raise BertGPTError("BG221", "a BERT does not go on with text", hint="recovery is the score of masked models")
     spelled, skipped = readable(kept, documents)
     end, found = kept.tokenizer.end, list[Surprise]()
-    for batch in batches(spelled):
-        nats = surprises(kept.model, [[end, *each.ids, end] for each in batch])
-        for each, costs in zip(batch, nats, strict=True):
-            words = world.read(each.text).words
-            paid = [0.0] * len(words)
-            for owner, cost in zip([*each.owners, len(words) - 1], costs, strict=True):
-                paid[owner] += cost
-            found += [Surprise(w.mechanism, 0.0 - w.logp, cost) for w, cost in zip(words, paid, strict=True)]
+    nats = surprises(kept.model, [[end, *each.ids, end] for each in spelled])
+    for each, costs in zip(spelled, nats, strict=True):
+        words = world.read(each.text).words
+        paid = [0.0] * len(words)
+        for owner, cost in zip([*each.owners, len(words) - 1], costs, strict=True):
+            paid[owner] += cost
+        found += [Surprise(w.mechanism, 0.0 - w.logp, cost) for w, cost in zip(words, paid, strict=True)]
     total, by_mechanism = summed(found, surprise_of)
     for sums in by_mechanism.values():
         sums["share_of_gap"] = over(sums["nats"] - sums["true_nats"], total["nats"] - total["true_nats"])
@@ -105,56 +100,13 @@ def spell(tokenizer: Tokenizer, text: str) -> Spelled:
 
 def readable(kept: Saved, documents: Sequence[Document]) -> tuple[list[Spelled], int]:
     """The documents that the model can be asked about, and how many others there are."""
-    unknown, longest = kept.tokenizer.roles.get("unk"), kept.model.config.context - FRAME
+    unknown, longest = kept.tokenizer.roles.get("unk"), kept.window - FRAME
     spelled = [spell(kept.tokenizer, document.text) for document in documents]
     fitting = [each for each in spelled if len(each.ids) <= longest and unknown not in each.ids]
     if not fitting:
-        cause = f"{len(documents)} documents, rows of at most {kept.model.config.context} ids"
+        cause = f"{len(documents)} documents, rows of at most {kept.window} ids"
         raise BertGPTError("BG204", "there is no document that the model can read whole", cause=cause)
     return fitting, len(spelled) - len(fitting)
-
-
-def batches(spelled: list[Spelled]) -> Iterator[list[Spelled]]:
-    """Those of about the same length together, so that there is little padding."""
-    left = sorted(spelled, key=lambda each: len(each.ids), reverse=True)
-    while left:
-        rows = max(1, BATCH_IDS // (len(left[0].ids) + FRAME))
-        yield left[:rows]
-        left = left[rows:]
-
-
-# ---------------------------------------------------------------------------------------------- asking a model
-
-
-@torch.no_grad()
-def surprises(model: Transformer, rows: list[list[int]]) -> list[list[float]]:
-    """The nats of each id of each row but its first, given those before it."""
-    model.eval()
-    longest = max(map(len, rows))
-    padded = [row + [0] * (longest - len(row)) for row in rows]  # behind each, where nobody who is scored looks
-    ids = torch.tensor(padded, device=model.tokens.weight.device)  # (B, T + 1)
-    hidden = model(ids[:, :-1], causal=True)  # (B, T, D)
-    losses = vocabulary_loss(model, hidden.flatten(0, 1), ids[:, 1:].flatten()).losses.view(len(rows), -1)
-    return [costs[: len(row) - 1] for row, costs in zip(rows, losses.tolist(), strict=True)]
-
-
-@torch.no_grad()
-def filled(kept: Saved, ids: list[int], gaps: list[list[int]]) -> list[list[int]]:
-    """The likeliest ids at some places of a text, of each gap in a row in which nothing else is hidden."""
-    model, roles = kept.model.eval(), kept.tokenizer.roles
-    row = torch.tensor([roles["cls"], *ids, roles["sep"]], device=model.tokens.weight.device)
-    before = int(kept.objective == "hybrid")  # which reads every answer where the id before it stands
-    found = list[list[int]]()
-    rows = max(1, BATCH_IDS // len(row))
-    for some in (gaps[first : first + rows] for first in range(0, len(gaps), rows)):
-        number = torch.tensor([n for n, places in enumerate(some) for _ in places], device=row.device)
-        place = torch.tensor([1 + place for places in some for place in places], device=row.device)
-        holed = row.repeat(len(some), 1)  # (B, T)
-        holed[number, place] = roles["mask"]
-        hidden = model(holed, causal=False)[number, place - before]  # (ids that are hidden, D)
-        likeliest = iter(model.logits(hidden).argmax(dim=1).tolist())
-        found += [[next(likeliest) for _ in places] for places in some]
-    return found
 
 
 def guesses(kept: Saved, world: World, spelled: Spelled) -> list[Guess]:
@@ -169,7 +121,8 @@ def guesses(kept: Saved, world: World, spelled: Spelled) -> list[Guess]:
     asked = [i for i, word in enumerate(words) if word.text[0].isalpha() and i in spelled.owners]
     gaps = [[place for place, owner in enumerate(spelled.owners) if owner == i] for i in asked]
     found = []
-    for i, said in zip(asked, filled(kept, spelled.ids, gaps), strict=True):
+    for i, logits in zip(asked, in_gaps(kept, spelled.ids, gaps), strict=True):
+        said = logits.argmax(dim=1).tolist()
         odds = posterior(world, text, i)
         best = max(odds, key=odds.__getitem__)
         with_best = text[: spans[i][0]] + best + text[spans[i][1] :]

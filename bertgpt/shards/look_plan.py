@@ -7,6 +7,7 @@ import numpy as np
 
 from bertgpt.errors import BertGPTError
 from bertgpt.shards.masked_rows import MaskedRows, open_rows
+from bertgpt.tokens.spelling import written
 from bertgpt.tokens.tokenizer import Tokenizer
 
 PAIRS = ("next", "not next", None)
@@ -45,10 +46,3 @@ def row_of(batch: MaskedRows, i: int, tokenizer: Tokenizer) -> dict[str, Any]:
     labels = [PAIRS[label] for label in batch.next_sentence[i, :pieces].tolist()]
     segments[0]["text"] = segments[0]["text"].lstrip()
     return {"length": length, "scored": scored, "pieces": pieces, "pairs": labels, "segments": segments}
-
-
-def written(tokenizer: Tokenizer, ids: list[int]) -> str:
-    """Ids as text; the pieces of WordPiece as they are, with spaces between words."""
-    if tokenizer.kind == "bpe":
-        return tokenizer.decode(ids)
-    return "".join(token if token.startswith("##") else f" {token}" for token in (tokenizer.tokens[i] for i in ids))

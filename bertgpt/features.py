@@ -1,0 +1,67 @@
+"""What a model makes of texts, as numbers: a vector for each."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bertgpt import console
+from bertgpt.batches import by_length, padded, padding_of
+from bertgpt.errors import BertGPTError
+from bertgpt.saved import Saved
+
+Pooling = Literal["mean", "pooled", "last"]
+
+
+def embedded(kept: Saved, texts: Sequence[str], pooling: Pooling = "mean") -> NDArray[np.float32]:
+    """A vector for each text, (texts, D): of its own ids the mean, or of the last one, or what BERT makes of [CLS].
+
+    A model that looks both ways sees a text framed, one that looks back sees it behind an end; texts that are longer
+    than its rows are cut, and counted in a note.
+    """
+    if pooling == "pooled" and not (kept.model.config.segments and kept.objective == "masked"):
+        hint = "mean, or last for a model that looks back"
+        raise BertGPTError("BG222", "this model has no pooler: it was not trained with one", hint=hint)
+    found = np.zeros((len(texts), kept.model.config.dim), np.float32)
+    for numbers, hidden, lengths in hidden_states(kept, texts):
+        found[numbers] = pooled(kept, hidden, lengths, pooling).float().cpu().numpy()
+    return found
+
+
+def hidden_states(kept: Saved, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Batches of texts of like length: their numbers, hidden states (B, T, D), and lengths (B,) in their frames."""
+    causal = kept.objective == "causal"
+    frame = 1 if causal else 2
+    longest = kept.window - frame
+    ids = [kept.tokenizer.encode(text) for text in texts]
+    cut = sum(len(row) > longest for row in ids)
+    if cut:
+        console.note(f"{cut:,} of {len(texts):,} texts are longer than {longest:,} tokens, and are cut")
+    rows = [(kept.opened if causal else kept.framed)(row[:longest]) for row in ids]
+    model = kept.model.eval()
+    progress = console.Progress("reading texts", sum(map(len, rows)), of_bytes=False)
+    done = 0
+    for numbers in by_length(list(map(len, rows))):
+        with torch.inference_mode():
+            inside, lengths = padded([rows[number] for number in numbers], model.tokens.weight.device)
+            fill = None if causal else padding_of(inside, lengths)
+            hidden = model(inside, causal=causal, documents=fill)
+        yield numbers, hidden, lengths
+        done += int(lengths.sum())
+        progress.update(done)
+    progress.end()
+
+
+def pooled(kept: Saved, hidden: Tensor, lengths: Tensor, pooling: Pooling) -> Tensor:
+    """One vector for each row, (B, D)."""
+    rows, causal = torch.arange(len(hidden), device=hidden.device), kept.objective == "causal"
+    if pooling == "pooled":
+        return kept.model.pooled(hidden[:, 0])
+    if pooling == "last":
+        return hidden[rows, lengths - 1]
+    place = torch.arange(hidden.size(1), device=hidden.device)
+    own = (place > 0) & (place < (lengths - int(not causal))[:, None])  # (B, T): neither the frame nor what fills up
+    return (hidden * own[..., None]).sum(dim=1) / own.sum(dim=1, keepdim=True).clamp(min=1)

@@ -1,0 +1,115 @@
+"""Text with gaps, filled by a model that looks both ways."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from bertgpt.errors import BertGPTError
+from bertgpt.likelihood import in_gaps
+from bertgpt.saved import Saved
+from bertgpt.shards.masking import Scheme, Vocabulary, masked
+from bertgpt.shards.rows import Cutter, cut
+from bertgpt.tokens.spelling import encoded, written
+from bertgpt.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Filler:
+    """How gaps are filled: `candidates` says how many ways to fill each are told."""
+
+    candidates: int = 5
+    seed: int = 1337
+
+    def fill(self, kept: Saved, text: str) -> dict[str, Any]:
+        """A text in which the mask stands for what is missing: with the likeliest in each gap, and what else may be."""
+        tokenizer, ids = kept.tokenizer, with_masks(kept.tokenizer, text)
+        gaps = [place for place, i in enumerate(ids) if i == tokenizer.roles["mask"]]
+        masks = [{"candidates": self.told(tokenizer, logits)} for logits in around(kept, ids, gaps)]
+        for place, mask in zip(gaps, masks, strict=True):
+            ids[place] = mask["candidates"][0]["token"]
+        return {"prompt": text, "text": tokenizer.decode(ids), "masks": masks}
+
+    def quiz(self, kept: Saved, text: str) -> dict[str, Any]:
+        """Hide words of a text, and see which of them the model finds.
+
+        As in training, 15 % of the ids, in pieces that fit into a row; the mask stands for every one of them.
+        """
+        tokenizer, ids = kept.tokenizer, encoded(kept.tokenizer, text)
+        begins = tokenizer.starts_word[ids]
+        pieces = cut(np.zeros(1, np.int64), np.array([len(ids)]), Cutter(begins), kept.window - 2)
+        shown, masks = list(ids), []
+        for number, (start, size) in enumerate(zip(pieces.a_start.tolist(), pieces.a_len.tolist(), strict=True)):
+            some = ids[start : start + size]
+            gaps = hidden_places(tokenizer, some, number, self.seed)
+            for place, logits in zip(gaps, next(in_gaps(kept, some, [gaps])) if gaps else [], strict=True):
+                told = self.told(tokenizer, logits)
+                shown[start + place] = told[0]["token"]
+                mask = {"place": start + place, "token": some[place], "right": told[0]["token"] == some[place]}
+                masks.append(mask | {"candidates": told})
+        if not masks:
+            raise BertGPTError("BG204", "this text is too short to hide anything of it", hint="give some sentences")
+        accuracy = sum(mask["right"] for mask in masks) / len(masks)
+        result = {"prompt": text, "text": tokenizer.decode(shown), "masks": masks, "accuracy": accuracy}
+        return result | {"segments": segments_of(tokenizer, ids, masks)}
+
+    def told(self, tokenizer: Tokenizer, logits: Tensor) -> list[dict[str, Any]]:
+        """What a gap may be filled with, the likeliest first."""
+        odds, ids = logits.double().softmax(dim=0).topk(min(self.candidates, len(logits)))
+        pairs = zip(ids.tolist(), odds.tolist(), strict=True)
+        return [{"token": i, "text": written(tokenizer, [i]), "probability": odd} for i, odd in pairs]
+
+
+def with_masks(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text in which the mask is spelled out; it takes the space before it, as words do."""
+    mask = tokenizer.roles["mask"]
+    *before, last = text.split(tokenizer.tokens[mask])
+    bytewise = tokenizer.kind == "bpe"
+    ids = []
+    for part in before:
+        ids += [*encoded(tokenizer, part.removesuffix(" ") if bytewise else part), mask]
+    return ids + encoded(tokenizer, last)
+
+
+def around(kept: Saved, ids: Sequence[int], gaps: Sequence[int]) -> list[Tensor]:
+    """The logits of each gap: all in one row if the text fits, else each in the midst of a row of its own."""
+    longest = kept.window - 2
+    if len(ids) <= longest:
+        return list(next(in_gaps(kept, ids, [gaps])))
+    found = []
+    for gap in gaps:
+        first = min(max(0, gap - longest // 2), len(ids) - longest)
+        some = ids[first : first + longest]
+        places = [place - first for place in gaps if first <= place < first + longest]
+        found.append(next(in_gaps(kept, some, [places]))[places.index(gap - first)])
+    return found
+
+
+def hidden_places(tokenizer: Tokenizer, ids: Sequence[int], number: int, seed: int) -> list[int]:
+    """What is hidden of a piece: whole words, drawn as `bertgpt mask` draws them."""
+    row = np.array([ids], tokenizer.dtype)
+    text, begins = np.ones(row.shape, np.bool_), np.zeros(row.shape, np.bool_)
+    begins[0, 0] = True
+    vocabulary = Vocabulary(tokenizer.roles["mask"], np.zeros(1, tokenizer.dtype), tokenizer.starts_word)
+    whole_words = Scheme("whole-word", mask_share=1.0, random_share=0.0)
+    epoch = np.zeros(1, np.int64)
+    found = masked(row, text, begins, np.array([number]), epoch, seed, whole_words, vocabulary)
+    places: list[int] = found.positions[0][found.scored[0]].tolist()
+    return places
+
+
+def segments_of(tokenizer: Tokenizer, ids: Sequence[int], masks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A text as people read it: stretches that were shown, and between them what was hidden and guessed."""
+    segments: list[dict[str, Any]] = []
+    begin = 0
+    for mask in masks:
+        if begin < mask["place"]:
+            segments.append({"text": written(tokenizer, ids[begin : mask["place"]])})
+        guess = mask["candidates"][0]["text"]
+        segments.append({"text": written(tokenizer, [mask["token"]]), "guess": guess, "right": mask["right"]})
+        begin = mask["place"] + 1
+    if begin < len(ids):
+        segments.append({"text": written(tokenizer, ids[begin:])})
+    return segments

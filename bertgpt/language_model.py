@@ -1,0 +1,98 @@
+"""A model to work with from Python: `bertgpt.load("runs/gpt")`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertgpt.errors import BertGPTError
+from bertgpt.features import Pooling, embedded
+from bertgpt.filling import Filler
+from bertgpt.generation import Generator, Watch
+from bertgpt.likelihood import Score, scores
+from bertgpt.models import find
+from bertgpt.runtime import DTYPES, device_of
+from bertgpt.sampling import Sampling
+from bertgpt.saved import Saved
+
+
+class LanguageModel:
+    """A model with its tokenizer: goes on with text, fills gaps, makes vectors of texts, says how likely they are."""
+
+    def __init__(self, kept: Saved) -> None:
+        self.kept = kept
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it looks back: a GPT or a hybrid."""
+        return self.kept.objective != "masked"
+
+    @property
+    def can_fill(self) -> bool:
+        """Whether it looks both ways: a BERT or a hybrid."""
+        return self.kept.objective != "causal"
+
+    @property
+    def mask(self) -> str:
+        """What stands for a gap in a text."""
+        roles = self.kept.tokenizer.roles
+        return self.kept.tokenizer.tokens[roles["mask"]] if "mask" in roles else "[MASK]"
+
+    def generate(
+        self,
+        prompts: str | Sequence[str] = "",
+        watch: Watch | None = None,
+        *,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        **how: Any,
+    ) -> list[dict[str, Any]]:
+        """Samples that go on with prompts: `prompt`, `text`, `tokens`, `logprobs`, and why each `ended`.
+
+        `how` may be max_new_tokens, num_samples, stop, seed and truncate, as on the command line.
+        """
+        if not self.can_go_on:
+            raise BertGPTError("BG222", "this is a masked model: it fills gaps, and does not go on with text")
+        sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
+        return Generator(sampling, **how)(self.kept, several(prompts), watch)
+
+    def fill(self, texts: str | Sequence[str], candidates: int = 5) -> list[dict[str, Any]]:
+        """Texts with [MASK] in them, filled: `prompt`, `text`, and for each of the `masks` its `candidates`."""
+        self.needs_sight()
+        return [Filler(candidates).fill(self.kept, text) for text in several(texts)]
+
+    def quiz(self, text: str, candidates: int = 5, seed: int = 1337) -> dict[str, Any]:
+        """Hide words of a text, and see which of them the model finds."""
+        self.needs_sight()
+        return Filler(candidates, seed).quiz(self.kept, text)
+
+    def embed(self, texts: str | Sequence[str], pooling: Pooling = "mean") -> NDArray[np.float32]:
+        """A vector for each text, (texts, width)."""
+        return embedded(self.kept, several(texts), pooling)
+
+    def score(self, texts: str | Sequence[str]) -> list[Score]:
+        """How likely each text is, token by token, and in bits per byte. A BERT's are pseudo-log-likelihoods."""
+        return scores(self.kept, several(texts))
+
+    def needs_sight(self) -> None:
+        """Refuse what only a model that looks both ways can do."""
+        if not self.can_fill:
+            raise BertGPTError("BG222", "this is a causal model: it goes on with text, and does not fill gaps")
+
+
+def load(model: str, device: str = "auto", precision: str = "fp32") -> LanguageModel:
+    """A run, its final/, a checkpoint, a folder of transformers or a model of the hub.
+
+    In bf16 it is faster, and what it says may depend on how much it is asked at once.
+    """
+    kept = find(model)[0]
+    kept.model.to(device_of(device), DTYPES[precision])
+    return LanguageModel(kept)
+
+
+def several(texts: str | Sequence[str]) -> list[str]:
+    """One text, or some."""
+    return [texts] if isinstance(texts, str) else list(texts)
