@@ -271,6 +271,9 @@ class PretrainOptions(Options):
     eval_tokens: Count = Field(500_000, ge=1, description="How many held-out ids are looked at, always the same.")
     save_every: int = Field(500, ge=1, description="Steps between checkpoints.")
     log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
+    sample_every: int = Field(
+        0, ge=0, description="Steps between samples, which samples.txt collects; 0: there are none."
+    )
     tensorboard: bool = Field(False, description="Write a folder for TensorBoard too.")
     seed: int = Field(1337, ge=0, lt=2**63, description="Decides weights, order and dropout.")
     fresh: bool = Field(False, description="Begin anew, even if there is a run.")

@@ -113,3 +113,14 @@ def segments_of(tokenizer: Tokenizer, ids: Sequence[int], masks: Sequence[dict[s
     if begin < len(ids):
         segments.append({"text": written(tokenizer, ids[begin:])})
     return segments
+
+
+def marked(segment: dict[str, Any]) -> tuple[str, str]:
+    """A stretch of a quiz as people read it, and its colour: {word} was hidden and found, {word: guess} was not."""
+    text = str(segment["text"])
+    if "guess" not in segment:
+        return text, ""
+    space, word = (" ", text[1:]) if text.startswith(" ") else ("", text)
+    if segment["right"]:
+        return f"{space}{{{word}}}", "green"
+    return f"{space}{{{word}: {segment['guess'].strip()}}}", "red"

@@ -101,7 +101,7 @@ class Generator:
         kept.model.eval()
         rows = [row for prompt in prompts for row in self.begun(kept, prompt)]
         keys = keys_of(rows)
-        several = at_once(kept.model.config, kept.window, kept.model.tokens.weight.element_size())
+        several = at_once(kept.model.config, kept.window)
         progress = console.Progress("generating", self.max_new_tokens * len(rows), of_bytes=False)
         for start in range(0, len(rows), several):
             stop = start + several
@@ -137,7 +137,7 @@ class Generator:
         for step in range(1, self.max_new_tokens + 1):
             draws = uniform(self.seed, keys, 1, first=step)[:, 0]
             ids = self.sampling.choose(logits, seen, draws)  # (B,)
-            chances = logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=1)
+            chances = logits.log_softmax(dim=1).gather(1, ids[:, None])[:, 0]
             for row, i, chance in zip(left, ids.tolist(), chances.tolist(), strict=True):
                 if not row.ended:
                     row.add(i, chance, i == kept.tokenizer.end, step == self.max_new_tokens)
@@ -165,9 +165,9 @@ def keys_of(rows: Sequence[Sample]) -> NDArray[np.uint64]:
     return mix(np.array(keys, np.uint64))
 
 
-def at_once(config: ModelConfig, window: int, width: int) -> int:
+def at_once(config: ModelConfig, window: int) -> int:
     """How many rows grow together."""
-    return max(1, min(ROWS, CACHE_BYTES // (2 * config.layers * config.dim * window * width)))
+    return max(1, min(ROWS, CACHE_BYTES // (8 * config.layers * config.dim * window)))
 
 
 def marked(rows: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:

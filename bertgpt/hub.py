@@ -142,14 +142,13 @@ def to_ours(config: ModelConfig, layout: str, theirs: Mapping[str, Tensor]) -> d
 
 def their_config(config: ModelConfig, layout: str, roles: Mapping[str, int]) -> dict[str, Any]:
     """config.json."""
+    end = roles["end"]
     ids = {
-        "pad_token_id": roles.get("pad"), "bos_token_id": roles.get("cls", roles.get("end")),
-        "eos_token_id": roles.get("sep", roles.get("end")), "cls_token_id": roles.get("cls"),
-        "sep_token_id": roles.get("sep"),
+        "pad_token_id": roles.get("pad"), "bos_token_id": roles.get("cls", end),
+        "eos_token_id": roles.get("sep", end), "cls_token_id": roles.get("cls"), "sep_token_id": roles.get("sep"),
     }  # fmt: skip
     shared = {"vocab_size": config.vocab, "tie_word_embeddings": True, "initializer_range": 0.02, "dtype": "float32"}
     if layout == "gpt2":
-        end = roles["end"]
         return shared | {
             "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_positions": config.context,
             "n_embd": config.dim, "n_layer": config.layers, "n_head": config.heads, "n_inner": config.ffn,
@@ -170,6 +169,7 @@ def their_config(config: ModelConfig, layout: str, roles: Mapping[str, int]) -> 
     decoder = layout == "modernbert-decoder"
     # Their causal windows exclude the left edge.
     window = 2 * (config.window + 1) if decoder else 2 * config.window
+    ids |= {"bos_token_id": end, "eos_token_id": end} if decoder else {}
     return shared | shape | ids | {
         "model_type": layout, "architectures": ["ModernBertDecoderForCausalLM" if decoder else "ModernBertForMaskedLM"],
         "hidden_activation": "gelu", "norm_eps": config.eps, "norm_bias": False, "attention_bias": False,

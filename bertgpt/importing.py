@@ -73,4 +73,5 @@ def fetched(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         cause = str(error).splitlines()[0][:200]
         hint = "give a folder, or the name of a model on the hub"
-        raise BertGPTError("BG211", f"{name} is no folder here, and no model of the hub", cause=cause, hint=hint) from None
+        said = f"{name} is no folder here, and no model of the hub"
+        raise BertGPTError("BG211", said, cause=cause, hint=hint) from None

@@ -17,17 +17,29 @@ from bertgpt import console
 from bertgpt.errors import BertGPTError
 
 SHORT = 512  # keys, up to which attention in bf16 on CPUs is done step by step
+PACKED_ROWS = 16  # of x, for which the order of packed weights is best
 ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(..., in) and (out, in) to (..., out)."""
+def project(x: Tensor, weight: Tensor, bias: Tensor | None = None, packed: Tensor | None = None) -> Tensor:
+    """(..., in) and (out, in) to (..., out); `packed` is the same weight as `pack` has it."""
+    if packed is not None:
+        return product(x, packed, bias)
     if not by_onednn(x):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         projected: Tensor = Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return projected
     return product(x, weight, bias)
+
+
+def pack(weight: Tensor) -> Tensor | None:
+    """A weight in the order in which oneDNN reads it, where it makes the products: once, instead of in each of them."""
+    if not ONEDNN or weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
+        return None
+    with torch.no_grad():
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKED_ROWS)
+    return packed
 
 
 def by_onednn(x: Tensor) -> bool:
@@ -37,7 +49,7 @@ def by_onednn(x: Tensor) -> bool:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b, in full precision."""
+    """x W^T + b, in the precision of its arguments."""
     made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return made
 
@@ -62,6 +74,8 @@ class Product(torch.autograd.Function):
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Any, causal: bool, rate: float) -> Tensor:
     """What each position takes from those that it sees: all (B, H, T, D / H), the mask true where it sees."""
+    if q.dtype != k.dtype:  # what a cache keeps in fp32, since torch's fused attention on CPUs is far slower in bf16
+        return attention(q.to(k.dtype), k, v, mask, causal, rate).to(q.dtype)
     if not (mask is None or isinstance(mask, Tensor)):
         if rate:
             raise BertGPTError("BG204", "FlexAttention has no dropout", hint="give dropout 0, or take the other kernel")

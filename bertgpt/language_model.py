@@ -90,6 +90,7 @@ def load(model: str, device: str = "auto", precision: str = "fp32") -> LanguageM
     """
     kept = find(model)[0]
     kept.model.to(device_of(device), DTYPES[precision])
+    kept.model.settle()
     return LanguageModel(kept)
 
 

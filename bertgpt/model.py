@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
-from bertgpt.kernels import attention, block_mask, project
+from bertgpt.kernels import attention, block_mask, pack, project
 from bertgpt.presets import ModelConfig
 
 ROW_MULTIPLE = 64  # rows of the embedding in memory: what tensor cores like; those beyond V are zero and stay inside
@@ -47,7 +47,8 @@ class Cache:
 
     def __init__(self, config: ModelConfig, rows: int, size: int, like: Tensor) -> None:
         shape = (2, config.layers, rows, config.heads, size, config.dim // config.heads)
-        self.kept = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        dtype = torch.float32 if like.device.type == "cpu" else like.dtype  # it is faster there, and no less exact
+        self.kept = torch.zeros(shape, dtype=dtype, device=like.device)
         self.documents = torch.zeros((rows, size), dtype=torch.long, device=like.device)
         self.size, self.end = size, 0  # room, and how much of it is used
 
@@ -166,8 +167,10 @@ def norm(config: ModelConfig) -> nn.LayerNorm:
 class Linear(nn.Linear):
     """A projection."""
 
+    packed: Tensor | None = None
+
     def forward(self, x: Tensor) -> Tensor:
-        return project(x, self.weight, self.bias)
+        return project(x, self.weight, self.bias, self.packed)
 
 
 def linear(config: ModelConfig, inside: int, outside: int) -> Linear:
@@ -246,7 +249,8 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., V): the same matrix that reads ids writes them (Press and Wolf, 2017)."""
-        logits = project(self.before_logits(hidden), self.tokens.weight)[..., : self.config.vocab]
+        logits = project(self.before_logits(hidden), self.tokens.weight, None, self.tokens.packed)
+        logits = logits[..., : self.config.vocab]
         return logits + self.head_bias if self.config.head_bias else logits
 
     def pooled(self, first: Tensor) -> Tensor:
@@ -257,6 +261,12 @@ class Transformer(nn.Module):
         """Two logits for each [CLS]: B comes next, or not."""
         logits: Tensor = self.pair(self.pooled(first))
         return logits
+
+    def settle(self) -> None:
+        """Get ready to be asked often: from here on, what changes the weights is not seen."""
+        for module in self.modules():
+            if isinstance(module, Linear | Vocabulary):
+                module.packed = pack(module.weight)
 
     def parameter_count(self) -> int:
         """All weights; the rows that only fill up the embedding do not count."""
@@ -305,6 +315,8 @@ class Classifier(nn.Module):
 
 class Vocabulary(nn.Embedding):
     """An embedding with a multiple of 64 rows in memory, and V rows for everybody else."""
+
+    packed: Tensor | None = None
 
     def __init__(self, vocab: int, dim: int) -> None:
         super().__init__(-(-vocab // ROW_MULTIPLE) * ROW_MULTIPLE, dim)

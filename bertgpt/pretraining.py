@@ -24,10 +24,12 @@ from bertgpt.presets import PRESETS, ModelConfig, Preset
 from bertgpt.processes import Group, join, together
 from bertgpt.run_folder import RunFolder
 from bertgpt.runtime import compile_for, device_of, peak_of, precision_of, recompute_blocks, take_exact_algorithms
+from bertgpt.samples import Samples
 from bertgpt.saved import Saved
+from bertgpt.shards import loader
 from bertgpt.shards.format import read_manifest
-from bertgpt.shards.loader import Division, Loader, Samples, Stream, shared
-from bertgpt.shards.masked_rows import MaskedRows, open_rows
+from bertgpt.shards.loader import Division, Loader, Stream, shared
+from bertgpt.shards.masked_rows import MaskedRows, a_piece, open_rows
 from bertgpt.shards.windows import Causal, Windows
 from bertgpt.shards.work import existing, fingerprint
 from bertgpt.tokens.tokenizer import Tokenizer
@@ -37,7 +39,7 @@ from bertgpt.trainer import Settings, Trainer
 # back from a divergence.
 FREE = ("out", "data", "micro_batch", "device", "compile", "deterministic", "recompute",
         "tensorboard", "fresh", "fresh_if_changed", "dry_run")  # fmt: skip
-LOOSE = ("log_every", "eval_every", "eval_tokens", "save_every")
+LOOSE = ("log_every", "eval_every", "eval_tokens", "save_every", "sample_every")
 CODE = ("tokens", "shards", "draws.py", "presets.py", "kernels.py", "model.py", "initial.py", "loss.py",
         "objectives.py", "optim.py", "runtime.py", "processes.py", "tally.py", "journal.py", "held_out.py",
         "trainer.py", "checkpoint.py", "saved.py", "models.py", "run_folder.py", "pretraining.py")  # fmt: skip
@@ -126,9 +128,9 @@ class Run:
             raise BertGPTError("BG221", "this model has no head for pairs, and the plan has pairs", hint=hint)
         return objective
 
-    def samples(self, split: str) -> list[Samples]:
+    def samples(self, split: str) -> list[loader.Samples]:
         """The samples of a split, masked ones first."""
-        found: list[Samples] = []
+        found: list[loader.Samples] = []
         base = self.data
         if self.masked:
             found.append(open_rows(self.data, split))
@@ -149,6 +151,15 @@ class Run:
         windows = [some for some in samples if isinstance(some, Windows)]
         text = 0 if lengths is None else sum(bytes_of(some, rows, lengths) for some in windows)
         return [HeldOut(samples, self.options.eval_every, self.length, rows, text)]
+
+    def sampler(self, folder: Path) -> list[Samples]:
+        """What writes down what the model says, if that is wanted."""
+        if not self.options.sample_every:
+            return []
+        masked = self.masked and "val" in self.manifest["splits"]
+        text = self.tokenizer.decode(a_piece(open_rows(self.data, "val"))) if masked else ""
+        usual = (self.tokenizer, self.objective, self.length, text, self.options.seed)
+        return [Samples(folder / "samples.txt", self.options.sample_every, *usual)]
 
     def streams(self) -> list[Stream]:
         """What is trained on, and how many of each are in a step."""
@@ -305,7 +316,7 @@ def trainer_of(run: Run, streams: list[Stream], steps: int, folder: RunFolder, g
         settings,
         folder.checkpoints,
         Journal(folder.path, group.leads, options.tensorboard),
-        run.held_out(),
+        [*run.held_out(), *run.sampler(folder.path)],
         group,
         device,
     )

@@ -28,7 +28,15 @@ from bertgpt.shards.work import differences
 from bertgpt.tokens.tokenizer import Tokenizer
 
 MADE = ("checkpoints", "final", ".final.tmp", ".final.old", "plots", "tensorboard", "tokenizer")  # folders
-WRITTEN = ("metrics.jsonl", "metrics.tmp", "metrics.json", "log.txt", "diverged.json", "run.json")  # files
+WRITTEN = (
+    "metrics.jsonl",
+    "metrics.tmp",
+    "metrics.json",
+    "log.txt",
+    "samples.txt",
+    "diverged.json",
+    "run.json",
+)  # files
 
 
 class RunFolder:

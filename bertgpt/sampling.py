@@ -39,7 +39,8 @@ class Sampling:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of each id, (B, V) in fp64; 0 for those that are left out."""
-        logits = logits / self.temperature
+        if self.temperature != 1:
+            logits = logits / self.temperature
         if 0 < self.top_k < logits.size(1):
             least = logits.topk(self.top_k, dim=1).values[:, -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)

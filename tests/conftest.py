@@ -7,12 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bertgpt import cli, commands
 from bertgpt.config import Options
+
+if TYPE_CHECKING:
+    from bertgpt.tokens.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
 
@@ -95,3 +98,12 @@ def needs_gpu(request: pytest.FixtureRequest) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("no GPU here")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> "Tokenizer":
+    """Trained on a little tinyworld."""
+    from bertgpt.corpora.tinyworld import World
+    from bertgpt.tokens.training import train
+
+    return train("bpe", 700, [document.text for document in World(0).documents(0, 800)])

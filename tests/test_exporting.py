@@ -10,41 +10,12 @@ import torch
 import transformers
 
 from bertgpt import exporting, hub, saved
-from bertgpt.model import Transformer
-from bertgpt.presets import BERT, GPT2, MODERN, shape
 from bertgpt.saved import Saved
 from bertgpt.tokens.tokenizer import Tokenizer
-from bertgpt.tokens.training import train
 from tests.conftest import Outcome
+from tests.made import FAMILIES, written
 
 Run = Callable[..., Outcome]
-FAMILIES = {
-    "gpt2": (GPT2, "causal"),
-    "bert": (BERT, "masked"),
-    "encoder": (MODERN, "masked"),
-    "decoder": (MODERN, "causal"),
-}
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    """Trained on a little tinyworld."""
-    from bertgpt.corpora.tinyworld import World
-
-    return train("bpe", 700, [document.text for document in World(0).documents(0, 800)])
-
-
-def written(folder: Path, family: str, tokenizer: Tokenizer) -> Saved:
-    """A model with weights as no initialisation makes them, saved as a run has it."""
-    switches, objective = FAMILIES[family]
-    model = Transformer(shape(64, 4, 4, tokenizer.max_id + 1, switches | {"context": 128}, ffn=96)).eval()
-    draws = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(torch.randn(weight.shape, generator=draws) * 0.05 + name.endswith("norm.weight"))
-    kept = Saved(model, tokenizer, objective)
-    saved.save(kept, folder / "final", "# a model\n")
-    return kept
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertgpt import console as console_module
+from bertgpt import stay_awake
 from bertgpt.config import GenerateOptions
 from bertgpt.console import Console, flush
 from bertgpt.errors import BertGPTError
@@ -26,6 +27,7 @@ def run(options: GenerateOptions) -> dict[str, Any]:
         raise BertGPTError("BG223", "generate runs in one process", hint="leave out torchrun")
     if options.model is None:
         raise no_model()
+    stay_awake()
     from bertgpt.language_model import load
 
     model = load(options.model, options.device, options.precision)
@@ -62,9 +64,16 @@ def prompts_of(options: GenerateOptions) -> list[str]:
         if not prompts:
             raise BertGPTError("BG310", "there is no prompt in this file", path=options.prompts_file)
     if not prompts and console_module.active is not None and sys.stdin is not None and not sys.stdin.isatty():
-        piped = decoded(sys.stdin.buffer.read(), "standard input")
-        prompts = [piped.removesuffix("\n")]
+        prompts = [piped().removesuffix("\n")]
     return prompts or [""]
+
+
+def piped() -> str:
+    """What somebody else writes into this command."""
+    try:
+        return decoded(sys.stdin.buffer.read(), "standard input")
+    except OSError as error:
+        raise BertGPTError("BG313", "standard input cannot be read", cause=str(error)) from None
 
 
 def text_of(given: str) -> str:
@@ -196,16 +205,9 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 def show_quiz(quiz: dict[str, Any], console: Console) -> None:
     """A text with what was hidden of it, and what the model made of that."""
-    parts = []
-    for segment in quiz["segments"]:
-        text = segment["text"]
-        if "guess" not in segment:
-            parts.append((text, ""))
-            continue
-        space, word = (" ", text[1:]) if text.startswith(" ") else ("", text)
-        shown = f"{{{word}}}" if segment["right"] else f"{{{word}: {segment['guess'].strip()}}}"
-        parts.append((space + shown, "green" if segment["right"] else "red"))
-    console.marked(parts)
+    from bertgpt.filling import marked
+
+    console.marked(map(marked, quiz["segments"]))
     right = sum(mask["right"] for mask in quiz["masks"])
     console.text()
     console.text(

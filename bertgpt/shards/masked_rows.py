@@ -169,3 +169,15 @@ def open_rows(folder: Path, split: str, shards: Path | None = None) -> PlannedRo
         masker,
         masks,
     )
+
+
+def a_piece(rows: PlannedRows | StoredRows) -> list[int]:
+    """The longest piece of the first row, its A if it is a pair, as it was before anything was hidden."""
+    number = np.zeros(1, np.int64)
+    row = rows.batch(number, number)
+    ids = row.ids[0].copy()
+    ids[row.positions[0, : row.scored[0]]] = row.labels[0, : row.scored[0]]
+    starts, stops = row.piece_starts[0].astype(np.int64) + 1, row.second_starts[0].astype(np.int64) - 1
+    longest = int((stops - starts).argmax())
+    found: list[int] = ids[starts[longest] : stops[longest]].tolist()
+    return found
