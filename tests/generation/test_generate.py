@@ -110,6 +110,17 @@ def test_what_is_shown_as_it_grows_is_the_text(run: Run, runs: Path, monkeypatch
     assert {key for sample in samples for key in sample} == {"prompt", "text", "tokens", "logprobs", "ended"}
 
 
+def test_a_stop_over_two_tokens_is_not_shown_even_for_a_moment(run: Run, runs: Path) -> None:
+    argv = ["generate", "--model", str(runs / "gpt"), "--prompt", "She", "--seed", "2", "--max-new-tokens", "30"]
+    [sample] = json.loads(run(*argv, "--json").out)["result"]["samples"]
+    decode = bertgpt.load(str(runs / "gpt")).kept.tokenizer.decode
+    joint = len(decode(sample["tokens"][:9]))
+    stop = sample["text"][joint - 1 : joint + 1]
+    place = sample["text"].index(stop)
+    assert "�" not in stop
+    assert run(*argv, "--stop", stop).out == f"She{console.printable(sample['text'][:place])}\n"
+
+
 def test_how_likely_each_token_was_is_shown_by_a_figure(run: Run, runs: Path) -> None:
     argv = ["generate", "--model", str(runs / "gpt"), "--max-new-tokens", "12", "--prompt", ""]
     [sample] = json.loads(run(*argv, "--json").out)["result"]["samples"]
