@@ -28,7 +28,8 @@ __version__ = "0.1.0"
 
 # The commands as functions. They are made when first asked for: importing bertgpt imports almost nothing.
 FUNCTIONS = {name: name for name in ("tokenize", "shard", "mask", "pretrain", "generate", "inspect", "export")} | {
-    "import_hf": "import"
+    "import_hf": "import",
+    "evaluate": "eval",
 }
 
 

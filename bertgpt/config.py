@@ -306,24 +306,62 @@ class GenerateOptions(Options):
     model: str | None = Field(None, description="A run, its final/, a checkpoint, or a model of transformers.")
     prompt: Texts = Field([], description="A text to go on with, or one with [MASK] in it.")
     prompts_file: str | None = Field(None, description="A file with a prompt on each line.")
-    max_new_tokens: Count = Field(200, ge=0, description="The longest that a text may get.")
+    max_new_tokens: Count = Field(200, ge=0, description="The most that is added to a prompt, in tokens.")
     num_samples: int = Field(1, ge=1, le=100_000, description="Texts for each prompt.")
     temperature: float = Field(
         0.8, ge=0, description="Below 1 what is likely becomes likelier; 0: always the likeliest."
     )
-    top_k: int = Field(0, ge=0, description="Draw from the so many likeliest only; 0: from all.")
+    top_k: int = Field(0, ge=0, description="Draw from this many of the likeliest; 0: from all.")
     top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest only that have this share together.")
     repetition_penalty: float = Field(1.0, gt=0, description="Above 1 what stands there already becomes less likely.")
     stop: Texts = Field([], description="A string that ends a text, and is no part of it.")
     truncate: bool = Field(True, description="Cut prompts that are too long, from the left, instead of refusing them.")
-    logprobs: bool = Field(False, description="Show how likely each token was, by colour and by a small figure.")
-    show_masked: str | None = Field(None, description="A text or file to hide words of, and to guess them.")
+    logprobs: bool = Field(
+        False, description="Show how likely each token is to the model itself, by colour and by a small figure."
+    )
+    show_masked: str | None = Field(None, description="A text or file: hide 15 % of it, and guess what that was.")
     candidates: int = Field(5, ge=1, le=100, description="How many ways to fill a gap are shown.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Of all that is computed; bf16 is faster, but a text may depend on what is beside it."
     )
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where to compute.")
-    seed: int = Field(1337, ge=0, lt=2**63, description="Decides what is drawn.")
+    seed: int = Field(1337, ge=0, lt=2**63, description="Decides what is drawn, or hidden.")
+
+
+class EvalOptions(Options):
+    """Score a model, with intervals and what dumb baselines score.
+
+    SUITE is agnews or probe (what frozen features tell), lm, mlm, hellaswag, lambada, blimp, cloze, tinyworld (all
+    against the truth), all; or compare, which takes two folders of results. Every item's answer is kept.
+    """
+
+    examples = (
+        "bertgpt eval tinyworld --model runs/gpt --limit 20 --out results/gpt",
+        "bertgpt eval tinyworld --model runs/bert --limit 20 --out results/bert",
+        "bertgpt eval lm --model runs/gpt --data tinyworld --limit 20 --out results/gpt",
+        "bertgpt eval lm --model runs/hybrid --data tinyworld --limit 20 --out results/hybrid",
+        "bertgpt eval compare results/gpt results/hybrid",
+    )
+
+    suite: Annotated[
+        Literal[
+            "agnews", "probe", "lm", "mlm", "hellaswag", "lambada", "blimp", "cloze", "tinyworld", "all", "compare"
+        ],
+        Argument("SUITE"),
+    ] = Field(description="What to ask: see above.")
+    folders: Annotated[list[str], Argument("[A B]")] = Field([], description="For compare: two folders of results.")
+    model: str | None = Field(None, description="A run, its final/, a checkpoint, or a model of transformers.")
+    out: str | None = Field(None, description="The folder of results; results/RUN.")
+    data: str | None = Field(None, description="A file or folder in the layout it was published in; else the hub.")
+    test_data: str | None = Field(None, description="For probe: what to judge by; else a fifth of --data.")
+    text_column: str = Field("text", description="The column that holds the text.")
+    label_column: str = Field("label", description="The column that holds the class.")
+    revision: str | None = Field(None, description="A commit of the hub's data.")
+    stride: int | None = Field(None, ge=1, description="For lm: tokens that each window scores; all if not given.")
+    limit: int | None = Field(None, ge=1, description="Take the first items only; the result is marked PARTIAL.")
+    full: bool = Field(False, description="For probes: more strengths, five folds, and a curve over sizes.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of all that is computed.")
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where to compute.")
 
 
 class ExportOptions(Options):

@@ -65,11 +65,12 @@ def write(saved: Saved, layout: str, folder: Path, card: str) -> None:
     weights = to_theirs(model.config, layout, model.state_dict())
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     framed = layout in ("bert", "modernbert")
-    tokenizer.save(folder, model.config.context, framed, segments=layout == "bert")
+    tokenizer.save(folder, saved.window, framed, segments=layout == "bert")
     if not framed:
-        write_json(
-            folder / "generation_config.json", {name: settings[name] for name in ("bos_token_id", "eos_token_id")}
-        )
+        generation: dict[str, Any] = {name: settings[name] for name in ("bos_token_id", "eos_token_id")}
+        unsaid = saved.unsaid(but=[tokenizer.end])
+        generation |= {"suppress_tokens": unsaid} if unsaid else {}
+        write_json(folder / "generation_config.json", generation)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 """What a model makes of texts, as numbers: a vector for each."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -10,19 +10,24 @@ from torch import Tensor
 
 from bertgpt import console
 from bertgpt.batches import by_length, padded, padding_of
-from bertgpt.errors import BertGPTError
+from bertgpt.errors import BertGPTError, quoted
 from bertgpt.saved import Saved
+from bertgpt.tokens.spelling import encoded
 
-Pooling = Literal["mean", "pooled", "last"]
+Pooling = Literal["mean", "pooled", "first", "last"]
 
 
 def embedded(kept: Saved, texts: Sequence[str], pooling: Pooling = "mean") -> NDArray[np.float32]:
-    """A vector for each text, (texts, D): of its own ids the mean, or of the last one, or what BERT makes of [CLS].
+    """A vector for each text, (texts, D): the mean of its own ids, or the state of the first or last one of its row, or
+    what BERT's pooler makes of the first.
 
     A model that looks both ways sees a text framed, one that looks back sees it behind an end; texts that are longer
     than its rows are cut, and counted in a note.
     """
-    if pooling == "pooled" and not (kept.model.config.segments and kept.objective == "masked"):
+    if pooling not in get_args(Pooling):
+        raise BertGPTError("BG204", f"there is no pooling {quoted(pooling)}", hint=f"{', '.join(get_args(Pooling))}")
+    has_pooler = kept.model.config.segments and kept.objective == "masked" and bool(kept.model.pooler.weight.any())
+    if pooling == "pooled" and not has_pooler:
         hint = "mean, or last for a model that looks back"
         raise BertGPTError("BG222", "this model has no pooler: it was not trained with one", hint=hint)
     found = np.zeros((len(texts), kept.model.config.dim), np.float32)
@@ -36,7 +41,7 @@ def hidden_states(kept: Saved, texts: Sequence[str]) -> Iterator[tuple[list[int]
     causal = kept.objective == "causal"
     frame = 1 if causal else 2
     longest = kept.window - frame
-    ids = [kept.tokenizer.encode(text) for text in texts]
+    ids = [encoded(kept.tokenizer, text) for text in texts]
     cut = sum(len(row) > longest for row in ids)
     if cut:
         console.note(f"{cut:,} of {len(texts):,} texts are longer than {longest:,} tokens, and are cut")
@@ -55,11 +60,14 @@ def hidden_states(kept: Saved, texts: Sequence[str]) -> Iterator[tuple[list[int]
     progress.end()
 
 
+@torch.inference_mode()
 def pooled(kept: Saved, hidden: Tensor, lengths: Tensor, pooling: Pooling) -> Tensor:
     """One vector for each row, (B, D)."""
     rows, causal = torch.arange(len(hidden), device=hidden.device), kept.objective == "causal"
     if pooling == "pooled":
         return kept.model.pooled(hidden[:, 0])
+    if pooling == "first":
+        return hidden[:, 0]
     if pooling == "last":
         return hidden[rows, lengths - 1]
     place = torch.arange(hidden.size(1), device=hidden.device)

@@ -23,21 +23,26 @@ class Filler:
     candidates: int = 5
     seed: int = 1337
 
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise BertGPTError("BG204", "candidates is 1 or more")
+
     def fill(self, kept: Saved, text: str) -> dict[str, Any]:
         """A text in which the mask stands for what is missing: with the likeliest in each gap, and what else may be."""
         tokenizer, ids = kept.tokenizer, with_masks(kept.tokenizer, text)
         gaps = [place for place, i in enumerate(ids) if i == tokenizer.roles["mask"]]
-        masks = [{"candidates": self.told(tokenizer, logits)} for logits in around(kept, ids, gaps)]
-        for place, mask in zip(gaps, masks, strict=True):
-            ids[place] = mask["candidates"][0]["token"]
-        return {"prompt": text, "text": tokenizer.decode(ids), "masks": masks}
+        masks = [{"candidates": self.told(kept, logits)} for logits in around(kept, ids, gaps)]
+        made, *after = text.split(tokenizer.tokens[tokenizer.roles["mask"]])
+        for mask, part in zip(masks, after, strict=True):
+            made = joined(tokenizer, made, mask["candidates"][0]["text"]) + part
+        return {"prompt": text, "text": made, "masks": masks}
 
     def quiz(self, kept: Saved, text: str) -> dict[str, Any]:
         """Hide words of a text, and see which of them the model finds.
 
         As in training, 15 % of the ids, in pieces that fit into a row; the mask stands for every one of them.
         """
-        tokenizer, ids = kept.tokenizer, encoded(kept.tokenizer, text)
+        tokenizer, ids = kept.tokenizer, encoded(kept.tokenizer, text.strip())
         begins = tokenizer.starts_word[ids]
         pieces = cut(np.zeros(1, np.int64), np.array([len(ids)]), Cutter(begins), kept.window - 2)
         shown, masks = list(ids), []
@@ -45,7 +50,7 @@ class Filler:
             some = ids[start : start + size]
             gaps = hidden_places(tokenizer, some, number, self.seed)
             for place, logits in zip(gaps, next(in_gaps(kept, some, [gaps])) if gaps else [], strict=True):
-                told = self.told(tokenizer, logits)
+                told = self.told(kept, logits)
                 shown[start + place] = told[0]["token"]
                 mask = {"place": start + place, "token": some[place], "right": told[0]["token"] == some[place]}
                 masks.append(mask | {"candidates": told})
@@ -55,11 +60,21 @@ class Filler:
         result = {"prompt": text, "text": tokenizer.decode(shown), "masks": masks, "accuracy": accuracy}
         return result | {"segments": segments_of(tokenizer, ids, masks)}
 
-    def told(self, tokenizer: Tokenizer, logits: Tensor) -> list[dict[str, Any]]:
-        """What a gap may be filled with, the likeliest first."""
-        odds, ids = logits.double().softmax(dim=0).topk(min(self.candidates, len(logits)))
+    def told(self, kept: Saved, logits: Tensor) -> list[dict[str, Any]]:
+        """What a gap may be filled with, the likeliest first; nothing that is no part of a text."""
+        tokenizer, unsaid = kept.tokenizer, kept.unsaid()
+        odds = logits.double().softmax(dim=0)
+        odds[unsaid] = -1.0
+        odds, ids = odds.topk(min(self.candidates, len(logits) - len(unsaid)))
         pairs = zip(ids.tolist(), odds.tolist(), strict=True)
         return [{"token": i, "text": written(tokenizer, [i]), "probability": odd} for i, odd in pairs]
+
+
+def joined(tokenizer: Tokenizer, before: str, token: str) -> str:
+    """A text with one more token behind it, in the place of a mask, which takes the space before it as words do."""
+    if tokenizer.kind == "bpe":
+        return before.removesuffix(" ") + (token if before else token.lstrip(" "))
+    return before.removesuffix(" ") + token[2:] if token.startswith("##") else before + token.removeprefix(" ")
 
 
 def with_masks(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -76,6 +91,8 @@ def with_masks(tokenizer: Tokenizer, text: str) -> list[int]:
 def around(kept: Saved, ids: Sequence[int], gaps: Sequence[int]) -> list[Tensor]:
     """The logits of each gap: all in one row if the text fits, else each in the midst of a row of its own."""
     longest = kept.window - 2
+    if not gaps:
+        return []
     if len(ids) <= longest:
         return list(next(in_gaps(kept, ids, [gaps])))
     found = []
@@ -101,17 +118,24 @@ def hidden_places(tokenizer: Tokenizer, ids: Sequence[int], number: int, seed: i
 
 
 def segments_of(tokenizer: Tokenizer, ids: Sequence[int], masks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A text as people read it: stretches that were shown, and between them what was hidden and guessed."""
+    """A text as people read it: stretches that were shown, and between them words that were hidden, and guessed."""
+    words: list[list[dict[str, Any]]] = []
+    for mask in masks:
+        inside = words and mask["place"] == words[-1][-1]["place"] + 1 and not tokenizer.starts_word[mask["token"]]
+        words[-1:] = [[*words[-1], mask]] if inside else [*words[-1:], [mask]]
     segments: list[dict[str, Any]] = []
     begin = 0
-    for mask in masks:
-        if begin < mask["place"]:
-            segments.append({"text": written(tokenizer, ids[begin : mask["place"]])})
-        guess = mask["candidates"][0]["text"]
-        segments.append({"text": written(tokenizer, [mask["token"]]), "guess": guess, "right": mask["right"]})
-        begin = mask["place"] + 1
+    for word in words:
+        start, stop = word[0]["place"], word[-1]["place"] + 1
+        if begin < start:
+            segments.append({"text": written(tokenizer, ids[begin:start])})
+        guess = written(tokenizer, [mask["candidates"][0]["token"] for mask in word])
+        right = all(mask["right"] for mask in word)
+        segments.append({"text": written(tokenizer, ids[start:stop]), "guess": guess, "right": right})
+        begin = stop
     if begin < len(ids):
         segments.append({"text": written(tokenizer, ids[begin:])})
+    segments[0]["text"] = segments[0]["text"].removeprefix(" ")
     return segments
 
 

@@ -96,6 +96,12 @@ class Generator:
     seed: int = 1337
     truncate: bool = True
 
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 0 or self.num_samples < 1:
+            raise BertGPTError("BG204", "max_new_tokens is 0 or more, and num_samples 1 or more")
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise BertGPTError("BG204", "stop is a list of strings, none of them empty")
+
     def __call__(self, kept: Saved, prompts: Sequence[str], watch: Watch | None = None) -> list[dict[str, Any]]:
         """Every prompt gone on with, so many times."""
         kept.model.eval()
@@ -117,7 +123,7 @@ class Generator:
         """The samples of a prompt, which is cut from the left where it is too long."""
         ids = kept.opened(encoded(kept.tokenizer, prompt))
         if len(ids) > kept.window:
-            cause = f"{len(ids) - 1:,} tokens, rows of {kept.window:,}"
+            cause = f"{len(ids) - 1:,} tokens behind an end, rows of {kept.window:,}"
             if not self.truncate:
                 raise BertGPTError("BG204", "the prompt is longer than the model's context", cause=cause)
             console.note(f"the prompt is longer than the model's context ({cause}): its beginning is not read")
@@ -133,11 +139,13 @@ class Generator:
             return
         decoder, left = Decoder(kept.model, [row.ids for row in rows], kept.window, self.max_new_tokens), rows
         logits = decoder.read()
+        unsaid = torch.tensor(kept.unsaid(but=[kept.tokenizer.end]), dtype=torch.long, device=logits.device)
         seen = marked(decoder.rows, logits) if self.sampling.repetition_penalty != 1 else None
         for step in range(1, self.max_new_tokens + 1):
             draws = uniform(self.seed, keys, 1, first=step)[:, 0]
-            ids = self.sampling.choose(logits, seen, draws)  # (B,)
-            chances = logits.log_softmax(dim=1).gather(1, ids[:, None])[:, 0]
+            chances = logits.log_softmax(dim=1)
+            ids = self.sampling.choose(logits.index_fill(1, unsaid, -torch.inf), seen, draws)  # (B,)
+            chances = chances.gather(1, ids[:, None])[:, 0]
             for row, i, chance in zip(left, ids.tolist(), chances.tolist(), strict=True):
                 if not row.ended:
                     row.add(i, chance, i == kept.tokenizer.end, step == self.max_new_tokens)

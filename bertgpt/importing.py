@@ -39,7 +39,15 @@ def read(folder: Path) -> tuple[Saved, dict[str, Any]]:
     check_vocabulary(config, tokenizer)
     model = filled(config, with_what_lacks(config, to_ours(config, layout, known(layout, weights))), str(folder))
     objective = "causal" if layout in ("gpt2", "modernbert-decoder") else "masked"
-    return Saved(model, tokenizer, objective, "joined" if layout == "gpt2" else "apart"), settings
+    documents = "joined" if layout == "gpt2" else "apart"
+    return Saved(model, tokenizer, objective, documents, length_of(folder)), settings
+
+
+def length_of(folder: Path) -> int | None:
+    """The longest row that a tokenizer says its model takes; some say a number that means none."""
+    file = folder / "tokenizer_config.json"
+    said = json.loads(file.read_text(encoding="utf-8")).get("model_max_length") if file.is_file() else None
+    return said if isinstance(said, int) and 0 < said < 1 << 30 else None
 
 
 def known(layout: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """A model to work with from Python: `bertgpt.load("runs/gpt")`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from bertgpt.models import find
 from bertgpt.runtime import DTYPES, device_of
 from bertgpt.sampling import Sampling
 from bertgpt.saved import Saved
+
+HOW = ("max_new_tokens", "num_samples", "stop", "seed", "truncate")
 
 
 class LanguageModel:
@@ -57,6 +60,9 @@ class LanguageModel:
         if not self.can_go_on:
             raise BertGPTError("BG222", "this is a masked model: it fills gaps, and does not go on with text")
         sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
+        if unknown := how.keys() - HOW:
+            raise BertGPTError("BG208", f"there is no option {unknown.pop()}", hint=f"there are {', '.join(HOW)}")
+        how["stop"] = several(how.get("stop", []))
         return Generator(sampling, **how)(self.kept, several(prompts), watch)
 
     def fill(self, texts: str | Sequence[str], candidates: int = 5) -> list[dict[str, Any]]:
@@ -73,9 +79,15 @@ class LanguageModel:
         """A vector for each text, (texts, width)."""
         return embedded(self.kept, several(texts), pooling)
 
-    def score(self, texts: str | Sequence[str]) -> list[Score]:
-        """How likely each text is, token by token, and in bits per byte. A BERT's are pseudo-log-likelihoods."""
-        return scores(self.kept, several(texts))
+    def score(self, texts: str | Sequence[str], stride: int | None = None) -> list[Score]:
+        """How likely each text is, token by token, and in bits per byte. A BERT's are pseudo-log-likelihoods.
+
+        A text that is longer than the model's rows is read in windows, which score `stride` tokens each.
+        """
+        return scores(self.kept, several(texts), stride)
+
+    def __repr__(self) -> str:
+        return f"<{self.kept.objective} model of {self.kept.model.parameter_count():,} weights>"
 
     def needs_sight(self) -> None:
         """Refuse what only a model that looks both ways can do."""
@@ -83,12 +95,16 @@ class LanguageModel:
             raise BertGPTError("BG222", "this is a causal model: it goes on with text, and does not fill gaps")
 
 
-def load(model: str, device: str = "auto", precision: str = "fp32") -> LanguageModel:
+def load(model: str | Path, device: str = "auto", precision: str = "fp32") -> LanguageModel:
     """A run, its final/, a checkpoint, a folder of transformers or a model of the hub.
 
     In bf16 it is faster, and what it says may depend on how much it is asked at once.
     """
-    kept = find(model)[0]
+    if precision not in DTYPES:
+        raise BertGPTError("BG204", f"there is no precision {precision}", hint=", ".join(DTYPES))
+    if device not in ("auto", "cuda", "mps", "cpu"):
+        raise BertGPTError("BG204", f"there is no device {device}", hint="auto, cuda, mps, cpu")
+    kept = find(str(model))[0]
     kept.model.to(device_of(device), DTYPES[precision])
     kept.model.settle()
     return LanguageModel(kept)
@@ -96,4 +112,7 @@ def load(model: str, device: str = "auto", precision: str = "fp32") -> LanguageM
 
 def several(texts: str | Sequence[str]) -> list[str]:
     """One text, or some."""
-    return [texts] if isinstance(texts, str) else list(texts)
+    found = [texts] if isinstance(texts, str) else list(texts)
+    if not all(isinstance(text, str) for text in found):
+        raise BertGPTError("BG204", "texts are strings")
+    return found

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bertgpt import batches
-from bertgpt.batches import by_length, padded
+from bertgpt import batches, console
+from bertgpt.batches import by_length, padded, padding_of
 from bertgpt.errors import BertGPTError
 from bertgpt.model import Transformer
 from bertgpt.objectives import vocabulary_loss
 from bertgpt.saved import Saved
+from bertgpt.tokens.spelling import encoded
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Score:
 
 def scores(kept: Saved, texts: Sequence[str], stride: int | None = None) -> list[Score]:
     """Of each text: the log-likelihood of a model that looks back; the pseudo-log-likelihood of one that fills gaps."""
-    rows = [kept.tokenizer.encode(text) for text in texts]
+    rows = [encoded(kept.tokenizer, text) for text in texts]
     found = pseudo(kept, rows) if kept.objective == "masked" else onward(kept, rows, stride)
     exact = kept.tokenizer.token_bytes is not None and kept.objective != "masked"
     made = []
@@ -78,17 +79,29 @@ def windows(targets: int, window: int, stride: int) -> Iterator[tuple[int, int, 
         start = stop
 
 
-@torch.inference_mode()
 def surprises(model: Transformer, rows: Sequence[Sequence[int]]) -> list[list[float]]:
     """The nats of each id of each row but its first, given those before it."""
+    return [costs for costs, _ in greedy_surprises(model, rows)]
+
+
+@torch.inference_mode()
+def greedy_surprises(model: Transformer, rows: Sequence[Sequence[int]]) -> list[tuple[list[float], list[bool]]]:
+    """The same, and whether each is the likeliest."""
     model.eval()
-    found: list[list[float]] = [[] for _ in rows]
+    found: list[tuple[list[float], list[bool]]] = [([], []) for _ in rows]
+    progress = console.Progress("scoring", sum(map(len, rows)), of_bytes=False)
+    done = 0
     for numbers in by_length(list(map(len, rows))):
         ids, _ = padded([rows[number] for number in numbers], model.tokens.weight.device)  # (B, T + 1)
         hidden = model(ids[:, :-1], causal=True)  # (B, T, D): nobody who is scored looks at what fills up
-        losses = vocabulary_loss(model, hidden.flatten(0, 1), ids[:, 1:].flatten()).losses.view(len(numbers), -1)
-        for number, costs in zip(numbers, losses.tolist(), strict=True):
-            found[number] = costs[: len(rows[number]) - 1]
+        scored = vocabulary_loss(model, hidden.flatten(0, 1), ids[:, 1:].flatten())
+        columns = (scored.losses.view(len(numbers), -1).tolist(), scored.right.view(len(numbers), -1).tolist())
+        for number, costs, right in zip(numbers, *columns, strict=True):
+            targets = len(rows[number]) - 1
+            found[number] = (costs[:targets], right[:targets])
+            done += targets
+        progress.update(done)
+    progress.end()
     return found
 
 
@@ -102,11 +115,11 @@ def pseudo(kept: Saved, rows: Sequence[Sequence[int]]) -> list[list[float]]:
     itself away.
     """
     found: list[list[float]] = []
-    for row in rows:
+    for number, row in enumerate(rows):
         longest = kept.window - 2
         if len(row) > longest:
             cause = f"{len(row):,} tokens, rows of {longest:,} beside two special ones"
-            raise BertGPTError("BG204", "a text is longer than the model's context", cause=cause)
+            raise BertGPTError("BG204", f"text {number} is longer than the model's context", cause=cause)
         begins = [*kept.tokenizer.starts_word[list(row)].tolist(), True]
         gaps = [list(range(at, begins.index(True, at + 1))) for at in range(len(row))]
         logits = in_gaps(kept, row, gaps)
@@ -127,3 +140,20 @@ def in_gaps(kept: Saved, ids: Sequence[int], gaps: Sequence[Sequence[int]]) -> I
         holed[number, place] = kept.tokenizer.roles["mask"]
         hidden = model(holed, causal=False)[number, place - kept.before]  # (all places, D)
         yield from torch.split(model.logits(hidden).float(), [len(places) for places in some])
+
+
+@torch.inference_mode()
+def in_rows(kept: Saved, rows: Sequence[Sequence[int]], gaps: Sequence[Sequence[int]]) -> Iterator[tuple[int, Tensor]]:
+    """The logits (places, V) of some places of each text, which are hidden already, with the number of the text."""
+    model = kept.model.eval()
+    progress = console.Progress("filling gaps", len(rows), of_bytes=False)
+    done = 0
+    for numbers in by_length(list(map(len, rows))):
+        ids, lengths = padded([kept.framed(rows[number]) for number in numbers], model.tokens.weight.device)
+        hidden = model(ids, causal=False, documents=padding_of(ids, lengths))  # (B, T, D)
+        for line, number in enumerate(numbers):
+            places = torch.tensor(gaps[number], device=ids.device) + 1 - kept.before
+            yield number, model.logits(hidden[line, places]).float()
+        done += len(numbers)
+        progress.update(done)
+    progress.end()

@@ -83,6 +83,7 @@ TINY = {"optimizer": "muon", "lr": 5e-3, "warmup": 100, "tokens_per_step": 4096,
 BASE_GPT = {"lr": 6e-4, "warmup": 715, "tokens_per_step": 524_288, "seq_len": 1024}
 BASE_BERT = {"lr": 1e-4, "warmup": 10_000, "tokens_per_step": 32_768, "schedule": "linear", "lr_floor": 0.0,
              "weight_decay": 0.01, "beta2": 0.999}  # fmt: skip
+SMALL = TINY | {"lr": 1e-2, "tokens_per_step": 8192}
 MODERN_TRAINING = {"lr": 8e-4, "warmup": 500, "tokens_per_step": 65_536, "schedule": "wsd", "beta2": 0.98}
 GPT2_VOCAB, BERT_VOCAB = 50_257, 30_522
 EXTENDED_VOCAB = GPT2_VOCAB + 4  # with [PAD] [CLS] [SEP] [MASK]
@@ -105,7 +106,7 @@ def gpt2(about: str, dim: int, layers: int, heads: int, vocab: int = GPT2_VOCAB,
 
 def bert(about: str, dim: int, layers: int, heads: int, vocab: int = BERT_VOCAB, **other: Any) -> Preset:
     """An encoder of 2018."""
-    training = TINY if dim < 256 else BASE_BERT
+    training = TINY if dim < 256 else SMALL | {"lr": 5e-3} if dim < 512 else BASE_BERT
     return Preset(about, shape(dim, layers, heads, vocab, BERT, **other), "masked", training)
 
 
@@ -127,5 +128,6 @@ MODERN_SHAPES = {  # dim, layers, heads, ffn: those of Ettin (Weller et al., 202
 for size, (dim, layers, heads, ffn) in MODERN_SHAPES.items():
     model = shape(dim, layers, heads, EXTENDED_VOCAB, MODERN, ffn=ffn)
     about = f"ModernBERT's layout (Warner et al., 2024), d{dim} L{layers} H{heads}"
-    PRESETS[f"modern-bert-{size}"] = Preset(about, model, "masked", MODERN_TRAINING)
-    PRESETS[f"modern-gpt-{size}"] = Preset(f"{about}, trained to go on with text", model, "causal", MODERN_TRAINING)
+    training = SMALL if size in ("tiny", "mini") else MODERN_TRAINING
+    PRESETS[f"modern-bert-{size}"] = Preset(about, model, "masked", training)
+    PRESETS[f"modern-gpt-{size}"] = Preset(f"{about}, trained to go on with text", model, "causal", training)

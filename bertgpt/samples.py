@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertgpt.console import printable
 from bertgpt.files import void, write_aside
 from bertgpt.filling import Filler, marked
 from bertgpt.generation import Generator
@@ -34,7 +35,7 @@ class Samples:
             kept = Saved(trainer.model.eval(), self.tokenizer, self.objective, length=self.length)
             parts = [*self.told(kept), *self.found(kept)]
             before = self.until(trainer.step)
-            entry = f"{HEAD}{trainer.step:,}\n\n" + "".join(f"{part}\n\n" for part in parts)
+            entry = f"{HEAD}{trainer.step:,}\n\n" + "".join(f"{printable(part)}\n\n" for part in parts)
             write_aside(self.path, lambda aside: void(aside.write_text(before + entry, encoding="utf-8")))
         return None
 

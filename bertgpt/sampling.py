@@ -1,11 +1,16 @@
 """The next id from logits: all of them sorted out, then one drawn."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from bertgpt.errors import BertGPTError
+
+COLDEST = 1e-6  # below it nothing but the likeliest is ever drawn, and quotients are not finite
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,16 @@ class Sampling:
     top_p: float = 1.0  # only the likeliest that together have this probability (Holtzman et al., 2020)
     repetition_penalty: float = 1.0  # of what stands in the text already (Keskar et al., 2019)
 
+    def __post_init__(self) -> None:
+        ranges = {
+            "temperature is 0 or more": 0 <= self.temperature < math.inf, "top_k is 0 or more": self.top_k >= 0,
+            "top_p is above 0 and at most 1": 0 < self.top_p <= 1,
+            "repetition_penalty is above 0": 0 < self.repetition_penalty < math.inf,
+        }  # fmt: skip
+        for said, holds in ranges.items():
+            if not holds:
+                raise BertGPTError("BG204", said)
+
     def choose(self, logits: Tensor, seen: Tensor | None, draws: NDArray[np.float64]) -> Tensor:
         """An id for each row of logits (B, V); `seen` (B, V) says what stands in its text, `draws` (B,) are in [0, 1).
 
@@ -24,7 +39,7 @@ class Sampling:
         their last digits, as those of batches of other sizes do, choose the same.
         """
         logits = self.penalised(logits, seen)
-        if self.temperature == 0:
+        if self.temperature < COLDEST:
             return logits.argmax(dim=1)
         reached = self.probabilities(logits).cumsum(dim=1)  # (B, V), in fp64
         places = torch.from_numpy(draws).to(reached.device)[:, None] * reached[:, -1:]

@@ -47,6 +47,11 @@ class Saved:
         """How far before a hidden id its answer stands: a hybrid has one head for this and for what comes next."""
         return int(self.objective == "hybrid")
 
+    def unsaid(self, but: Sequence[int] = ()) -> list[int]:
+        """Ids that are no part of a text: special ones, and those that the embedding has and the tokenizer lacks."""
+        known = {i for i, token in enumerate(self.tokenizer.tokens) if token} - self.tokenizer.special_ids
+        return sorted(set(range(self.model.config.vocab)) - known - set(but))
+
     def framed(self, ids: Sequence[int]) -> list[int]:
         """A text as models see it that look both ways."""
         roles = self.tokenizer.roles

@@ -70,7 +70,6 @@ HEAVY: dict[str, set[str]] = (
             "pretraining",
             "models",
             "run_folder",
-            "evals",
             "processes",
             "importing",
             "batches",
@@ -85,6 +84,7 @@ HEAVY: dict[str, set[str]] = (
         "generation": {"torch", "numpy"},
         "filling": {"torch", "numpy"},
         "features": {"torch", "numpy"},
+        "evals": {"torch", "numpy"},
         "language_model": {"numpy"},
     }
 )

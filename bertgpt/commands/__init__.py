@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from bertgpt.config import (
+    EvalOptions,
     ExportOptions,
     GenerateOptions,
     ImportOptions,
@@ -32,6 +33,7 @@ COMMANDS: dict[str, type[Options]] = {
     "shard": ShardOptions,
     "mask": MaskOptions,
     "pretrain": PretrainOptions,
+    "eval": EvalOptions,
     "generate": GenerateOptions,
     "inspect": InspectOptions,
     "export": ExportOptions,
@@ -55,7 +57,7 @@ def function(command: str, name: str) -> Callable[..., dict[str, Any]]:
         if several and all(isinstance(value, str) for value in positional):
             positional = (list(positional),) if positional else ()
         if len(positional) > len(places):
-            raise BertGPTError("BG203", f"{name} takes {', '.join(places)} by place and all else by name")
+            raise BertGPTError("BG203", f"{name} takes {', '.join(places) or 'nothing'} by place and all else by name")
         by_place = dict(zip(places, positional, strict=False))
         if both := by_place.keys() & options:
             raise BertGPTError("BG203", f"{', '.join(both)} is given twice, by place and by name")

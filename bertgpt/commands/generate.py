@@ -11,7 +11,7 @@ from bertgpt import console as console_module
 from bertgpt import stay_awake
 from bertgpt.config import GenerateOptions
 from bertgpt.console import Console, flush
-from bertgpt.errors import BertGPTError
+from bertgpt.errors import BertGPTError, quoted
 
 if TYPE_CHECKING:
     from bertgpt.generation import Sample
@@ -27,11 +27,15 @@ def run(options: GenerateOptions) -> dict[str, Any]:
         raise BertGPTError("BG223", "generate runs in one process", hint="leave out torchrun")
     if options.model is None:
         raise no_model()
+    if not all(options.stop):
+        raise BertGPTError("BG204", "--stop is a string that is not empty")
     stay_awake()
     from bertgpt.language_model import load
 
     model = load(options.model, options.device, options.precision)
     if options.show_masked is not None:
+        if options.prompt or options.prompts_file:
+            raise BertGPTError("BG203", "--show-masked is a text of its own", hint="leave out the prompts")
         check_fills(model, options.model)
         return {"quiz": model.quiz(text_of(options.show_masked), options.candidates, options.seed)}
     prompts = prompts_of(options)
@@ -78,6 +82,8 @@ def piped() -> str:
 
 def text_of(given: str) -> str:
     """A text, or that of a file."""
+    if len(given.split()) == 1 and Path(given).suffix and not os.path.exists(given):  # noqa: PTH110 - as below
+        raise BertGPTError("BG211", f"there is no file {quoted(given)}, and this is too short for a text")
     return text_of_file(given) if os.path.isfile(given) else given  # noqa: PTH113 - a Path of an impossible name raises
 
 
@@ -100,11 +106,11 @@ def decoded(data: bytes, where: str) -> str:
 # ----------------------------------------------------------------------------------------- what cannot be asked
 
 
-def no_model() -> BertGPTError:
+def no_model(command: str = "generate") -> BertGPTError:
     """Which models there are."""
     from bertgpt.models import runs
 
-    there = [f"bertgpt generate --model {run}" for run in runs()]
+    there = [f"bertgpt {command} --model {run}" for run in runs()]
     hint = "; or ".join(there) if there else "bertgpt pretrain makes one"
     return BertGPTError("BG203", "--model is missing", hint=hint)
 
@@ -178,8 +184,8 @@ class Live:
     def end(self) -> None:
         """How fast it was."""
         if self.logprobs:
-            self.console.text(
-                "\nthe figure behind a piece is its probability in tenths: ⁰ is under 0.1, ⁹ is 0.9 and more"
+            self.console.note(
+                "the figure behind a piece is its probability in tenths: ⁰ is under 0.1, ⁹ is 0.9 and more"
             )
         made = self.tokens - self.first if self.start is not None else 0
         if made > 0 and self.start is not None:

@@ -134,3 +134,16 @@ def test_a_bert_hides_the_rest_of_a_word_with_each_of_its_ids(runs: Path) -> Non
     [score] = bertgpt.load(str(runs / "bert")).score(text)
     assert score.logprobs == pytest.approx(wanted, abs=1e-4)
     assert score.bits_per_byte is None
+
+
+def test_what_is_wrong_is_said(runs: Path) -> None:
+    model = bertgpt.load(str(runs / "bert"))
+    with pytest.raises(BertGPTError, match="no pooling 'cls'"):
+        model.embed("a", "cls")  # type: ignore[arg-type]
+    for ask in (model.embed, model.score):
+        with pytest.raises(BertGPTError, match="UTF-8"):
+            ask("caf\udce9")
+    with pytest.raises(BertGPTError, match="text 1 is longer"):
+        model.score(["a", "a " * 500])
+    assert model.embed([]).shape == (0, 64)
+    assert model.score([]) == []

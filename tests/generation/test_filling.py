@@ -9,11 +9,13 @@ import torch
 import transformers
 
 import bertgpt
-from bertgpt.filling import Filler, hidden_places, with_masks
+from bertgpt.filling import Filler, hidden_places, joined, with_masks
+from bertgpt.language_model import LanguageModel
 from bertgpt.saved import Saved, load
 from bertgpt.tokens.tokenizer import Tokenizer
 from bertgpt.tokens.training import train
 from tests.conftest import Outcome
+from tests.made import written
 
 Run = Callable[..., Outcome]
 TEXT = "The [MASK] found a rusty [MASK]. She was [MASK]"
@@ -56,6 +58,7 @@ def test_a_hybrid_answers_from_the_position_before(runs: Path) -> None:
         logits = kept.model.logits(kept.model(torch.tensor([ids]), causal=False))[0]
     gaps = [place for place, i in enumerate(ids) if i == kept.tokenizer.roles["mask"]]
     [found] = bertgpt.load(str(runs / "both")).fill(TEXT, candidates=1)
+    logits[:, kept.unsaid()] = -torch.inf  # special ids are no part of a text
     wanted = logits[[gap - 1 for gap in gaps]].argmax(dim=1).tolist()
     assert [mask["candidates"][0]["token"] for mask in found["masks"]] == wanted
     goes_on = bertgpt.generate(model=str(runs / "both"), prompt="She", max_new_tokens=2)["samples"]
@@ -90,6 +93,7 @@ def knows(kept: Saved, ids: list[int]) -> None:
 
 def test_a_quiz_counts_what_is_found_and_marks_it(run: Run, runs: Path, tmp_path: Path) -> None:
     text = "There was a hard frost in the clock shop, and the tall engineer was the first to come. " * 12
+    text = text.strip()
     argv = ["generate", "--model", str(runs / "bert"), "--show-masked", text]
     quiz = json.loads(run(*argv, "--json").out)["result"]["quiz"]
     kept = load(runs / "bert")
@@ -133,3 +137,32 @@ def test_what_drives_a_terminal_is_escaped(run: Run, runs: Path) -> None:
     assert "\x1b" not in done.out
     assert "\u202e" not in done.out
     assert "[bold]" in done.out
+
+
+def test_a_text_without_a_gap_is_as_it_was_and_the_rest_of_one_too(runs: Path, tmp_path: Path) -> None:
+    """Also where the tokenizer lower-cases, and knows some of its words only as unknown."""
+    model = bertgpt.load(str(runs / "bert"))
+    assert model.fill("The dog") == [{"prompt": "The dog", "text": "The dog", "masks": []}]
+    pieces = train("wordpiece", 300, ["the dog is here and sleeps"] * 9)
+    text = "The Zebra's [MASK] quizzed 日本 in Tarn. [MASK]"
+    [found] = LanguageModel(written(tmp_path, "bert", pieces)).fill(text)
+    first, second = (mask["candidates"][0]["text"] for mask in found["masks"])
+    wanted = joined(pieces, "The Zebra's ", first) + " quizzed 日本 in Tarn. "
+    assert found["text"] == joined(pieces, wanted, second)
+
+
+def test_a_file_that_is_not_there_is_no_text(run: Run, runs: Path) -> None:
+    done = run("generate", "--model", str(runs / "bert"), "--show-masked", "missing.txt")
+    assert (done.code, "there is no file" in done.err) == (2, True)
+    both = run("generate", "--model", str(runs / "bert"), "--show-masked", "a text of some words", "--prompt", "a")
+    assert both.code == 2
+
+
+def test_a_word_of_several_tokens_is_one_gap_for_who_reads(runs: Path) -> None:
+    text = "The extraordinarily wonderful clockmakers astonished everybody, unbelievably. " * 5
+    quiz = bertgpt.load(str(runs / "bert")).quiz(text)
+    hidden = [segment for segment in quiz["segments"] if "guess" in segment]
+    assert len(hidden) < len(quiz["masks"])
+    assert all(word.strip(" .,") in text.split() or word.strip(" .,") == "" or word.strip() in text
+               for word in (segment["text"] for segment in hidden))  # fmt: skip
+    assert "�" not in "".join(segment["text"] for segment in quiz["segments"])

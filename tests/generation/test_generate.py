@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import bertgpt
 from bertgpt import console
@@ -298,3 +299,58 @@ def test_nothing_is_loaded_that_is_not_needed(process: Callable[..., Outcome], r
     assert not {"transformers", "datasets", "sklearn", "rich", "typer", "torch._inductor", "tiktoken"} & set(
         done.stdout.split()
     ), done.stdout + done.stderr
+
+
+# ------------------------------------------------------------------------------------- what a reader has tripped over
+
+
+def test_what_is_no_part_of_a_text_is_never_said(runs: Path, tmp_path: Path) -> None:
+    """Special ids, and those of an embedding that has more rows than the tokenizer has ids, as many on the hub have."""
+    bertgpt.export(str(runs / "gpt"), out=str(tmp_path / "hf"))
+    weights = load_file(tmp_path / "hf" / "model.safetensors")
+    rows = weights["transformer.wte.weight"]
+    likely = bertgpt.load(str(runs / "gpt")).generate("She", max_new_tokens=1, temperature=0)[0]["tokens"]
+    weights["transformer.wte.weight"] = torch.cat((rows, 3 * rows[likely].expand(50, -1)))
+    weights["transformer.wte.weight"][:5] = 3 * rows[likely]
+    save_file(weights, tmp_path / "hf" / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config | {"vocab_size": len(rows) + 50}))
+    model = bertgpt.load(tmp_path / "hf")
+    for sample in model.generate("She", num_samples=20, max_new_tokens=5):
+        assert all(4 < token < len(rows) for token in sample["tokens"])
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-7])
+def test_what_is_nearly_0_is_the_likeliest_too(temperature: float, runs: Path) -> None:
+    model = bertgpt.load(str(runs / "gpt"))
+    wanted, found = (model.generate("She", max_new_tokens=8, temperature=each) for each in (0, temperature))
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"temperature": -1.0}, {"temperature": math.nan}, {"top_k": -1}, {"top_p": 0.0}, {"repetition_penalty": 0.0},
+        {"num_samples": 0}, {"max_new_tokens": -1}, {"stop": [""]}, {"max_tokens": 3}, {"prompts": [1]},
+    ],
+)  # fmt: skip
+def test_python_is_told_what_is_wrong(how: dict[str, Any], runs: Path) -> None:
+    with pytest.raises(BertGPTError):
+        bertgpt.load(str(runs / "gpt")).generate(**({"prompts": "a"} | how))
+
+
+def test_a_single_stop_is_one(runs: Path) -> None:
+    model = bertgpt.load(str(runs / "gpt"))
+    one, other = (model.generate("She", max_new_tokens=30, stop=stop) for stop in ("ther", ["ther"]))
+    assert one == other
+
+
+def test_loading_is_told_what_is_wrong(runs: Path, tmp_path: Path) -> None:
+    for given in ({"precision": "int8"}, {"device": "tpu"}):
+        with pytest.raises(BertGPTError):
+            bertgpt.load(str(runs / "gpt"), **given)
+    with pytest.raises(BertGPTError, match="no model here"):
+        bertgpt.load(tmp_path / "nowhere")
+    assert repr(bertgpt.load(runs / "gpt")).startswith("<causal model of ")
+    bertgpt.export(str(runs / "gpt"), out=str(tmp_path / "hf"))
+    assert bertgpt.load(tmp_path / "hf").kept.window == bertgpt.load(runs / "gpt").kept.window

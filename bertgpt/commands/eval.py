@@ -1,0 +1,111 @@
+"""`bertgpt eval`: scores with their intervals, baselines, and every item."""
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertgpt import console as console_module
+from bertgpt.commands.generate import no_model
+from bertgpt.config import EvalOptions
+from bertgpt.console import Console
+from bertgpt.errors import BertGPTError
+
+if TYPE_CHECKING:
+    from bertgpt.saved import Saved
+
+FOR = {  # what `all` asks of each kind of model
+    "causal": ("lm", "tinyworld", "hellaswag", "lambada", "blimp", "agnews"),
+    "masked": ("mlm", "tinyworld", "blimp", "agnews"),
+    "hybrid": ("lm", "mlm", "tinyworld", "hellaswag", "lambada", "blimp", "agnews"),
+}
+
+
+def run(options: EvalOptions) -> dict[str, Any]:
+    """Do it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise BertGPTError("BG223", "eval runs in one process", hint="leave out torchrun")
+    if options.suite == "compare":
+        if len(options.folders) != 2:
+            raise BertGPTError("BG203", "compare takes two folders of results", hint="bertgpt eval compare A B")
+        from bertgpt.evals.compare import compared
+
+        return {"compared": compared(Path(options.folders[0]), Path(options.folders[1]))}
+    if options.folders:
+        raise BertGPTError("BG203", f"eval {options.suite} takes no folders", hint="--model names what is scored")
+    if options.model is None:
+        raise no_model(f"eval {options.suite}")
+    from bertgpt.language_model import load
+    from bertgpt.models import find, weights_hash
+
+    kept = load(options.model, options.device, options.precision).kept
+    facts = {"weights": weights_hash(find(options.model)[1]), "tokenizer": kept.tokenizer.identity}
+    folder = Path(options.out) if options.out else Path("results") / name_of(options.model)
+    suites = FOR[kept.objective] if options.suite == "all" else (options.suite,)
+    return {
+        "path": str(folder),
+        "model": options.model,
+        "found": [one(kept, s, options, folder, facts) for s in suites],
+    }
+
+
+def one(kept: "Saved", suite: str, options: EvalOptions, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """One suite, and its files."""
+    from bertgpt.evals.suites import evaluated
+
+    began = time.time()
+    if options.suite == "all":
+        console_module.note(f"{suite} ...")
+    data = "tinyworld" if suite in ("lm", "mlm") and options.suite == "all" else options.data
+    found = evaluated(kept, suite, options.model_copy(update={"data": data}))
+    found.facts |= facts | {"precision": options.precision}
+    found.write(folder, began)
+    return found.as_json()
+
+
+def name_of(model: str) -> str:
+    """The run that a model is of."""
+    path = Path(model)
+    inside = path.name == "final" or path.parent.name == "checkpoints"
+    return (path.parent.name if path.name == "final" else path.parent.parent.name) if inside else path.name
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """Tables."""
+    if "compared" in result:
+        show_compared(result["compared"], console)
+        return
+    for number, found in enumerate(result["found"]):
+        if number:
+            console.text()
+        partial = "PARTIAL, " if found["partial"] else ""
+        console.heading(f"{found['suite']} · {partial}{found['n']:,} items · {found['definition']}")
+        rows = [[name, shown(score), interval(score), ""] for name, score in found["scores"].items()]
+        rows += [[name, shown(score), interval(score), "baseline"] for name, score in found["baselines"].items()]
+        console.table(("", "score", "95 %", ""), rows)
+        for note in found["notes"]:
+            console.text(note)
+    console.text()
+    console.text(f"every item in {result['path']}")
+
+
+def show_compared(found: list[dict[str, Any]], console: Console) -> None:
+    """Differences."""
+    rows = [
+        [each["suite"], each["score"], f"{each['a']:.4g}", f"{each['b']:.4g}", f"{each['difference']:+.4g}",
+         interval(each), f"{each['p']:.2g}", each["verdict"]]
+        for each in found
+    ]  # fmt: skip
+    console.table(("suite", "score", "A", "B", "B - A", "95 %", "p", ""), rows)
+
+
+def shown(score: dict[str, Any]) -> str:
+    """A score as people read it."""
+    return f"{score['value']:.4f}" if abs(score["value"]) < 1000 else f"{score['value']:,.0f}"
+
+
+def interval(score: dict[str, Any]) -> str:
+    """How far it may be off."""
+    if score["low"] is None:
+        return ""
+    return " to ".join(shown({"value": score[end]}) for end in ("low", "high"))

@@ -1,0 +1,58 @@
+"""Two models on the same items: whether one is better, or chance may have made it look so."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertgpt.errors import BertGPTError
+from bertgpt.evals.intervals import mcnemar, paired
+
+# What is compared of each suite: a column of its items, what that is divided by, and whether less is better.
+COMPARED = {
+    "agnews": ("right", None, False), "probe": ("right", None, False), "hellaswag": ("acc_norm", None, False),
+    "cloze": ("acc_norm", None, False), "lambada": ("acc", None, False), "blimp": ("right", None, False),
+    "lm": ("nats", "bytes", True), "mlm": ("right", "targets", False),
+}  # fmt: skip
+LIKELY = 0.05
+
+
+def compared(one: Path, other: Path) -> list[dict[str, Any]]:
+    """Every suite that both were asked."""
+    names = [{file.stem for file in folder.glob("*.json") if not file.stem.endswith(".run")} for folder in (one, other)]
+    both = sorted(names[0] & names[1] & COMPARED.keys())
+    if not both:
+        cause = f"{one}: {', '.join(sorted(names[0])) or 'none'}; {other}: {', '.join(sorted(names[1])) or 'none'}"
+        raise BertGPTError("BG211", "these folders have no results of the same suite to compare", cause=cause)
+    return [of_suite(suite, one, other) for suite in both]
+
+
+def of_suite(suite: str, one: Path, other: Path) -> dict[str, Any]:
+    """One of them."""
+    import pyarrow.parquet as pq
+
+    told = [json.loads((folder / f"{suite}.json").read_text(encoding="utf-8")) for folder in (one, other)]
+    if told[0]["definition"] != told[1]["definition"] or told[0]["n"] != told[1]["n"]:
+        cause = "; ".join(f"{each['definition']} of {each['n']:,}" for each in told)
+        raise BertGPTError("BG324", f"the two results of {suite} are not of the same items", cause=cause)
+    if told[0]["facts"]["data"] != told[1]["facts"]["data"]:
+        raise BertGPTError("BG324", f"the two results of {suite} are of other data")
+    tables = [pq.read_table(folder / f"{suite}.items.parquet").to_pydict() for folder in (one, other)]
+    column, over, less = COMPARED[suite]
+    values = [np.asarray(table[column], np.float64) for table in tables]
+    if over is not None:
+        below = [np.asarray(table[over], np.float64) for table in tables]
+        values = [value / whole.mean() for value, whole in zip(values, below, strict=True)]
+    if suite == "lm":
+        values = [value / np.log(2) for value in values]
+    difference, (low, high), p = paired(values[0].tolist(), values[1].tolist())
+    if over is None and set(np.unique(np.concatenate(values))) <= {0.0, 1.0}:
+        p = mcnemar((values[0] == 1).tolist(), (values[1] == 1).tolist())
+    better = "B" if (difference < 0) == less else "A"
+    verdict = f"{better} is better" if p < LIKELY and difference else "not distinguishable"
+    name = "bits_per_byte" if suite == "lm" else column
+    found = {"suite": suite, "score": name, "a": values[0].mean(), "b": values[1].mean(), "difference": difference}
+    return {k: float(v) if not isinstance(v, str) else v for k, v in found.items()} | {
+        "low": low, "high": high, "p": p, "verdict": verdict,
+    }  # fmt: skip

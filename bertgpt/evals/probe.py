@@ -1,0 +1,237 @@
+"""What a model knows of texts without being trained for it: a linear classifier on its frozen features.
+
+Beside the score stand those of nobody (the majority), of the texts' lengths, of words (tf-idf), of the same shape with
+random weights, and of labels that were shuffled, which nothing can learn.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from bertgpt import console
+from bertgpt.errors import BertGPTError
+from bertgpt.evals.results import Found, Score
+from bertgpt.features import Pooling, embedded
+from bertgpt.files import cache_folder, make_folder, trim, write_aside
+from bertgpt.initial import build
+from bertgpt.saved import Saved, weights_of
+
+Floats = NDArray[np.float32]
+CS = tuple(10.0 ** (power / 2) for power in range(-8, 5))  # strengths that are tried, 1e-4 to 100
+FEW_CS = CS[::3]
+FOLDS, SEED, ITERATIONS = 5, 42, 2000
+EXACT_TRAIN, EXACT_TEST = 10_000, 2_500
+CACHE_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts with their classes, to learn from and to be judged by."""
+
+    train_texts: list[str]
+    train_labels: list[str]
+    test_texts: list[str]
+    test_labels: list[str]
+
+    def check(self) -> None:
+        """Two classes at least, and none in the test that nobody could have learned."""
+        classes = set(self.train_labels)
+        if len(classes) < 2:
+            raise BertGPTError("BG322", "there is one class only", cause=f"all are {next(iter(classes))}")
+        unseen = sorted(set(self.test_labels) - classes)
+        if unseen:
+            cause = f"{', '.join(unseen[:5])}; known are {', '.join(sorted(classes)[:8])}"
+            raise BertGPTError("BG322", "the test has labels that are not in the training part", cause=cause)
+
+
+def probe(kept: Saved, data: Labelled, suite: str, full: bool) -> Found:
+    """All of it."""
+    data.check()
+    texts, labels = (data.train_texts, data.test_texts), (np.array(data.train_labels), np.array(data.test_labels))
+    train, test = (features(kept, some, "mean") for some in texts)
+    judged = classified(train, test, labels[0], full)
+    right = (judged.said == labels[1]).tolist()
+    scores = {"accuracy": Score.share([float(each) for each in right])}
+    scores["train_accuracy"] = Score(float((judged.said_of_train == labels[0]).mean()))
+    notes = [f"C = {judged.c:g}, chosen on the training part" + (", at the edge of what was tried" * judged.at_edge)]
+    baselines = {
+        "majority": Score(float((labels[1] == most_frequent(labels[0])).mean())),
+        "length": judged_by(lengths(texts[0]), lengths(texts[1]), labels, full),
+        "tf-idf": tf_idf(data, labels, full),
+    }
+    random = Saved(build(kept.model.config, SEED).eval(), kept.tokenizer, kept.objective, kept.documents, kept.length)
+    baselines["random weights"] = judged_by(embedded(random, texts[0]), embedded(random, texts[1]), labels, full)
+    shuffled = np.random.Generator(np.random.Philox(SEED)).permutation(labels[0])
+    baselines["shuffled labels"] = judged_by(train, test, (shuffled, labels[1]), full)
+    if kept.objective == "masked":
+        scores |= exactly(kept, data)
+    if full:
+        scores |= curve(train, test, labels)
+    repeated = len(set(data.train_texts) & set(data.test_texts))
+    notes.append(f"{repeated:,} texts of the test are in the training part too")
+    empty = sum(not text.strip() for text in (*data.train_texts, *data.test_texts))
+    if empty:
+        notes.append(f"{empty:,} texts are empty")
+    items = {"label": data.test_labels, "said": judged.said.tolist(), "right": right}
+    definition = f"{suite}.probe.mean.standardised.logistic/1"
+    found = Found(suite, definition, len(right), scores, baselines, items, notes=notes)
+    words = scores["accuracy"].value, baselines["tf-idf"].value
+    if words[0] < words[1]:
+        found.notes.insert(0, f"counting words is better: tf-idf {words[1]:.3f}, this model {words[0]:.3f}")
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- features
+
+
+def features(kept: Saved, texts: Sequence[str], pooling: Pooling) -> Floats:
+    """Vectors of texts, remembered by what they depend on: weights, tokenizer, texts, pooling."""
+    digest = sha256(json.dumps([kept.tokenizer.identity, kept.objective, kept.window, pooling]).encode())
+    for name, weight in sorted(weights_of(kept.model).items()):
+        digest.update(name.encode())
+        digest.update(weight.float().numpy().tobytes())
+    for text in texts:
+        digest.update(len(text).to_bytes(8, "little") + text.encode())
+    folder = cache_folder() / "features"
+    file = folder / f"{digest.hexdigest()}.safetensors"
+    if file.exists():
+        return load_file(file)["features"]
+    found = embedded(kept, texts, pooling)
+    make_folder(folder)
+    trim(folder, CACHE_BYTES)
+    write_aside(file, lambda aside: save_file({"features": found}, aside), durable=False)
+    return found
+
+
+def lengths(texts: Sequence[str]) -> Floats:
+    """How long each is, in two ways."""
+    return np.array([[len(text), len(text.split())] for text in texts], np.float32)
+
+
+# ----------------------------------------------------------------------------------------------- classifiers
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a classifier says."""
+
+    said: NDArray[Any]
+    said_of_train: NDArray[Any]
+    c: float
+    at_edge: bool
+
+
+def classified(train: Any, test: Any, labels: NDArray[Any], full: bool, scaled: bool = True) -> Judged:
+    """Logistic regression; its strength is chosen on the training part alone."""
+    from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
+
+    tried = CS if full else FEW_CS
+    fewest = int(np.unique(labels, return_counts=True)[1].min())
+    splitter = StratifiedShuffleSplit(1, test_size=0.1, random_state=SEED)
+    if full and fewest >= FOLDS:
+        splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
+    best = 1.0
+    if fewest >= 2 and len(labels) >= 20:
+        folds = list(splitter.split(train, labels))
+        progress = console.Progress("choosing C", len(tried), of_bytes=False)
+        rights = []
+        for number, c in enumerate(tried):
+            fitted = [(fit(train[some], labels[some], c, scaled), rest) for some, rest in folds]
+            rights.append(np.mean([(model.predict(train[rest]) == labels[rest]).mean() for model, rest in fitted]))
+            progress.update(number + 1)
+        progress.end()
+        best = tried[int(np.argmax(rights))]
+    model = fit(train, labels, best, scaled)
+    return Judged(model.predict(test), model.predict(train), best, best in (tried[0], tried[-1]))
+
+
+def fit(train: Any, labels: NDArray[Any], c: float, scaled: bool) -> Any:
+    """One classifier that has converged."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    for iterations in (ITERATIONS, 10 * ITERATIONS):
+        steps = [StandardScaler()] if scaled else []
+        model = make_pipeline(*steps, LogisticRegression(C=c, max_iter=iterations, random_state=SEED))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            try:
+                return model.fit(train, labels)
+            except ConvergenceWarning:
+                continue
+    raise BertGPTError("BG323", "the classifier does not converge", cause=f"C = {c:g}, {10 * ITERATIONS:,} iterations")
+
+
+def judged_by(train: Any, test: Any, labels: tuple[NDArray[Any], NDArray[Any]], full: bool) -> Score:
+    """The accuracy of a classifier on other features."""
+    return accuracy(classified(train, test, labels[0], full).said, labels[1])
+
+
+def accuracy(said: NDArray[Any], labels: NDArray[Any]) -> Score:
+    """Of what was said."""
+    return Score.share([float(each) for each in said == labels])
+
+
+def most_frequent(labels: NDArray[Any]) -> Any:
+    """The class that most have."""
+    names, counts = np.unique(labels, return_counts=True)
+    return names[counts.argmax()]
+
+
+def tf_idf(data: Labelled, labels: tuple[NDArray[Any], NDArray[Any]], full: bool) -> Score:
+    """Words and pairs of words, counted and weighted: what every representation has to be measured against."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2 if len(labels[0]) > 1000 else 1, sublinear_tf=True)
+    try:
+        train = words.fit_transform(data.train_texts)
+    except ValueError as error:
+        raise BertGPTError("BG310", "there are no words in these texts", cause=str(error)) from None
+    said = classified(train, words.transform(data.test_texts), labels[0], full, scaled=False).said
+    return accuracy(said, labels[1])
+
+
+def exactly(kept: Saved, data: Labelled) -> dict[str, Score]:
+    """As the system that this grew from has it: [CLS] or the pooler, not scaled, C = 1, 1,000 iterations, seed 42, the
+    first 10,000 and 2,500 texts. Its pooler counts only if pairs were trained."""
+    from sklearn.linear_model import LogisticRegression
+
+    pooling: Pooling = "pooled" if kept.model.config.segments else "first"
+    train, test = (
+        features(kept, data.train_texts[:EXACT_TRAIN], pooling),
+        features(kept, data.test_texts[:EXACT_TEST], pooling),
+    )
+    labels = np.array(data.train_labels[:EXACT_TRAIN]), np.array(data.test_labels[:EXACT_TEST])
+    if len(set(labels[0])) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = LogisticRegression(max_iter=1000, random_state=SEED).fit(train, labels[0])
+    name = f"exact variant ({pooling}, not scaled)"
+    return {
+        name: accuracy(model.predict(test), labels[1]),
+        f"{name}, train": Score(float((model.predict(train) == labels[0]).mean())),
+    }
+
+
+def curve(train: Floats, test: Floats, labels: tuple[NDArray[Any], NDArray[Any]]) -> dict[str, Score]:
+    """The score of fewer texts to learn from."""
+    sizes = [size for size in (100, 1000, 10_000, 100_000) if size < len(train)]
+    order = np.random.Generator(np.random.Philox(SEED)).permutation(len(train))
+    found: dict[str, Score] = {}
+    for size in sizes:
+        some = order[:size]
+        if len(set(labels[0][some])) > 1:
+            found[f"accuracy of {size:,}"] = accuracy(
+                classified(train[some], test, labels[0][some], False).said, labels[1]
+            )
+    return found

@@ -1,0 +1,232 @@
+"""The suites of `bertgpt eval`: where their items come from, and who judges them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bertgpt.config import EvalOptions
+from bertgpt.corpora.pieces import pieces
+from bertgpt.corpora.readers import Policy, read
+from bertgpt.corpora.sources import Reading, find
+from bertgpt.corpora.tinyworld import World, examples
+from bertgpt.errors import BertGPTError
+from bertgpt.evals.choices import blimp, endings, lambada, own_rows
+from bertgpt.evals.language import lm, mlm
+from bertgpt.evals.probe import Labelled, probe
+from bertgpt.evals.results import Found, Score
+from bertgpt.evals.tables import Row, labels_of, rows_of, texts_of
+from bertgpt.evals.tinyworld import excess, recovery
+from bertgpt.files import sha256_of
+from bertgpt.saved import Saved
+
+TWIN_ITEMS, TWIN_TRAIN, WORLD_DOCUMENTS = 500, 2000, 200
+HELD_OUT = 1 << 39  # documents of tinyworld from here on are in no corpus
+
+
+@dataclass(frozen=True)
+class Published:
+    """A set that others made: its files as they were published, and where the hub has it."""
+
+    repository: str
+    subset: str | None
+    splits: tuple[str, ...]
+    files: tuple[str, ...]  # patterns, in the order of the splits
+
+
+PUBLISHED = {
+    "agnews": Published("fancyzhx/ag_news", None, ("train", "test"), ("train*.csv", "test.csv")),
+    "hellaswag": Published("Rowan/hellaswag", None, ("validation",), ("*val*.jsonl*",)),
+    "lambada": Published("EleutherAI/lambada_openai", "default", ("test",), ("*lambada*.jsonl*",)),
+    "blimp": Published("nyu-mll/blimp", None, ("train",), ("*blimp*.jsonl*",)),
+}
+
+
+class Items:
+    """The items of a suite, and what is known of their files."""
+
+    def __init__(self, options: EvalOptions, suite: str) -> None:
+        self.options, self.suite = options, suite
+        self.facts: dict[str, str] = {}
+
+    def files(self) -> list[Path]:
+        """The files of a published set: those in --data, or in its folder of that name."""
+        published = PUBLISHED[self.suite]
+        assert self.options.data is not None
+        given = Path(self.options.data)
+        if given.is_file() and len(published.files) == 1:
+            found = [given]
+        else:
+            folder = given / self.suite if (given / self.suite).is_dir() else given
+            found = []
+            for pattern in published.files:
+                there = sorted(folder.glob(pattern)) if folder.is_dir() else []
+                if not there:
+                    raise BertGPTError("BG211", f"there is no {pattern} here", path=str(folder))
+                found.append(there[0])
+        self.facts |= {file.name: sha256_of(file) for file in found}
+        return found
+
+    def hub(self) -> list[list[Row]]:
+        """The splits of a published set, from the hub."""
+        from bertgpt.corpora.hub import commit_of, stream
+
+        published = PUBLISHED[self.suite]
+        commit = commit_of(published.repository, self.options.revision or "main")
+        self.facts[published.repository] = commit
+        most = self.options.limit
+        return [
+            list(islice(stream(published.repository, commit, published.subset, split), most))
+            for split in published.splits
+        ]
+
+    def rows(self) -> list[Row]:
+        """The items of a set of one file, as its suite wants them."""
+        if self.options.data is None:
+            return [described(self.suite, row) for row in self.hub()[0]]
+        found = [described(self.suite, row) for row in rows_of(str(self.files()[0]))]
+        return found[: self.options.limit]
+
+    def labelled(self) -> Labelled:
+        """Texts with classes: AG News, or a file of one's own, of which a fifth is the test unless one is given."""
+        options = self.options
+        if self.suite == "agnews":
+            parts = self.hub() if options.data is None else [news(file) for file in self.files()]
+            texts = [[row["text"] for row in part][: options.limit] for part in parts]
+            labels = [[str(row["label"]) for row in part][: options.limit] for part in parts]
+            return Labelled(texts[0], labels[0], texts[1], labels[1])
+        if options.data is None:
+            raise BertGPTError("BG203", "--data is missing", hint="a file of texts with labels")
+        columns = (options.text_column, options.label_column)
+        parts = [rows_of(name) for name in (options.data, options.test_data) if name is not None]
+        self.facts |= {Path(n).name: sha256_of(Path(n)) for n in (options.data, options.test_data) if n is not None}
+        if len(parts) == 1:
+            parts = [[row for i, row in enumerate(parts[0]) if (i % 5 == 4) == test] for test in (False, True)]
+        parts = [part[: options.limit] for part in parts]
+        train, test = ((texts_of(p, columns[0], options.data), labels_of(p, columns[1], options.data)) for p in parts)
+        return Labelled(*train, *test)
+
+    def texts(self) -> list[str]:
+        """Documents of files, or held-out ones of tinyworld."""
+        if self.options.data is None:
+            raise BertGPTError("BG203", "--data is missing", hint="text files, or tinyworld")
+        if self.options.data == "tinyworld":
+            most = self.options.limit or WORLD_DOCUMENTS
+            return [document.text for document in World(0).documents(HELD_OUT, HELD_OUT + most)]
+        reading = Reading(text_column=self.options.text_column)
+        found: list[str] = []
+        sources = find([self.options.data])
+        self.facts |= {source.name: source.sha256 for source in sources}
+        for piece in pieces(sources, reading, None):
+            for batch in read(piece, Policy("stop")):
+                found += [document.decode() for document in batch.documents]
+                if self.options.limit and len(found) >= self.options.limit:
+                    return found[: self.options.limit]
+        if not found:
+            raise BertGPTError("BG310", "there is no text here", path=self.options.data)
+        return found
+
+
+def news(file: Path) -> list[Row]:
+    """AG News, as it was published without a header (class, title, description), or with one (label, text)."""
+    with file.open(encoding="utf-8") as opened:
+        headed = opened.readline().strip().replace('"', "") == "label,text"
+    if headed:
+        return rows_of(str(file))
+    rows = rows_of(str(file), ("label", "title", "description"))
+    return [{"label": row["label"], "text": f"{row['title']} {row['description']}"} for row in rows]
+
+
+def described(suite: str, row: Row) -> Row:
+    """An item under our names."""
+    if suite == "hellaswag":
+        context = row["ctx_full"] if "ctx_full" in row else f"{row['activity_label']}: {preprocessed(row)}"
+        if str(row["label"]) in ("", "-1"):
+            raise BertGPTError("BG322", "some items have no label", hint="take the validation split")
+        return {"context": context, "endings": list(row["endings"]), "label": int(row["label"])}
+    if suite == "lambada" and "continuation" not in row:
+        context, _, last = row["text"].rpartition(" ")
+        return {"context": context, "continuation": last}
+    return row
+
+
+def preprocessed(row: Row) -> str:
+    """HellaSwag's context as everybody scores it: brackets of WikiHow's markup taken out."""
+    text = f"{row['ctx_a']} {row['ctx_b'].capitalize()}".strip().replace(" [title]", ". ")
+    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
+
+
+# ----------------------------------------------------------------------------------------------------- suites
+
+
+def evaluated(kept: Saved, suite: str, options: EvalOptions) -> Found:
+    """What a suite finds of a model."""
+    items = Items(options, suite)
+    if suite in ("agnews", "probe"):
+        found = probe(kept, items.labelled(), suite, options.full)
+    elif suite == "lm":
+        found = lm(kept, items.texts(), options.stride)
+    elif suite == "mlm":
+        found = mlm(kept, items.texts())
+    elif suite == "lambada":
+        found = lambada(kept, items.rows())
+    elif suite == "blimp":
+        found = blimp(kept, items.rows())
+    elif suite == "hellaswag":
+        found = endings(kept, items.rows(), suite)
+    elif suite == "cloze":
+        if options.data is None:
+            raise BertGPTError("BG203", "--data is missing", hint="jsonl with context, endings and label")
+        items.facts[Path(options.data).name] = sha256_of(Path(options.data))
+        found = endings(kept, own_rows(rows_of(options.data)[: options.limit], options.data), suite)
+    else:
+        found = of_tinyworld(kept, options)
+    found.partial = options.limit is not None
+    found.facts |= {"data": items.facts}
+    return found
+
+
+def of_tinyworld(kept: Saved, options: EvalOptions) -> Found:
+    """The distance to what can be known of the world, and the twins of the other suites."""
+    world, most = World(0), options.limit or TWIN_ITEMS
+    documents = list(world.documents(HELD_OUT, HELD_OUT + (options.limit or WORLD_DOCUMENTS)))
+    scores: dict[str, Score] = {}
+    baselines: dict[str, Score] = {}
+    items: dict[str, Sequence[Any]] = {}
+    notes = []
+    if kept.objective != "masked":
+        told = excess(kept, world, documents)
+        scores |= {"excess": Score(told["excess"])}
+        scores |= {f"excess of {m}": Score(sums["excess"]) for m, sums in told["by_mechanism"].items()}
+        notes.append(f"excess: nats above the true entropy, as a share of it, in {told['documents']:,} documents")
+        rows = list(islice(examples(world, "endings", "dev"), most))
+        shown = [{"context": row["context"], "endings": row["endings"], "label": row["label"]} for row in rows]
+        twin = endings(kept, shown, "endings")
+        scores["endings"], baselines["endings, chance"] = twin.scores["acc"], twin.baselines["chance"]
+        items["endings"] = twin.items["acc"]
+        rows = list(islice(examples(world, "cloze", "dev"), most))
+        last = lambada(kept, [{"context": row["context"], "continuation": row["target"]} for row in rows])
+        scores["cloze"] = last.scores["acc"]
+        baselines["cloze, it occurs before"] = last.baselines["it occurs before"]
+        items["cloze"] = last.items["acc"]
+    if kept.objective != "causal":
+        told = recovery(kept, world, documents)
+        scores |= {"share of the oracle": Score(told["share"]), "accuracy": Score(told["accuracy"])}
+        scores |= {f"share in {m}": Score(sums["share"]) for m, sums in told["by_mechanism"].items() if sums["share"]}
+        baselines["accuracy of the oracle"] = Score(told["oracle_accuracy"])
+    rows = list(islice(examples(world, "pairs", "dev"), most))
+    shown = [{"sentence_good": row["good"], "sentence_bad": row["bad"], "UID": row["mechanism"],
+              "linguistics_term": f"pairs of {row['mechanism']}"} for row in rows]  # fmt: skip
+    twin = blimp(kept, shown)
+    scores |= {("pairs" if name == "accuracy" else name): score for name, score in twin.scores.items()}
+    baselines["pairs, the shorter"] = twin.baselines["the shorter"]
+    for task in ("topic", "sentiment", "acceptability"):
+        sizes = {"train": min(most * 4, TWIN_TRAIN), "dev": most}
+        parts = [list(islice(examples(world, task, split), size)) for split, size in sizes.items()]
+        texts, labels = ([[str(row[key]) for row in part] for part in parts] for key in ("text", "label"))
+        twin = probe(kept, Labelled(texts[0], labels[0], texts[1], labels[1]), task, False)
+        scores[task] = twin.scores["accuracy"]
+        baselines |= {f"{task}, {name}": twin.baselines[name] for name in ("majority", "tf-idf", "random weights")}
+    return Found("tinyworld", "tinyworld.seed0/1", len(documents), scores, baselines, items, notes=notes)
