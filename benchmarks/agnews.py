@@ -1,4 +1,4 @@
-"""A small modern-bert from scratch in half an hour of two cores, and what it knows of AG News, of which it read nothing.
+"""A small modern-bert from scratch in half an hour of two cores, and what it knows of AG News without reading it.
 
     python benchmarks/agnews.py --data FOLDER --work FOLDER [--steps 2400]
 

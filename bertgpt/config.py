@@ -329,18 +329,15 @@ class GenerateOptions(Options):
 
 
 class EvalOptions(Options):
-    """Score a model, with intervals and what dumb baselines score.
+    """Score a model, with intervals and baselines.
 
     SUITE is agnews or probe (what frozen features tell), lm, mlm, hellaswag, lambada, blimp, cloze, tinyworld (all
     against the truth), all; or compare, which takes two folders of results. Every item's answer is kept.
     """
 
     examples = (
-        "bertgpt eval tinyworld --model runs/gpt --limit 20 --out results/gpt",
-        "bertgpt eval tinyworld --model runs/bert --limit 20 --out results/bert",
-        "bertgpt eval lm --model runs/gpt --data tinyworld --limit 20 --out results/gpt",
-        "bertgpt eval lm --model runs/hybrid --data tinyworld --limit 20 --out results/hybrid",
-        "bertgpt eval compare results/gpt results/hybrid",
+        "bertgpt eval tinyworld --model runs/gpt --limit 20",
+        "bertgpt eval mlm --model runs/bert --data tinyworld --limit 20 --out results/bert",
     )
 
     suite: Annotated[

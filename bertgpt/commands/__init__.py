@@ -54,8 +54,9 @@ def function(command: str, name: str) -> Callable[..., dict[str, Any]]:
     several = any(takes_several(model.model_fields[key]) for key in places)
 
     def call(*positional: Any, **options: Any) -> dict[str, Any]:
-        if several and all(isinstance(value, str) for value in positional):
-            positional = (list(positional),) if positional else ()
+        rest = positional[len(places) - 1 :]
+        if several and rest and all(isinstance(value, str) for value in rest):  # the last place takes several
+            positional = (*positional[: len(places) - 1], list(rest))
         if len(positional) > len(places):
             raise BertGPTError("BG203", f"{name} takes {', '.join(places) or 'nothing'} by place and all else by name")
         by_place = dict(zip(places, positional, strict=False))

@@ -101,7 +101,10 @@ def show_compared(found: list[dict[str, Any]], console: Console) -> None:
 
 def shown(score: dict[str, Any]) -> str:
     """A score as people read it."""
-    return f"{score['value']:.4f}" if abs(score["value"]) < 1000 else f"{score['value']:,.0f}"
+    value = score["value"]
+    if abs(value) < 1000:
+        return f"{value:.4f}"
+    return f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.2e}"
 
 
 def interval(score: dict[str, Any]) -> str:

@@ -109,6 +109,7 @@ def exp(nats: float) -> float:
 
 def blimp(kept: Saved, rows: Sequence[Row]) -> Found:
     """Which of two sentences is likelier, as a mean over paradigms and over the phenomena these belong to."""
+    rows, left_out = fitting(kept, rows)
     texts = [row[name] for row in rows for name in ("sentence_good", "sentence_bad")]
     said = sentences(kept, texts)
     good, bad = said[::2], said[1::2]
@@ -122,7 +123,20 @@ def blimp(kept: Saved, rows: Sequence[Row]) -> Found:
     items = {"UID": [row["UID"] for row in rows], "right": right}
     items |= {"good": [each.logprob for each in good], "bad": [each.logprob for each in bad]}
     notes = [f"a mean over {len(paradigms)} paradigms"]
+    notes += [f"{left_out:,} pairs are longer than the model's rows, and left out"] if left_out else []
     return Found("blimp", f"blimp.{way}/1", len(rows), scores, baselines, items, notes=notes)
+
+
+def fitting(kept: Saved, rows: Sequence[Row]) -> tuple[list[Row], int]:
+    """The pairs that a model that looks both ways can see whole, and how many others there are."""
+    if kept.objective != "masked":
+        return list(rows), 0
+    most = kept.window - 2
+    names = ("sentence_good", "sentence_bad")
+    fit = [row for row in rows if all(len(kept.tokenizer.encode(row[name])) <= most for name in names)]
+    if not fit:
+        raise BertGPTError("BG204", "all sentences are longer than the model's context", cause=f"rows of {most}")
+    return fit, len(rows) - len(fit)
 
 
 def grouped(rows: Sequence[Row], values: Sequence[float], column: str) -> dict[str, list[float]]:

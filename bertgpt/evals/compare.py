@@ -33,8 +33,8 @@ def of_suite(suite: str, one: Path, other: Path) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     told = [json.loads((folder / f"{suite}.json").read_text(encoding="utf-8")) for folder in (one, other)]
-    if told[0]["definition"] != told[1]["definition"] or told[0]["n"] != told[1]["n"]:
-        cause = "; ".join(f"{each['definition']} of {each['n']:,}" for each in told)
+    if any(told[0][name] != told[1][name] for name in ("definition", "n", "partial")):
+        cause = "; ".join(f"{each['definition']} of {each['n']:,}{' PARTIAL' * each['partial']}" for each in told)
         raise BertGPTError("BG324", f"the two results of {suite} are not of the same items", cause=cause)
     if told[0]["facts"]["data"] != told[1]["facts"]["data"]:
         raise BertGPTError("BG324", f"the two results of {suite} are of other data")

@@ -56,6 +56,8 @@ def probe(kept: Saved, data: Labelled, suite: str, full: bool) -> Found:
     data.check()
     texts, labels = (data.train_texts, data.test_texts), (np.array(data.train_labels), np.array(data.test_labels))
     train, test = (features(kept, some, "mean") for some in texts)
+    if not (np.isfinite(train).all() and np.isfinite(test).all()):
+        raise BertGPTError("BG321", "the features of some texts are not numbers")
     judged = classified(train, test, labels[0], full)
     right = (judged.said == labels[1]).tolist()
     scores = {"accuracy": Score.share([float(each) for each in right])}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bertgpt.errors import BertGPTError
-from bertgpt.likelihood import greedy_surprises, pseudo
+from bertgpt.likelihood import greedy_surprises, onward, pseudo
 from bertgpt.saved import Saved
 
 
@@ -47,9 +47,8 @@ def answers(kept: Saved, requests: Sequence[tuple[str, str]]) -> list[Answer]:
 
 def sentences(kept: Saved, texts: Sequence[str]) -> list[Answer]:
     """Of whole texts: log-likelihoods, or the pseudo-log-likelihoods of a model that only fills gaps."""
-    if kept.objective != "masked":
-        return answers(kept, [("", text) for text in texts])
-    found = pseudo(kept, [kept.tokenizer.encode(text) for text in texts])
+    rows = [kept.tokenizer.encode(text) for text in texts]
+    found = pseudo(kept, rows) if kept.objective == "masked" else onward(kept, rows)
     return [Answer(checked(math.fsum(each)), len(each), False) for each in found]
 
 

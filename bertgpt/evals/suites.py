@@ -199,7 +199,8 @@ def of_tinyworld(kept: Saved, options: EvalOptions) -> Found:
     if kept.objective != "masked":
         told = excess(kept, world, documents)
         scores |= {"excess": Score(told["excess"])}
-        scores |= {f"excess of {m}": Score(sums["excess"]) for m, sums in told["by_mechanism"].items()}
+        by_mechanism = {m: sums["excess"] for m, sums in told["by_mechanism"].items()}
+        scores |= {f"excess of {m}": Score(value) for m, value in by_mechanism.items() if value is not None}
         notes.append(f"excess: nats above the true entropy, as a share of it, in {told['documents']:,} documents")
         rows = list(islice(examples(world, "endings", "dev"), most))
         shown = [{"context": row["context"], "endings": row["endings"], "label": row["label"]} for row in rows]
@@ -214,7 +215,11 @@ def of_tinyworld(kept: Saved, options: EvalOptions) -> Found:
     if kept.objective != "causal":
         told = recovery(kept, world, documents)
         scores |= {"share of the oracle": Score(told["share"]), "accuracy": Score(told["accuracy"])}
-        scores |= {f"share in {m}": Score(sums["share"]) for m, sums in told["by_mechanism"].items() if sums["share"]}
+        scores |= {
+            f"share in {m}": Score(sums["share"])
+            for m, sums in told["by_mechanism"].items()
+            if sums["share"] is not None
+        }
         baselines["accuracy of the oracle"] = Score(told["oracle_accuracy"])
     rows = list(islice(examples(world, "pairs", "dev"), most))
     shown = [{"sentence_good": row["good"], "sentence_bad": row["bad"], "UID": row["mechanism"],

@@ -1,0 +1,46 @@
+"""How far scores may be off."""
+
+import numpy as np
+import pytest
+
+from bertgpt.evals.intervals import bootstrap, mcnemar, of_mean, of_ratio, paired, wilson
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (758, 872, 0.8453, 0.8900),
+        (0.5, 1, 0.0546, 0.9454),
+        (0, 0, 0.0, 1.0),
+    ],
+)
+def test_wilson(right: float, n: int, low: float, high: float) -> None:
+    """By the formula, worked out elsewhere."""
+    assert wilson(right, n) == pytest.approx((low, high), abs=2e-4)
+
+
+def test_the_bootstrap_covers_what_it_should() -> None:
+    """The mean of a known law, in about 95 of 100 samples; and the same figures each time."""
+    draws = np.random.Generator(np.random.Philox(1))
+    inside = 0
+    for _ in range(100):
+        low, high = of_mean(draws.exponential(1.0, 80).tolist())
+        inside += low <= 1.0 <= high
+    assert 86 <= inside <= 99
+    assert of_mean([1.0, 2.0, 4.0]) == of_mean([1.0, 2.0, 4.0])
+    assert of_ratio([2.0, 4.0], [1.0, 2.0]) == (2.0, 2.0)
+    assert bootstrap(5, lambda chosen: float(len(chosen))) == (5.0, 5.0)
+
+
+def test_two_models_on_the_same_items() -> None:
+    assert mcnemar([True] * 5 + [False] * 5, [True] * 5 + [False] * 5) == 1.0
+    assert mcnemar([True] * 6 + [False], [False] * 6 + [False]) == pytest.approx(2 / 2**6)
+    assert mcnemar([True, False], [False, True]) == 1.0
+    difference, (low, high), p = paired([0.0] * 50, [1.0] * 25 + [0.5] * 25)
+    assert difference == pytest.approx(0.75)
+    assert 0.6 < low < difference < high < 0.9
+    assert p < 0.001
+    same = paired([0.3, 0.1, 0.2, 0.4] * 5, [0.1, 0.3, 0.4, 0.2] * 5)
+    assert same[2] > 0.5
