@@ -117,10 +117,10 @@ def nano_of(checkout: Path, weights: dict[str, Any]) -> Any:
     return model
 
 
-def embedding(data: Path, rounds: int) -> None:
+def embedding(data: Path, rounds: int, texts: int = 2000) -> None:
     """The same weights in two programs."""
     with (data / "agnews" / "test.csv").open(encoding="utf-8", newline="") as file:
-        texts = [" ".join(row[1:]) for row in csv.reader(file)][:2000]
+        news = [" ".join(row[1:]) for row in csv.reader(file)][:texts]
     tokenizer = Tokenizer.load(data / "tokenizers" / "bert-base-uncased")
     kept = Saved(build(shape(384, 6, 6, tokenizer.max_id + 1, BERT), 0), tokenizer, "masked")
     with tempfile.TemporaryDirectory() as folder:
@@ -134,24 +134,24 @@ def embedding(data: Path, rounds: int) -> None:
     @torch.no_grad()
     def their_go() -> int:
         parts = []
-        for start in range(0, len(texts), 32):
-            batch = their_tokenizer(texts[start : start + 32], padding=True, truncation=True, max_length=512,
+        for start in range(0, len(news), 32):
+            batch = their_tokenizer(news[start : start + 32], padding=True, truncation=True, max_length=512,
                                     return_tensors="pt", return_special_tokens_mask=True)  # fmt: skip
             own = (batch["attention_mask"] * (1 - batch.pop("special_tokens_mask")))[..., None]
             parts.append((theirs(**batch).last_hidden_state * own).sum(1) / own.sum(1))
         vectors["theirs"] = torch.cat(parts).numpy()
-        return len(texts)
+        return len(news)
 
     def own_go(precision: str) -> Callable[[], int]:
         def go() -> int:
-            vectors[precision] = ours[precision].embed(texts)
-            return len(texts)
+            vectors[precision] = ours[precision].embed(news)
+            return len(news)
 
         return go
 
     sides = {"transformers, padded": their_go, "bertgpt, fp32": own_go("fp32"), "bertgpt, bf16": own_go("bf16")}
     ratios = [(name, "transformers, padded") for name in list(sides)[1:]]
-    alternate("BERT d384 L6 H6: the mean vectors of 2,000 texts", "texts", sides, ratios, rounds)
+    alternate(f"BERT d384 L6 H6: the mean vectors of {len(news):,} texts", "texts", sides, ratios, rounds)
     difference = np.abs(vectors["theirs"] - vectors["fp32"]).max()
     Console().text(f"vectors of transformers and of bertgpt in fp32 differ by {difference:.1g} at most")
 

@@ -269,6 +269,12 @@ class PretrainOptions(Options):
     recompute: bool = Field(False, description="Compute blocks again on the way back: slower, in less memory.")
     eval_every: int = Field(250, ge=1, description="Steps between looks at held-out rows.")
     eval_tokens: Count = Field(500_000, ge=1, description="How many held-out ids are looked at, always the same.")
+    probe: Literal["agnews"] | None = Field(None, description="Ask frozen features about this on the way.")
+    probe_every: int = Field(200, ge=1, description="Steps between such probes.")
+    probe_data: str | None = Field(None, description="Where its files are; else the hub.")
+    eval: Literal["hellaswag"] | None = Field(None, description="Ask this at every look at held-out rows.")
+    eval_data: str | None = Field(None, description="Where its files are; else the hub.")
+    eval_items: Count = Field(2000, ge=10, description="How many items of either are asked, the first ones.")
     save_every: int = Field(500, ge=1, description="Steps between checkpoints.")
     log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
     sample_every: int = Field(
@@ -408,6 +414,10 @@ class InspectOptions(Options):
     )
 
     path: Annotated[str, Argument("PATH")] = Field(description="A folder that a command made, or tinyworld.")
+    against: Literal["agnews", "probe", "hellaswag", "lambada", "blimp", "cloze"] | None = Field(
+        None, description="Count the items of this suite of which shards hold 13 words in a row."
+    )
+    data: str | None = Field(None, description="Where that suite is, as for eval.")
     doc: int | None = Field(None, ge=0, description="Show this document of a folder, or this row of a plan.")
     verify: bool = Field(False, description="Compare every hash, even those that were compared before.")
     docs: int = Field(3, ge=0, le=1000, description="How many documents of tinyworld or rows of a plan, at most 1000.")

@@ -12,6 +12,7 @@ import torch
 from bertgpt import __version__, console
 from bertgpt.config import PretrainOptions
 from bertgpt.errors import BertGPTError, import_extra
+from bertgpt.evals.watching import Watched
 from bertgpt.files import check_space, make_folder, sha256_of
 from bertgpt.held_out import HeldOut, bytes_of
 from bertgpt.initial import build
@@ -39,7 +40,8 @@ from bertgpt.trainer import Settings, Trainer
 # back from a divergence.
 FREE = ("out", "data", "micro_batch", "device", "compile", "deterministic", "recompute",
         "tensorboard", "fresh", "fresh_if_changed", "dry_run")  # fmt: skip
-LOOSE = ("log_every", "eval_every", "eval_tokens", "save_every", "sample_every")
+LOOSE = ("log_every", "eval_every", "eval_tokens", "save_every", "sample_every",
+         "probe", "probe_every", "probe_data", "eval", "eval_data", "eval_items")  # fmt: skip
 CODE = ("tokens", "shards", "draws.py", "presets.py", "kernels.py", "model.py", "initial.py", "loss.py",
         "objectives.py", "optim.py", "runtime.py", "processes.py", "tally.py", "journal.py", "held_out.py",
         "trainer.py", "checkpoint.py", "saved.py", "models.py", "run_folder.py", "pretraining.py")  # fmt: skip
@@ -151,6 +153,15 @@ class Run:
         windows = [some for some in samples if isinstance(some, Windows)]
         text = 0 if lengths is None else sum(bytes_of(some, rows, lengths) for some in windows)
         return [HeldOut(samples, self.options.eval_every, self.length, rows, text)]
+
+    def watched(self) -> list[Watched]:
+        """The suites that are asked on the way."""
+        options, model = self.options, (self.tokenizer, self.objective, self.length)
+        asked = (
+            (options.probe, options.probe_every, options.probe_data),
+            (options.eval, options.eval_every, options.eval_data),
+        )
+        return [Watched.of(name, every, data, options.eval_items, *model) for name, every, data in asked if name]
 
     def sampler(self, folder: Path) -> list[Samples]:
         """What writes down what the model says, if that is wanted."""
@@ -316,7 +327,7 @@ def trainer_of(run: Run, streams: list[Stream], steps: int, folder: RunFolder, g
         settings,
         folder.checkpoints,
         Journal(folder.path, group.leads, options.tensorboard),
-        [*run.held_out(), *run.sampler(folder.path)],
+        [*run.held_out(), *run.watched(), *run.sampler(folder.path)],
         group,
         device,
     )

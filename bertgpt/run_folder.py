@@ -147,8 +147,9 @@ class RunFolder:
         figures |= counts | {"parameters": made.model.parameter_count()}
         make_folder(self.path / "plots")
         for split in last:
-            rows = "".join(f"{line['step']}\t{line['loss']}\n" for line in lines if line["split"] == split)
-            text = f"step\tloss\n{rows}"
+            figure = "loss" if "loss" in last[split] else "accuracy"  # of suites that are asked on the way
+            rows = "".join(f"{line['step']}\t{line[figure]}\n" for line in lines if line["split"] == split)
+            text = f"step\t{figure}\n{rows}"
             plot = self.path / "plots" / f"{split}.tsv"
             write_aside(plot, lambda aside, text=text: void(aside.write_text(text)))  # type: ignore[misc]
         split = "val" if "val_loss" in figures else "train"

@@ -13,6 +13,8 @@ from bertgpt.errors import BertGPTError, did_you_mean, quoted
 
 def run(options: InspectOptions) -> dict[str, Any]:
     """What there is to see."""
+    if options.against is not None:
+        return against(options, options.against)
     if os.path.isdir(options.path):  # noqa: PTH112 - a Path of an impossible name raises
         from bertgpt.shards.look import look as look_into
 
@@ -30,9 +32,26 @@ def run(options: InspectOptions) -> dict[str, Any]:
     return look(options.seed, options.start, options.docs, options.task, options.split or "dev")
 
 
+def against(options: InspectOptions, suite: str) -> dict[str, Any]:
+    """Which items of an evaluation are in a training text."""
+    from bertgpt.config import EvalOptions
+    from bertgpt.evals.contamination import contaminated
+    from bertgpt.evals.suites import Items
+
+    if suite in ("probe", "cloze") and options.data is None:
+        raise BertGPTError("BG203", "--data is missing", hint=f"the file that eval {suite} is given")
+    items = Items(EvalOptions.model_validate({"suite": suite, "data": options.data}), suite)
+    found = contaminated(Path(options.path), items.texts_of_items())
+    return {"kind": "against", "path": options.path, "suite": suite} | found
+
+
 def show(result: dict[str, Any], console: Console) -> None:
     """Print it for people."""
-    if result["kind"] == "tinyworld":
+    if result["kind"] == "against":
+        found, items = result["found"], result["items"]
+        console.text(f"{found:,} of {items:,} items of {result['suite']} ({found / items:.2%}) share 13 words in a row")
+        console.text(f"with {result['path']}; {result['too_short']:,} items are shorter")
+    elif result["kind"] == "tinyworld":
         show_world(result, console)
     elif "document" in result:
         show_document(result["document"], console)

@@ -14,6 +14,7 @@ from bertgpt.corpora.sources import Reading, find
 from bertgpt.corpora.tinyworld import World, examples
 from bertgpt.errors import BertGPTError
 from bertgpt.evals.choices import blimp, endings, lambada, own_rows
+from bertgpt.evals.contamination import text_of
 from bertgpt.evals.language import lm, mlm
 from bertgpt.evals.probe import Labelled, probe
 from bertgpt.evals.results import Found, Score
@@ -88,6 +89,15 @@ class Items:
             return [described(self.suite, row) for row in self.hub()[0]]
         found = [described(self.suite, row) for row in rows_of(str(self.files()[0]))]
         return found[: self.options.limit]
+
+    def texts_of_items(self) -> list[str]:
+        """What of a suite must not be in a training text; of labelled ones, the test."""
+        if self.suite in ("agnews", "probe"):
+            return self.labelled().test_texts
+        if self.suite == "cloze":
+            assert self.options.data is not None
+            return [text_of(row) for row in own_rows(rows_of(self.options.data), self.options.data)]
+        return [text_of(row) for row in self.rows()]
 
     def labelled(self) -> Labelled:
         """Texts with classes: AG News, or a file of one's own, of which a fifth is the test unless one is given."""

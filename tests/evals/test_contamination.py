@@ -1,0 +1,49 @@
+"""Items of an evaluation in a training text."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import bertgpt
+from tests.conftest import Outcome
+
+Run = Callable[..., Outcome]
+ITEMS = [
+    {"context": f"Number {n} of the items: a man with {n} hats climbs onto the roof of house {n * 7}, and then",
+     "endings": [f"he counts all {n} of the hats again.", "he leaves."], "label": n % 2}
+    for n in range(60)
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("items") / "items.jsonl"
+    file.write_text("".join(json.dumps(item) + "\n" for item in [*ITEMS, {**ITEMS[0], "context": "short", "label": 1}]))
+    return file
+
+
+def shards(folder: Path, planted: int) -> str:
+    """Text in which some of the items stand, otherwise cased and spaced, in the midst of other text."""
+    texts = [f"Document {n} tells of {n * n} things that nobody has asked about." for n in range(300)]
+    for n in range(planted):
+        item = ITEMS[3 * n]
+        whole = f"{item['context']} {item['endings'][item['label']]}".upper().replace(" ", "  ")
+        texts[7 * n] += f" And so on. {whole} The end."
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    out = str(folder / "shards")
+    bertgpt.shard(str(folder / "texts.jsonl"), out=out, train="bpe", vocab_size=400, val_fraction=0.0)
+    return out
+
+
+@pytest.mark.parametrize("planted", [20, 0])
+def test_what_was_planted_is_found_and_nothing_else(planted: int, items: Path, run: Run, tmp_path: Path) -> None:
+    made = shards(tmp_path, planted)
+    done = run("inspect", made, "--against", "cloze", "--data", str(items), "--json")
+    result = json.loads(done.out)["result"]
+    assert result["numbers"] == [3 * n for n in range(planted)]
+    assert (result["found"], result["items"], result["too_short"]) == (planted, 61, 1)
+    shown = run("inspect", made, "--against", "cloze", "--data", str(items)).out
+    assert f"{planted} of 61 items" in shown
+    assert run("inspect", made, "--against", "cloze").code == 2
