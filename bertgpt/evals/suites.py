@@ -3,10 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from bertgpt.catalogue import CORPORA
 from bertgpt.config import EvalOptions
 from bertgpt.corpora.pieces import pieces
 from bertgpt.corpora.readers import Policy, read
@@ -29,19 +30,26 @@ HELD_OUT = 1 << 39  # documents of tinyworld from here on are in no corpus
 
 @dataclass(frozen=True)
 class Published:
-    """A set that others made: its files as they were published, and where the hub has it."""
+    """A set that others made: where the hub has it, at which commit, and its files as they were published."""
 
     repository: str
-    subset: str | None
+    revision: str
     splits: tuple[str, ...]
     files: tuple[str, ...]  # patterns, in the order of the splits
+    subsets: bool = False  # whether it comes in parts, all of which are meant
 
 
 PUBLISHED = {
-    "agnews": Published("fancyzhx/ag_news", None, ("train", "test"), ("train*.csv", "test.csv")),
-    "hellaswag": Published("Rowan/hellaswag", None, ("validation",), ("*val*.jsonl*",)),
-    "lambada": Published("EleutherAI/lambada_openai", "default", ("test",), ("*lambada*.jsonl*",)),
-    "blimp": Published("nyu-mll/blimp", None, ("train",), ("*blimp*.jsonl*",)),
+    "agnews": Published("fancyzhx/ag_news", CORPORA["agnews"].revision, ("train", "test"), ("train*.csv", "test.csv")),
+    "hellaswag": Published(
+        "Rowan/hellaswag", "218ec52e09a7e7462a5400043bb9a69a41d06b76", ("validation",), ("*val*.jsonl*",)
+    ),
+    "lambada": Published(
+        "EleutherAI/lambada_openai", "900124bf3b8235c6daf21033af9948b3f07346c4", ("test",), ("*lambada*.jsonl*",)
+    ),
+    "blimp": Published(
+        "nyu-mll/blimp", "877fba0801ffb7cbd8c39c1ff314a46f053f6036", ("train",), ("*blimp*.jsonl*",), subsets=True
+    ),
 }
 
 
@@ -72,16 +80,23 @@ class Items:
 
     def hub(self) -> list[list[Row]]:
         """The splits of a published set, from the hub."""
-        from bertgpt.corpora.hub import commit_of, stream
+        from bertgpt.corpora.hub import stream, understanding
 
-        published = PUBLISHED[self.suite]
-        commit = commit_of(published.repository, self.options.revision or "main")
-        self.facts[published.repository] = commit
-        most = self.options.limit
-        return [
-            list(islice(stream(published.repository, commit, published.subset, split), most))
-            for split in published.splits
-        ]
+        published, most = PUBLISHED[self.suite], self.options.limit
+        name, commit = published.repository, self.options.revision or published.revision
+        self.facts[name] = commit
+        subsets: list[str | None] = [None]
+        if published.subsets:
+            from datasets import get_dataset_config_names
+
+            with understanding(name):
+                subsets = get_dataset_config_names(name, revision=commit)
+        found = []
+        for split in published.splits:
+            rows = chain.from_iterable(stream(name, commit, subset, split) for subset in subsets)
+            with understanding(name):
+                found.append(list(islice(rows, most)))
+        return found
 
     def rows(self) -> list[Row]:
         """The items of a set of one file, as its suite wants them."""
