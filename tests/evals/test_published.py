@@ -1,0 +1,66 @@
+"""Published sets, read by the real client from a small hub on loopback at the commits that are pinned."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bertgpt.evals.suites import PUBLISHED
+from bertgpt.tokens.tokenizer import Tokenizer
+from tests.hub import Dataset, Hub, serving
+from tests.made import written
+
+
+def parquet(**columns: list[Any]) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def blimp_of(names: list[str]) -> dict[str, bytes]:
+    """A set in parts, as its README tells them."""
+    told = "".join(f"- config_name: {n}\n  data_files:\n  - split: train\n    path: {n}/train-*\n" for n in names)
+    files = {"README.md": f"---\nconfigs:\n{told}---\n".encode()}
+    for name in names:
+        pairs = {"sentence_good": ["She was glad.", "He is."], "sentence_bad": ["She were glad.", "He are."]}
+        files[f"{name}/train-00000-of-00001.parquet"] = parquet(**pairs, UID=[name] * 2, linguistics_term=["x"] * 2)
+    return files
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    sets = {
+        "hellaswag": {
+            "data/validation-00000-of-00001.parquet": parquet(
+                activity_label=["Roof", "Dog"], ctx_a=["A man sits [title] there.", "A dog barks."], ctx_b=["he", ""],
+                endings=[["a", "b", "c", "d"]] * 2, label=["3", "0"],
+            )
+        },
+        "blimp": blimp_of(["one", "two"]),
+        "lambada": {"data/test-00000-of-00001.parquet": parquet(text=["She found a purse", "It was a fine day"])},
+        "agnews": {
+            f"data/{split}-00000-of-00001.parquet": parquet(text=["rain", "a purse"] * 20, label=[0, 1] * 20)
+            for split in ("train", "test")
+        },
+    }  # fmt: skip
+    with serving() as served:
+        for suite, files in sets.items():
+            served.datasets[PUBLISHED[suite].repository] = Dataset(files, commit=PUBLISHED[suite].revision)
+        yield served
+
+
+@pytest.mark.parametrize(("suite", "n"), [("hellaswag", 2), ("blimp", 4), ("lambada", 2), ("agnews", 40)])
+def test_a_set_is_read_from_the_hub(
+    suite: str, n: int, hub: Hub, tokenizer: Tokenizer, process: Any, tmp_path: Path
+) -> None:
+    written(tmp_path / "gpt", "gpt2", tokenizer)
+    argv = ["eval", suite, "--model", str(tmp_path / "gpt"), "--out", str(tmp_path / "results"), "--json"]
+    done = process(*argv, env=hub.environment(tmp_path), cwd=tmp_path)
+    assert done.code == 0, done.err
+    [found] = json.loads(done.out)["result"]["found"]
+    assert found["n"] == n
+    assert found["facts"]["data"] == {PUBLISHED[suite].repository: PUBLISHED[suite].revision}
