@@ -1,7 +1,7 @@
 """What a model makes of texts, as numbers: a vector for each."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -36,7 +36,18 @@ def embedded(kept: Saved, texts: Sequence[str], pooling: Pooling = "mean") -> ND
     return found
 
 
-def hidden_states(kept: Saved, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+def of_layers(kept: Saved, texts: Sequence[str]) -> NDArray[np.float32]:
+    """The mean of each text's own ids after every layer, (L + 1, texts, D): the embeddings first."""
+    found = np.zeros((kept.model.config.layers + 1, len(texts), kept.model.config.dim), np.float32)
+    for numbers, states, lengths in hidden_states(kept, texts, every_layer=True):
+        for layer, hidden in enumerate(states):
+            found[layer, numbers] = pooled(kept, hidden, lengths, "mean").float().cpu().numpy()
+    return found
+
+
+def hidden_states(
+    kept: Saved, texts: Sequence[str], every_layer: bool = False
+) -> Iterator[tuple[list[int], Any, Tensor]]:
     """Batches of texts of like length: their numbers, hidden states (B, T, D), and lengths (B,) in their frames."""
     causal = kept.objective == "causal"
     frame = 1 if causal else 2
@@ -53,7 +64,7 @@ def hidden_states(kept: Saved, texts: Sequence[str]) -> Iterator[tuple[list[int]
         with torch.inference_mode():
             inside, lengths = padded([rows[number] for number in numbers], model.tokens.weight.device)
             fill = None if causal else padding_of(inside, lengths)
-            hidden = model(inside, causal=causal, documents=fill)
+            hidden = model(inside, causal=causal, documents=fill, every_layer=every_layer)
         yield numbers, hidden, lengths
         done += int(lengths.sum())
         progress.update(done)

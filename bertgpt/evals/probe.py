@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from bertgpt import console
 from bertgpt.errors import BertGPTError
 from bertgpt.evals.results import Found, Score
-from bertgpt.features import Pooling, embedded
+from bertgpt.features import Pooling, embedded, of_layers
 from bertgpt.files import cache_folder, make_folder, trim, write_aside
 from bertgpt.initial import build
 from bertgpt.saved import Saved, weights_of
@@ -75,7 +75,7 @@ def probe(kept: Saved, data: Labelled, suite: str, full: bool) -> Found:
     if kept.objective == "masked":
         scores |= exactly(kept, data)
     if full:
-        scores |= curve(train, test, labels)
+        scores |= curve(train, test, labels) | layers(kept, data, labels)
     repeated = len(set(data.train_texts) & set(data.test_texts))
     notes.append(f"{repeated:,} texts of the test are in the training part too")
     empty = sum(not text.strip() for text in (*data.train_texts, *data.test_texts))
@@ -223,6 +223,12 @@ def exactly(kept: Saved, data: Labelled) -> dict[str, Score]:
         name: accuracy(model.predict(test), labels[1]),
         f"{name}, train": Score(float((model.predict(train) == labels[0]).mean())),
     }
+
+
+def layers(kept: Saved, data: Labelled, labels: tuple[NDArray[Any], NDArray[Any]]) -> dict[str, Score]:
+    """The score of every layer; layer 0 is the embeddings, which know nothing of what stands around them."""
+    train, test = of_layers(kept, data.train_texts), of_layers(kept, data.test_texts)
+    return {f"layer {layer}": judged_by(train[layer], test[layer], labels, False) for layer in range(len(train))}
 
 
 def curve(train: Floats, test: Floats, labels: tuple[NDArray[Any], NDArray[Any]]) -> dict[str, Score]:

@@ -178,6 +178,14 @@ def test_a_probe_finds_what_is_there_and_shuffled_labels_nothing(models: dict[st
     assert found.n == len(found.items["right"]) == 50
 
 
+def test_in_full_every_layer_and_fewer_texts_are_asked(models: dict[str, Saved]) -> None:
+    found = probe(models["bert"], labelled(400), "probe", full=True)
+    assert {f"layer {layer}" for layer in range(5)} <= found.scores.keys()
+    assert "accuracy of 100" in found.scores
+    last, quick = found.scores["layer 4"].value, probe(models["bert"], labelled(400), "probe", full=False)
+    assert last == quick.scores["accuracy"].value
+
+
 def test_a_classifier_that_does_not_converge_is_no_score(
     models: dict[str, Saved], monkeypatch: pytest.MonkeyPatch
 ) -> None:
