@@ -14,9 +14,11 @@ import bertgpt
 from bertgpt import batches, saved
 from bertgpt.errors import BertGPTError
 from bertgpt.evals.choices import best_of, blimp, endings
+from bertgpt.evals.compare import compared
 from bertgpt.evals.language import lm, mlm
 from bertgpt.evals.probe import Labelled, probe
 from bertgpt.evals.requests import answers, split
+from bertgpt.evals.results import Found, Score
 from bertgpt.evals.tables import rows_of
 from bertgpt.initial import build
 from bertgpt.presets import GPT2, shape
@@ -99,6 +101,15 @@ def test_answers_are_sums_over_the_tokens_of_a_continuation(models: dict[str, Sa
         assert answer.greedy == (odds.argmax(dim=1).tolist() == after)
     first, second = answers(kept, requests[:2])
     assert first == second  # a space belongs to the word behind it
+
+
+def test_a_continuation_is_encoded_with_what_is_before_it(models: dict[str, Saved]) -> None:
+    """Where both are parts of a word, its ids are not those that either has alone."""
+    kept = models["gpt2"]
+    encode = kept.tokenizer.encode
+    before, after = split(kept, "She was gla", "d of the rain")
+    assert after == encode("She was glad of the rain")[len(encode("She was gla")) :] != encode("d of the rain")
+    assert before == encode("She was gla")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "decoder", "bert", "encoder"])
@@ -248,6 +259,21 @@ def test_two_models_are_compared_on_the_same_items(run: Run, folder: Path, tmp_p
     run(*argv, "--out", str(tmp_path / "bert"))
     assert "BG324" in run("eval", "compare", str(tmp_path / "gpt"), str(tmp_path / "bert")).err
     assert run("eval", "compare", str(tmp_path / "gpt"), str(folder)).code == 2
+
+
+def test_the_better_of_two_is_named(tmp_path: Path) -> None:
+    """More that is right, fewer bits."""
+    worse = {"probe": {"right": [False, True] * 20}, "lm": {"nats": [9.0, 7.0] * 20, "bytes": [2, 3] * 20}}
+    better = {"probe": {"right": [True] * 40}, "lm": {"nats": [5.0, 6.0] * 20, "bytes": [2, 3] * 20}}
+    for name, told in (("worse", worse), ("better", better)):
+        for suite, items in told.items():
+            Found(suite, "x/1", 40, {"score": Score(0.5)}, items=items, facts={"data": {}}).write(tmp_path / name, 0.0)
+    for one, other, verdict in (("worse", "better", "B"), ("better", "worse", "A")):
+        found = compared(tmp_path / one, tmp_path / other)
+        assert [each["suite"] for each in found] == ["lm", "probe"]
+        assert {each["verdict"] for each in found} == {f"{verdict} is better"}
+    bits = next(each for each in compared(tmp_path / "worse", tmp_path / "better") if each["suite"] == "lm")
+    assert bits["a"] == pytest.approx(16 / 5 / math.log(2))
 
 
 @pytest.mark.parametrize(
