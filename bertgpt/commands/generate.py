@@ -125,7 +125,7 @@ def check_fills(model: "LanguageModel", name: str) -> None:
 def no_mask(model: "LanguageModel", name: str) -> BertGPTError:
     """A BERT needs something to fill."""
     kind = (
-        "a hybrid either fills gaps or goes on with text"
+        "a hybrid either fills the gaps of all prompts or goes on with all"
         if model.can_go_on
         else "this is a masked model: it fills gaps"
     )

@@ -16,9 +16,12 @@ def run(options: InspectOptions) -> dict[str, Any]:
     if options.against is not None:
         return against(options, options.against)
     if os.path.isdir(options.path):  # noqa: PTH112 - a Path of an impossible name raises
+        from bertgpt.shards.format import finished
         from bertgpt.shards.look import look as look_into
 
-        return look_into(Path(options.path), options.doc, options.verify, options.split, options.start, options.docs)
+        return look_into(
+            finished(Path(options.path)), options.doc, options.verify, options.split, options.start, options.docs
+        )
     if options.path != "tinyworld":
         raise BertGPTError(
             "BG210",

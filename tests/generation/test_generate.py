@@ -220,7 +220,7 @@ def test_a_model_is_refused_what_it_cannot_do_with_the_command_that_works(
         ([bert], "[MASK]"),
         ([gpt, "--prompt", "a [MASK]"], f'--model {gpt} --prompt "..."'),
         ([gpt, "--show-masked", "a text"], "goes on with text"),
-        ([both, "--prompt", "a [MASK]", "--prompt", "a"], "either fills gaps or goes on"),
+        ([both, "--prompt", "a [MASK]", "--prompt", "a"], "hybrid either fills"),
     ):
         done = run("generate", "--model", *argv)
         assert done.code == 2, argv
@@ -354,3 +354,9 @@ def test_loading_is_told_what_is_wrong(runs: Path, tmp_path: Path) -> None:
     assert repr(bertgpt.load(runs / "gpt")).startswith("<causal model of ")
     bertgpt.export(str(runs / "gpt"), out=str(tmp_path / "hf"))
     assert bertgpt.load(tmp_path / "hf").kept.window == bertgpt.load(runs / "gpt").kept.window
+
+
+def test_a_run_is_looked_into_by_its_name(runs: Path, run: Run) -> None:
+    one, other = (run("inspect", str(runs / "gpt" / part)) for part in ("", "final"))
+    assert one.code == 0
+    assert one.out == other.out
