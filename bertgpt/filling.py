@@ -105,15 +105,18 @@ def around(kept: Saved, ids: Sequence[int], gaps: Sequence[int]) -> list[Tensor]
 
 
 def hidden_places(tokenizer: Tokenizer, ids: Sequence[int], number: int, seed: int) -> list[int]:
-    """What is hidden of a piece: whole words, drawn as `bertgpt mask` draws them."""
+    """What is hidden of a piece, drawn as `bertgpt mask` draws it: whole words, or ids if there is no word so short."""
     row = np.array([ids], tokenizer.dtype)
     text, begins = np.ones(row.shape, np.bool_), np.zeros(row.shape, np.bool_)
     begins[0, 0] = True
     vocabulary = Vocabulary(tokenizer.roles["mask"], np.zeros(1, tokenizer.dtype), tokenizer.starts_word)
-    whole_words = Scheme("whole-word", mask_share=1.0, random_share=0.0)
-    epoch = np.zeros(1, np.int64)
-    found = masked(row, text, begins, np.array([number]), epoch, seed, whole_words, vocabulary)
-    places: list[int] = found.positions[0][found.scored[0]].tolist()
+    key = (np.array([number]), np.zeros(1, np.int64))
+    places: list[int] = []
+    for units in ("whole-word", "token"):
+        if not places:
+            scheme = Scheme(units, mask_share=1.0, random_share=0.0)
+            found = masked(row, text, begins, *key, seed, scheme, vocabulary)
+            places = found.positions[0][found.scored[0]].tolist()
     return places
 
 

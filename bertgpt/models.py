@@ -21,14 +21,14 @@ from bertgpt.shards.format import finished
 from bertgpt.tokens.tokenizer import Tokenizer
 
 
-def find(name: str) -> tuple[Saved, Path]:
+def find(name: str | Path) -> tuple[Saved, Path]:
     """A model and the folder that its weights are in.
 
     Of a run that is not finished, its best or newest checkpoint; what is no folder here may be a model of the hub.
     """
     path = Path(name)
     if not path.exists():
-        path = elsewhere(name)
+        path = elsewhere(str(name))
     if is_theirs(path):
         return read(path)[0], path
     folder = finished(path)

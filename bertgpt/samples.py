@@ -13,6 +13,7 @@ from bertgpt.saved import Saved
 from bertgpt.tokens.tokenizer import Tokenizer
 from bertgpt.trainer import Trainer
 
+SHORTEST = 4  # ids of a text of which 15 % are one at least
 HEAD = "======== step "
 
 
@@ -56,7 +57,7 @@ class Samples:
 
     def found(self, kept: Saved) -> list[str]:
         """A text in which some words were hidden, and what was made of them."""
-        if self.objective == "causal" or not self.text:
+        if self.objective == "causal" or len(self.tokenizer.encode(self.text.strip())) < SHORTEST:
             return []
         quiz = Filler(seed=self.seed).quiz(kept, self.text)
         return ["".join(marked(segment)[0] for segment in quiz["segments"]).replace(HEAD, "")]

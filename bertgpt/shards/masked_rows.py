@@ -171,13 +171,14 @@ def open_rows(folder: Path, split: str, shards: Path | None = None) -> PlannedRo
     )
 
 
-def a_piece(rows: PlannedRows | StoredRows) -> list[int]:
-    """The longest piece of the first row, its A if it is a pair, as it was before anything was hidden."""
-    number = np.zeros(1, np.int64)
-    row = rows.batch(number, number)
-    ids = row.ids[0].copy()
-    ids[row.positions[0, : row.scored[0]]] = row.labels[0, : row.scored[0]]
-    starts, stops = row.piece_starts[0].astype(np.int64) + 1, row.second_starts[0].astype(np.int64) - 1
-    longest = int((stops - starts).argmax())
-    found: list[int] = ids[starts[longest] : stops[longest]].tolist()
+def a_piece(rows: PlannedRows | StoredRows, among: int = 32) -> list[int]:
+    """The longest piece of the first rows, its A if it is a pair, as it was before anything was hidden."""
+    numbers = np.arange(min(among, len(rows)))
+    some = rows.batch(numbers, np.zeros_like(numbers))
+    ids = some.ids.copy()
+    for row, places, labels, scored in zip(ids, some.positions, some.labels, some.scored, strict=True):
+        row[places[:scored]] = labels[:scored]
+    starts, stops = some.piece_starts.astype(np.int64) + 1, some.second_starts.astype(np.int64) - 1
+    row, piece = divmod(int((stops - starts).argmax()), starts.shape[1])
+    found: list[int] = ids[row, starts[row, piece] : stops[row, piece]].tolist()
     return found
