@@ -18,9 +18,9 @@ from typer.core import TyperCommand, TyperGroup
 
 from bertgpt import __version__, commands
 from bertgpt import console as console_module
-from bertgpt.config import COMMON, Argument, Options, arguments, base_type, choices, takes_several, word
 from bertgpt.console import Console, complain, flush, prepare_streams, silence, write
 from bertgpt.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, BertGPTError, did_you_mean, quoted
+from bertgpt.fields import COMMON, Argument, Options, arguments, base_type, choices, takes_several, word
 from bertgpt.help import GENERAL, command_page, flag_words, main_page, summary
 from bertgpt.resolving import Resolved, resolve
 

@@ -7,7 +7,8 @@ from textwrap import wrap
 
 from pydantic.fields import FieldInfo
 
-from bertgpt.config import (
+from bertgpt.console import colourful
+from bertgpt.fields import (
     COMMON,
     UNITS,
     Options,
@@ -20,7 +21,6 @@ from bertgpt.config import (
     takes_several,
     word,
 )
-from bertgpt.console import colourful
 
 METAVARS = {int: "INTEGER", float: "NUMBER"}
 WIDEST, NARROWEST = 100, 20

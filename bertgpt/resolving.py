@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from bertgpt.config import Options, arguments, choices, word
 from bertgpt.errors import BertGPTError, did_you_mean, quoted
+from bertgpt.fields import Options, arguments, choices, word
 
 if TYPE_CHECKING:
     from bertgpt.yaml_files import Section

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bertgpt import cli, commands
-from bertgpt.config import Options
+from bertgpt.fields import Options
 
 if TYPE_CHECKING:
     from bertgpt.tokens.tokenizer import Tokenizer

@@ -27,7 +27,7 @@ LAYERS = [
     {"shards"},
     {"tokens", "corpora"},
     {"console"},
-    {"files", "draws", "texts", "yaml_files", "resolving", "config", "presets", "catalogue"},
+    {"files", "draws", "texts", "yaml_files", "resolving", "config", "fields", "presets", "catalogue"},
     {"errors"},
     {"__init__"},
 ]

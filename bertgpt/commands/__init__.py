@@ -18,14 +18,12 @@ from bertgpt.config import (
     ImportOptions,
     InspectOptions,
     MaskOptions,
-    Options,
     PretrainOptions,
     ShardOptions,
     TokenizeOptions,
-    arguments,
-    takes_several,
 )
 from bertgpt.errors import BertGPTError
+from bertgpt.fields import Options, arguments, takes_several
 from bertgpt.resolving import resolve
 
 COMMANDS: dict[str, type[Options]] = {

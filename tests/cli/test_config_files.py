@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from bertgpt.config import Options
 from bertgpt.errors import BertGPTError
+from bertgpt.fields import Options
 from bertgpt.yaml_files import read_section
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -12,8 +12,8 @@ import pytest
 from pydantic import Field
 
 import bertgpt
-from bertgpt.config import Options
 from bertgpt.errors import CODES, BertGPTError, did_you_mean, import_extra
+from bertgpt.fields import Options
 
 ROOT = Path(__file__).parents[2]
 

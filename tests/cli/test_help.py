@@ -14,8 +14,8 @@ import pytest
 
 import bertgpt
 from bertgpt import commands
-from bertgpt.config import base_type, choices
 from bertgpt.corpora.tinyworld.tasks import TASKS
+from bertgpt.fields import base_type, choices
 from bertgpt.help import GENERAL, command_page, main_page, summary
 from bertgpt.tokens.training import train
 
