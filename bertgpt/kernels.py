@@ -48,6 +48,14 @@ def by_onednn(x: Tensor) -> bool:
     return ONEDNN and plain and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is computed, not emulated."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
+
+
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b, in the precision of its arguments."""
     made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bertgpt.muon import Muon
+
 TAIL = 0.2  # the share of a warmup-stable-decay run in which the rate falls
 NO_END = 1 << 40  # steps of a run whose end is not known yet
 
@@ -46,9 +48,8 @@ class Optimizers:
     | embeddings, heads                         | AdamW | AdamW | yes   |
     | biases, norms                             | AdamW | AdamW | no    |
 
-    AdamW (Loshchilov and Hutter, 2019) is fused, which on CPUs too is five times faster. Muon (Jordan et al., 2024)
-    takes steps along the nearest orthogonal matrix, here as long as AdamW's (Liu et al., 2025), so that one rate is
-    enough.
+    AdamW (Loshchilov and Hutter, 2019) is fused, which on CPUs too is five times faster. Muon's steps are as long as
+    AdamW's, so that one rate is enough.
     """
 
     def __init__(self, model: nn.Module, kind: str, decay: float, beta2: float) -> None:
@@ -62,8 +63,7 @@ class Optimizers:
             torch.optim.AdamW(groups, lr=0.0, betas=(0.9, beta2), eps=1e-8, fused=True)
         ]
         if matrices:
-            muon = torch.optim.Muon(matrices, lr=0.0, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
-            self.each.append(muon)
+            self.each.append(Muon(matrices, lr=0.0, weight_decay=decay))
         self.names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
 
     def step(self, rate: float) -> None:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bertgpt import console
 from bertgpt.errors import BertGPTError
-from bertgpt.kernels import compiled
+from bertgpt.kernels import compiled, has_bf16
 from bertgpt.model import Transformer
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -52,14 +52,6 @@ def precision_of(wanted: str, device: torch.device) -> str:
         hint = "--precision fp16 is as fast on it"
         raise BertGPTError("BG410", "this GPU has no bf16", cause=torch.cuda.get_device_name(device), hint=hint)
     return wanted
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is computed, not emulated."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
 
 
 def peak_of(device: torch.device) -> float | None:

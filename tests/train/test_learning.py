@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import bertgpt
-from bertgpt import pretraining, saved
+from bertgpt import muon, pretraining, saved
 from bertgpt.config import PretrainOptions
 from bertgpt.initial import build
 from bertgpt.optim import LossScale, Optimizers, Schedule, parted
@@ -121,6 +121,23 @@ def test_every_weight_has_one_optimizer(preset: str, kind: str) -> None:
     matrices, others, _ = parted(model)
     assert model.tokens.weight in set(others)
     assert len(matrices) == 4 * model.config.layers
+
+
+@pytest.mark.parametrize("shape", [(24, 8), (8, 8), (8, 24)])
+@pytest.mark.parametrize("bf16", [True, False])
+def test_muon_takes_the_steps_of_torchs(shape: tuple[int, int], bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which rounds to bf16 wherever it runs; ours does so only where that is fast."""
+    monkeypatch.setattr(muon, "has_bf16", lambda device: bf16)
+    draws = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
+    one = muon.Muon([ours], lr=0.1, weight_decay=0.5)
+    other = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        ours.grad = theirs.grad = torch.randn(shape, generator=draws)
+        one.step()
+        other.step()
+        assert torch.allclose(ours, theirs, atol=0.02)
+    assert torch.equal(one.state[ours]["momentum_buffer"], other.state[theirs]["momentum_buffer"])
 
 
 def test_fused_and_plain_adamw_are_the_same(kinds: Kinds, tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""Muon: steps along the nearest orthogonal matrix (Jordan et al., 2024), as long as AdamW's (Liu et al., 2025).
+
+torch has it too, but makes its products in bf16 wherever it runs. A CPU without instructions for that emulates them, and
+then takes forty times as long (benchmarks/README.md).
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bertgpt.kernels import has_bf16
+
+MOMENTUM = 0.95
+ROUNDS = 5
+ODD = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: singular values between 0 and 1 come near 1 in five rounds
+AS_ADAMW = 0.2  # the root mean square of AdamW's steps, about
+
+
+class Muon(torch.optim.Optimizer):
+    """For matrices of blocks only."""
+
+    def __init__(self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Every matrix forgets a little, then moves."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(weight.grad)
+                momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - MOMENTUM)
+                direction = orthogonal(weight.grad.lerp(momentum, MOMENTUM))  # a look ahead (Nesterov, 1983)
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(direction, alpha=-group["lr"] * AS_ADAMW * math.sqrt(max(weight.shape)))
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """The nearest matrix whose singular values are all 1, roughly: an odd polynomial moves each of them there.
+
+    What is done to x = U S V^T this way is done to S alone (Newton and Schulz), without ever taking it apart.
+    """
+    a, b, c = ODD
+    x = matrix.bfloat16() if has_bf16(matrix.device) else matrix
+    wide = x.size(0) <= x.size(1)
+    x = x if wide else x.T
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(ROUNDS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x if wide else x.T).to(matrix.dtype)
+
