@@ -1,7 +1,7 @@
 """Muon: steps along the nearest orthogonal matrix (Jordan et al., 2024), as long as AdamW's (Liu et al., 2025).
 
-torch has it too, but makes its products in bf16 wherever it runs. A CPU without instructions for that emulates them, and
-then takes forty times as long (benchmarks/README.md).
+torch has it too, but makes its products in bf16 wherever it runs. A CPU without instructions for that emulates them,
+and then takes forty times as long (benchmarks/README.md).
 """
 
 import math
@@ -26,7 +26,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Every matrix forgets a little, then moves."""
         for group in self.param_groups:
             for weight in group["params"]:
@@ -54,5 +54,6 @@ def orthogonal(matrix: Tensor) -> Tensor:
     for _ in range(ROUNDS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x if wide else x.T).to(matrix.dtype)
+    found: Tensor = x if wide else x.T
+    return found.to(matrix.dtype)
 

@@ -44,7 +44,8 @@ LOOSE = ("log_every", "eval_every", "eval_tokens", "save_every", "sample_every",
          "probe", "probe_every", "probe_data", "eval", "eval_data", "eval_items")  # fmt: skip
 CODE = ("tokens", "shards", "draws.py", "presets.py", "kernels.py", "model.py", "initial.py", "loss.py",
         "objectives.py", "optim.py", "muon.py", "runtime.py", "processes.py", "tally.py", "journal.py",
-        "held_out.py", "trainer.py", "checkpoint.py", "saved.py", "models.py", "run_folder.py", "pretraining.py")  # fmt: skip
+        "held_out.py", "trainer.py", "checkpoint.py", "saved.py", "models.py", "run_folder.py",
+        "pretraining.py")  # fmt: skip
 AT_ONCE = 32_768  # ids of a micro-batch, if nothing else is said
 
 
