@@ -27,10 +27,8 @@ __version__ = "0.1.0"
 
 
 # The commands as functions. They are made when first asked for: importing bertgpt imports almost nothing.
-FUNCTIONS = {name: name for name in ("tokenize", "shard", "mask", "pretrain", "generate", "inspect", "export")} | {
-    "import_hf": "import",
-    "evaluate": "eval",
-}
+SAME = ("tokenize", "shard", "mask", "pretrain", "finetune", "generate", "inspect", "export")
+FUNCTIONS = dict(zip(SAME, SAME, strict=True)) | {"import_hf": "import", "evaluate": "eval"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,18 +16,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertgpt import console
 from bertgpt.errors import BertGPTError
 from bertgpt.files import check_space, make_folder, point, publish, sha256_of, write_json
-from bertgpt.model import Transformer
+from bertgpt.model import Vocabulary
 from bertgpt.optim import Optimizers
 from bertgpt.saved import weights_of
 
 VERSION = 1  # of what is in the folder of a run
 KEPT = 2  # the newest whole ones, which are always there
-FILLED = "tokens.weight"  # has rows that only fill up memory; they are zero, and are not written
 FULL = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -41,7 +40,7 @@ class Checkpoints:
     def write(
         self,
         step: int,
-        model: Transformer,
+        model: nn.Module,
         optimizers: Optimizers,
         state: dict[str, Any],
         scores: Mapping[int, float],
@@ -56,7 +55,7 @@ class Checkpoints:
         try:
             save_file(weights_of(model), aside / "model.safetensors", metadata={"format": "pt"})
             point("checkpoint.model")
-            save_file(written(optimizers.moments(), model.config.vocab), aside / "optim.safetensors")
+            save_file(written(optimizers.moments(), model), aside / "optim.safetensors")
             point("checkpoint.optim")
             write_json(aside / "state.json", {"version": VERSION, "step": step} | state)
             names = ("model.safetensors", "optim.safetensors", "state.json")
@@ -126,7 +125,7 @@ class Checkpoints:
         """The newest one that is whole; nothing if there is none at all."""
         return next(self.whole(), None)
 
-    def restore(self, model: Transformer, optimizers: Optimizers, every: int = 1) -> dict[str, Any] | None:
+    def restore(self, model: nn.Module, optimizers: Optimizers, every: int = 1) -> dict[str, Any] | None:
         """Put the newest one back that can be read, of those that come every so many steps.
 
         Its state comes out, or nothing if there is none at all.
@@ -199,17 +198,17 @@ def state_of(folder: Path) -> dict[str, Any]:
     return state
 
 
-def read(folder: Path, model: Transformer, optimizers: Optimizers) -> dict[str, Any]:
+def read(folder: Path, model: nn.Module, optimizers: Optimizers) -> dict[str, Any]:
     """Put weights and moments back; the state comes out."""
     state = state_of(folder)
     moments: dict[str, dict[str, Tensor]] = {}
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
-        rows = len(model.tokens.weight)
+        padded = vocabularies(model)
         for key, value in load_file(folder / "optim.safetensors").items():
             name, _, moment = key.rpartition(".")
-            if name == FILLED and value.ndim == 2:
-                value = torch.cat((value, value.new_zeros(rows - len(value), value.size(1))))
+            if name in padded and value.ndim == 2:
+                value = torch.cat((value, value.new_zeros(padded[name].num_embeddings - len(value), value.size(1))))
             moments.setdefault(name, {})[moment] = value
         if moments and moments.keys() != set(optimizers.names.values()):
             raise RuntimeError("the moments are those of other weights")
@@ -220,17 +219,22 @@ def read(folder: Path, model: Transformer, optimizers: Optimizers) -> dict[str, 
     return state
 
 
-def written(moments: dict[str, dict[str, Tensor]], vocab: int) -> dict[str, Tensor]:
+def vocabularies(model: nn.Module) -> dict[str, Vocabulary]:
+    """Embeddings, which have rows that only fill up memory; they are zero, and are not written."""
+    return {f"{name}.weight": each for name, each in model.named_modules() if isinstance(each, Vocabulary)}
+
+
+def written(moments: dict[str, dict[str, Tensor]], model: nn.Module) -> dict[str, Tensor]:
     """Moments under the names of weights."""
-    found = {}
+    found, padded = {}, vocabularies(model)
     for name, state in moments.items():
         for moment, value in state.items():
-            kept = value[:vocab] if name == FILLED and value.ndim == 2 else value
+            kept = value[: padded[name].vocab] if name in padded and value.ndim == 2 else value
             found[f"{name}.{moment}"] = kept.detach().cpu().contiguous()
     return found
 
 
-def bytes_of(model: Transformer, optimizers: Optimizers) -> int:
+def bytes_of(model: nn.Module, optimizers: Optimizers) -> int:
     """What a checkpoint takes, about."""
     tensors = [*model.parameters(), *(value for state in optimizers.moments().values() for value in state.values())]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

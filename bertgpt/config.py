@@ -10,6 +10,12 @@ from bertgpt.catalogue import CORPORA
 from bertgpt.fields import Argument, Count, Duration, Options, Texts
 from bertgpt.presets import PRESETS
 
+Suite = Literal[
+    "agnews", "probe", "lm", "mlm", "hellaswag", "lambada", "blimp", "cloze", "tinyworld", "all", "sst2", "cola",
+    "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "imdb", "topic", "sentiment", "acceptability", "predict",
+    "compare",
+]  # fmt: skip
+
 
 class TextOptions(Options):
     """What `tokenize` and `shard` have in common: how text is read and becomes ids."""
@@ -206,6 +212,64 @@ class PretrainOptions(Options):
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
 
 
+class FinetuneOptions(Options):
+    """Fine-tune a model for a task.
+
+    TASK is one of GLUE's (sst2, cola, mrpc, stsb, qqp, mnli, qnli, rte, wnli), agnews, imdb, one of tinyworld's (topic,
+    sentiment, acceptability), or a csv, tsv, jsonl or parquet of labelled texts. Checkpoints are chosen by a part of
+    the training texts; what is reported decides nothing. Interrupted seeds go on.
+    """
+
+    examples = (
+        "bertgpt finetune acceptability --model runs/bert --limit 200 --max-steps 4 --out runs/judge",
+        "bertgpt finetune work/mail.csv --model runs/gpt --max-steps 4 --no-random-baseline --out runs/mail",
+    )
+
+    task: Annotated[str, Argument("TASK")] = Field(description="A task by its name, or a file.")
+    model: str = Field(description="A run, its final/, a checkpoint, or a model of transformers.")
+    out: str = Field(description="The folder to make, or to go on with.")
+    data: str | None = Field(None, description="A folder with the files of a task as published; else the hub.")
+    test_data: str | None = Field(None, description="For a file: what is reported; else a fifth of it.")
+    text_column: str = Field("text", description="The column that holds the text.")
+    pair_column: str | None = Field(None, description="The column of a second text, for pairs.")
+    label_column: str = Field("label", description="The column that holds the class or the number.")
+    kind: Literal["auto", "classes", "numbers"] = Field("auto", description="What labels are; auto: as they look.")
+    revision: str | None = Field(None, description="A commit of the hub's data.")
+    limit: int | None = Field(None, ge=10, description="Take the first texts only; the result is marked PARTIAL.")
+    held_out: float = Field(0.05, gt=0, lt=1, description="Share of the training texts that checkpoints are chosen by.")
+    epochs: float = Field(3.0, gt=0, description="Rounds through the training texts,")
+    max_steps: int | None = Field(None, ge=1, description="or steps instead.")
+    batch_size: int = Field(32, ge=1, description="Texts of a step, however they are divided.")
+    micro_batch: int = Field(0, ge=0, description="Texts that are computed at once; 0: all of a step.")
+    seq_len: int | None = Field(
+        None, ge=8, le=32768, description="Where texts are cut; the length of the model's rows."
+    )
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="What moves matrices; AdamW moves the rest.")
+    lr: float = Field(3e-4, gt=0, description="The highest learning rate; large models want a tenth of it.")
+    lr_floor: float = Field(0.0, ge=0, le=1, description="What is left of it at the end.")
+    warmup: float = Field(0.06, ge=0, le=1, description="Share of the steps until it is reached.")
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("linear", description="How it falls.")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="What each layer has of the rate of the one above it.")
+    freeze: int = Field(0, ge=0, description="Leave embeddings and this many blocks as they are.")
+    weight_decay: float = Field(0.01, ge=0, description="Of matrices.")
+    beta2: float = Field(0.999, gt=0, lt=1, description="How long squares of gradients are remembered.")
+    clip: float = Field(1.0, gt=0, description="The longest gradient.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of features that is left out.")
+    seeds: int = Field(1, ge=1, le=100, description="How many times, each with another head and order.")
+    random_baseline: bool = Field(True, description="Train the same from random weights too, and report it beside.")
+    eval_every: int = Field(0, ge=0, description="Steps between looks at what is held out; 0: four an epoch.")
+    log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="Of products, weights are always fp32; auto: bf16 where the device has it."
+    )
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where to compute.")
+    deterministic: bool = Field(False, description="The same bits from every run on CUDA, as on CPUs always; slower.")
+    seed: int = Field(1337, ge=0, lt=2**63, description="The first; it decides the head, order and dropout.")
+    fresh: bool = Field(False, description="Begin anew, even if there are runs.")
+    fresh_if_changed: bool = Field(False, description="Begin anew if a run was begun otherwise; pipelines do so.")
+    dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
+
+
 class GenerateOptions(Options):
     """Go on with text, or fill gaps in it.
 
@@ -249,7 +313,8 @@ class EvalOptions(Options):
     """Score a model, with intervals and baselines.
 
     SUITE is agnews or probe (what frozen features tell), lm, mlm, hellaswag, lambada, blimp, cloze, tinyworld (all
-    against the truth), all; or compare, which takes two folders of results. Every item's answer is kept.
+    against the truth), all; sst2, cola and the other tasks of finetune, for a model that was fine-tuned; predict, which
+    writes its labels of a file; or compare, which takes two folders of results. Every item's answer is kept.
     """
 
     examples = (
@@ -257,18 +322,14 @@ class EvalOptions(Options):
         "bertgpt eval mlm --model runs/bert --data tinyworld --limit 20 --out results/bert",
     )
 
-    suite: Annotated[
-        Literal[
-            "agnews", "probe", "lm", "mlm", "hellaswag", "lambada", "blimp", "cloze", "tinyworld", "all", "compare"
-        ],
-        Argument("SUITE"),
-    ] = Field(description="What to ask: see above.")
+    suite: Annotated[Suite, Argument("SUITE")] = Field(description="What to ask: see above.")
     folders: Annotated[list[str], Argument("[A B]")] = Field([], description="For compare: two folders of results.")
     model: str | None = Field(None, description="A run, its final/, a checkpoint, or a model of transformers.")
-    out: str | None = Field(None, description="The folder of results; results/RUN.")
+    out: str | None = Field(None, description="The folder of results, results/RUN; for predict, the file.")
     data: str | None = Field(None, description="A file or folder in the layout it was published in; else the hub.")
     test_data: str | None = Field(None, description="For probe: what to judge by; else a fifth of --data.")
     text_column: str = Field("text", description="The column that holds the text.")
+    pair_column: str | None = Field(None, description="For predict: the column of a second text.")
     label_column: str = Field("label", description="The column that holds the class.")
     revision: str | None = Field(None, description="A commit of the hub's data.")
     stride: int | None = Field(None, ge=1, description="For lm: tokens that each window scores; all if not given.")

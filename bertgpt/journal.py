@@ -139,10 +139,10 @@ class Journal:
         return any(line["split"] == split and line["step"] == step for line in self.lines.read())
 
     def scores(self) -> dict[int, float]:
-        """The held-out loss of each step at which it was looked at."""
+        """What was found of each step at which held-out rows were looked at."""
         return scores(self.lines.read())
 
 
 def scores(lines: list[dict[str, Any]]) -> dict[int, float]:
-    """The held-out loss of each step at which it was looked at."""
-    return {line["step"]: line["loss"] for line in lines if line["split"] == "val"}
+    """What checkpoints are chosen by, less being better: the held-out loss, or the error where labels are told."""
+    return {line["step"]: line.get("error", line["loss"]) for line in lines if line["split"] == "val"}

@@ -292,25 +292,44 @@ class Transformer(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Labels for rows: from [CLS] of a model that looks both ways, from the last position of one that looks back.
+    """Labels for texts: from [CLS] of a model that looks both ways, from the last id of one that looks back.
 
-    Between is what the model has there: BERT's pooler, ModernBERT's transform, nothing in GPT-2.
+    Between is what the model has there: BERT's pooler, ModernBERT's transform, nothing in GPT-2. Several texts may
+    stand in a row, each a document of its own.
     """
 
-    def __init__(self, transformer: Transformer, labels: int) -> None:
+    def __init__(self, transformer: Transformer, labels: int, causal: bool) -> None:
         super().__init__()
-        self.transformer, self.config = transformer, transformer.config
-        self.out = Linear(self.config.dim, labels, bias=self.config.segments > 0)
+        self.transformer, self.config, self.causal = transformer, transformer.config, causal
+        # those of transformers have a bias, but for decoders
+        self.out = Linear(self.config.dim, labels, bias=not causal)
 
-    def forward(self, ids: Tensor, length: Tensor, *, causal: bool, segments: Tensor | None = None) -> Tensor:
-        """Logits, (B, labels), of rows that are padded behind their `length`, (B,)."""
-        model, rows = self.transformer, torch.arange(len(ids), device=ids.device)
-        padded = torch.arange(ids.size(1), device=ids.device) >= length[:, None]
-        hidden = model(ids, causal=causal, documents=padded.long(), segments=segments)
-        summary = hidden[rows, length - 1 if causal else torch.zeros_like(length)]  # (B, D)
+    def forward(
+        self,
+        ids: Tensor,  # (B, T)
+        *,
+        documents: Tensor | None = None,  # (B, T): the text of each position, as the transformer takes them
+        positions: Tensor | None = None,  # (B, T)
+        segments: Tensor | None = None,  # (B, T)
+        rows: Tensor,  # (N,): where each text is read out: its row,
+        places: Tensor,  # (N,): and its [CLS], or its last id
+    ) -> Tensor:
+        """Logits, (N, labels)."""
+        model = self.transformer
+        hidden = model(ids, causal=self.causal, documents=documents, positions=positions, segments=segments)
+        summary = hidden[rows, places]  # (N, D)
         summary = model.pooled(summary) if self.config.segments else model.before_logits(summary)
         logits: Tensor = self.out(dropped(self, summary))
         return logits
+
+    def unused(self) -> list[nn.Parameter]:
+        """Weights that only other heads use."""
+        model = self.transformer
+        heads: list[nn.Parameter] = [model.head_bias] if self.config.head_bias else []
+        if self.config.segments:
+            others = [model.pair] + ([model.head_dense, model.head_norm] if self.config.head_transform else [])
+            heads += [weight for module in others for weight in module.parameters()]
+        return heads
 
 
 class Vocabulary(nn.Embedding):

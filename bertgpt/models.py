@@ -16,7 +16,7 @@ from bertgpt.journal import Lines, scores
 from bertgpt.model import Transformer
 from bertgpt.presets import ModelConfig
 from bertgpt.run_folder import settings_of
-from bertgpt.saved import Saved, filled, load
+from bertgpt.saved import Saved, load, restored
 from bertgpt.shards.format import finished
 from bertgpt.tokens.tokenizer import Tokenizer
 
@@ -70,9 +70,8 @@ def load_checkpoint(folder: Path) -> Saved:
     run = folder.parent.parent
     settings = settings_of(run)
     state_of(folder)  # is of a version that we know
-    model = filled(ModelConfig(**settings["model"]), load_file(folder / "model.safetensors"), str(folder))
-    names = ("objective", "documents", "length")
-    return Saved(model, Tokenizer.load(run / "tokenizer"), **{name: settings[name] for name in names})
+    config, weights = ModelConfig(**settings["model"]), load_file(folder / "model.safetensors")
+    return restored(config, settings, weights, Tokenizer.load(run / "tokenizer"), str(folder))
 
 
 def with_ids_of(kept: Saved, tokenizer: Tokenizer, dropout: float, seed: int) -> Transformer:

@@ -22,7 +22,9 @@ AS_ADAMW = 0.2  # the root mean square of AdamW's steps, about
 class Muon(torch.optim.Optimizer):
     """For matrices of blocks only."""
 
-    def __init__(self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, matrices: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float, weight_decay: float
+    ) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -56,4 +58,3 @@ def orthogonal(matrix: Tensor) -> Tensor:
         x = a * x + (b * gram + c * gram @ gram) @ x
     found: Tensor = x if wide else x.T
     return found.to(matrix.dtype)
-

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bertgpt.loss import Scored, cross_entropy
 from bertgpt.model import Classifier, Transformer
+from bertgpt.packing import Packed
 from bertgpt.shards.masked_rows import MaskedRows
 from bertgpt.shards.rows import UNPAIRED
 from bertgpt.shards.windows import Causal
@@ -104,30 +105,21 @@ class Hidden:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Rows with a label each."""
-
-    ids: Tensor  # (B, T), padded
-    length: Tensor  # (B,)
-    segments: Tensor  # (B, T)
-    labels: Tensor  # (B,): classes, or numbers
-
-
-@dataclass(frozen=True)
 class Classify:
-    """A label for each row, or a number where there is one output only: fine-tuning."""
+    """A label for each text, or a number where there is one output only: fine-tuning."""
 
-    causal: bool
+    def counts(self, rows: Packed) -> dict[str, int]:
+        """One for each text."""
+        return {"numbers" if rows.labels.dtype.kind == "f" else "labels": len(rows.labels)}
 
-    def counts(self, rows: Labelled) -> dict[str, int]:
-        """One for each row."""
-        return {"labels": len(rows.ids)}
-
-    def __call__(self, model: Classifier, rows: Labelled) -> dict[str, Term]:
-        logits = model(rows.ids, rows.length, causal=self.causal, segments=rows.segments).float()  # (B, labels)
+    def __call__(self, model: Classifier, rows: Packed) -> dict[str, Term]:
+        logits = model(
+            rows.ids, documents=rows.documents, positions=rows.positions, segments=rows.segments, rows=rows.rows,
+            places=rows.places,
+        ).float()  # fmt: skip
         if logits.size(1) == 1:
-            loss = torch.nn.functional.mse_loss(logits[:, 0], rows.labels.float(), reduction="sum")
-            return {"labels": Term(loss)}
+            loss = torch.nn.functional.mse_loss(logits[:, 0], rows.labels, reduction="sum")
+            return {"numbers": Term(loss)}
         loss = torch.nn.functional.cross_entropy(logits, rows.labels, reduction="sum")
         return {"labels": Term(loss, {"right": (logits.argmax(dim=1) == rows.labels).sum()})}
 

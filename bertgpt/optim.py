@@ -1,6 +1,7 @@
 """How weights are moved: which of them decay, by which optimizer, and how fast as a pure function of the step."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,25 +53,27 @@ class Optimizers:
     AdamW's, so that one rate is enough.
     """
 
-    def __init__(self, model: nn.Module, kind: str, decay: float, beta2: float) -> None:
+    def __init__(
+        self, model: nn.Module, kind: str, decay: float, beta2: float, share: Callable[[str], float] = lambda name: 1.0
+    ) -> None:
+        """`share` says what part of the rate each weight has, by its name."""
+        self.names: dict[Tensor, str] = {w: name for name, w in model.named_parameters() if w.requires_grad}
         matrices, others, vectors = parted(model)
         if kind == "adamw":
             matrices, others = [], matrices + others
-        groups: list[dict[str, Any]] = [
-            {"params": others, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0},
-        ]  # fmt: skip
+        shares = {weight: share(name) for weight, name in self.names.items()}
+        groups = [*grouped(others, shares, decay), *grouped(vectors, shares, 0.0)]
         self.each: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=0.0, betas=(0.9, beta2), eps=1e-8, fused=True)
         ]
         if matrices:
-            self.each.append(Muon(matrices, lr=0.0, weight_decay=decay))
-        self.names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
+            self.each.append(Muon(grouped(matrices, shares, decay), lr=0.0, weight_decay=decay))
 
     def step(self, rate: float) -> None:
         """Move all weights, and forget their gradients."""
         for optimizer in self.each:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             optimizer.step()
         self.forget()
 
@@ -94,9 +97,17 @@ class Optimizers:
                 )
 
 
+def grouped(weights: list[nn.Parameter], shares: dict[Tensor, float], decay: float) -> list[dict[str, Any]]:
+    """Weights that have the same share of the rate together."""
+    found: dict[float, list[nn.Parameter]] = {}
+    for weight in weights:
+        found.setdefault(shares[weight], []).append(weight)
+    return [{"params": some, "share": share, "weight_decay": decay} for share, some in found.items()]
+
+
 def parted(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices of blocks, other matrices, and vectors: each weight in one of them."""
-    named = list(model.named_parameters())
+    """Matrices of blocks, other matrices, and vectors: each weight that moves is in one of them."""
+    named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     vectors = [weight for _, weight in named if weight.ndim < 2]
     matrices = [weight for name, weight in named if weight.ndim == 2 and "blocks." in name]
     others = [weight for name, weight in named if weight.ndim == 2 and "blocks." not in name]

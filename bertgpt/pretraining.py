@@ -1,9 +1,7 @@
 """The stage `pretrain`: options to a trainer. A run that was interrupted goes on if the same command is given again."""
 
-import gc
 import os
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,9 @@ from bertgpt.models import find, weights_hash, with_ids_of
 from bertgpt.objectives import Hidden, Objective, Onward
 from bertgpt.optim import NO_END, Optimizers, Schedule
 from bertgpt.presets import PRESETS, ModelConfig, Preset
-from bertgpt.processes import Group, join, together
+from bertgpt.processes import Group, join
 from bertgpt.run_folder import RunFolder
+from bertgpt.running import carry_out
 from bertgpt.runtime import compile_for, device_of, peak_of, precision_of, recompute_blocks, take_exact_algorithms
 from bertgpt.samples import Samples
 from bertgpt.saved import Saved
@@ -42,9 +41,9 @@ FREE = ("out", "data", "micro_batch", "device", "compile", "deterministic", "rec
         "tensorboard", "fresh", "fresh_if_changed", "dry_run")  # fmt: skip
 LOOSE = ("log_every", "eval_every", "eval_tokens", "save_every", "sample_every",
          "probe", "probe_every", "probe_data", "eval", "eval_data", "eval_items")  # fmt: skip
-CODE = ("tokens", "shards", "draws.py", "presets.py", "kernels.py", "model.py", "initial.py", "loss.py",
+CODE = ("tokens", "shards", "draws.py", "presets.py", "kernels.py", "model.py", "initial.py", "loss.py", "packing.py",
         "objectives.py", "optim.py", "muon.py", "runtime.py", "processes.py", "tally.py", "journal.py",
-        "held_out.py", "trainer.py", "checkpoint.py", "saved.py", "models.py", "run_folder.py",
+        "held_out.py", "trainer.py", "checkpoint.py", "saved.py", "models.py", "run_folder.py", "running.py",
         "pretraining.py")  # fmt: skip
 AT_ONCE = 32_768  # ids of a micro-batch, if nothing else is said
 
@@ -270,29 +269,17 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     if options.tensorboard:
         import_extra("tensorboard", "tensorboard")
     facts = {"options": options.model_dump(mode="json"), "device": str(run.device), "precision": run.precision}
-    with together(group), folder.held(facts | {"world": group.world}) if group.leads else nullcontext():
-        anew = True if options.fresh else None if options.fresh_if_changed else False
-        finished = folder.begin(*run.settings(steps), run.tokenizer, anew) if group.leads else False
-        if group.most(finished, run.device):  # the others waited here until the folder was ready
-            console.note(f"nothing to do: {folder.path} is finished")
-            return folder.figures()
-        trainer = trainer_of(run, streams, steps, folder, group)
-        if trainer.resume():
-            trainer.journal.note(f"goes on after step {trainer.step}")
-        gc.collect()
-        gc.freeze()  # what is here now stays to the end, and need not be looked through again
-        try:
-            trainer.run()
-        finally:
-            gc.unfreeze()
-        if group.leads:
-            steps = trainer.step
-            counts = {"steps": steps, "tokens": steps * run.rows * run.length}
-            trained = Saved(trainer.model.cpu(), run.tokenizer, run.objective, run.documents, run.length)
-            folder.finish(trained, run.card(steps), counts)
-            folder.tell({"seconds": trainer.clock.shares()})
-        group.wait()
-        return folder.figures() | {"seconds": trainer.clock.shares()}
+    anew = True if options.fresh else None if options.fresh_if_changed else False
+
+    def finished(trainer: Trainer) -> None:
+        counts = {"steps": trainer.step, "tokens": trainer.step * run.rows * run.length}
+        trained = Saved(trainer.model.cpu(), run.tokenizer, run.objective, run.documents, run.length)
+        folder.finish(trained, run.card(trainer.step), counts)
+
+    return carry_out(
+        folder, group, run.device, facts, run.settings(steps), run.tokenizer, anew,
+        lambda: trainer_of(run, streams, steps, folder, group), finished,
+    )  # fmt: skip
 
 
 def trainer_of(run: Run, streams: list[Stream], steps: int, folder: RunFolder, group: Group) -> Trainer:

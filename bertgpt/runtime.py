@@ -113,4 +113,5 @@ def tensors(part: Any, pin: bool) -> Any:
 def on_device(part: Any, device: torch.device) -> Any:
     """The tensors of a batch where they are computed with, only there as wide as torch wants them."""
     moved = {field.name: getattr(part, field.name).to(device, non_blocking=True) for field in fields(part)}
-    return replace(part, **{name: value.long() for name, value in moved.items()})
+    wide = {name: value if value.is_floating_point() else value.long() for name, value in moved.items()}
+    return replace(part, **wide)

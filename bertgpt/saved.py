@@ -10,21 +10,36 @@ manifest.json       hashes of all of it, written last
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertgpt.errors import BertGPTError
 from bertgpt.files import make_folder, publish, sha256_of, write_json
-from bertgpt.model import Transformer
+from bertgpt.model import Classifier, Transformer
 from bertgpt.presets import ModelConfig
 from bertgpt.shards.format import finished, manifest_of, read_manifest, verify, verify_tokenizer
 from bertgpt.tokens.tokenizer import Tokenizer
 
+Module = TypeVar("Module", bound=nn.Module)
 REFUSED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a model was fine-tuned for, and its way to say that."""
+
+    task: str  # a name, or the file of the examples
+    labels: tuple[str, ...]  # classes; none: it says a number
+    classifier: Classifier
+
+    @property
+    def outputs(self) -> int:
+        """How many logits there are."""
+        return len(self.labels) or 1
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,12 @@ class Saved:
     objective: str  # causal, masked or hybrid
     documents: str = "apart"  # or joined
     length: int | None = None  # of the rows that it was trained on, where that is known
+    head: Head | None = None  # if it was fine-tuned
+
+    @property
+    def whole(self) -> nn.Module:
+        """All weights there are, those of a classifier among them."""
+        return self.model if self.head is None else self.head.classifier
 
     @property
     def window(self) -> int:
@@ -67,8 +88,10 @@ def save(saved: Saved, out: Path, card: str) -> None:
     aside = out.parent / f".{out.name}.tmp"
     make_folder(aside / "tokenizer")
     saved.tokenizer.save(aside / "tokenizer")
-    save_file(weights_of(saved.model), aside / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights_of(saved.whole), aside / "model.safetensors", metadata={"format": "pt"})
     settings = {"objective": saved.objective, "documents": saved.documents, "length": saved.window}
+    if saved.head is not None:
+        settings |= {"task": saved.head.task, "labels": list(saved.head.labels)}
     settings |= {"model": saved.model.config.model_dump()}
     (aside / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     (aside / "card.md").write_text(card, encoding="utf-8")
@@ -81,7 +104,7 @@ def save(saved: Saved, out: Path, card: str) -> None:
     publish(aside, out)
 
 
-def weights_of(model: Transformer) -> dict[str, Tensor]:
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """Weights under their names, as they are written."""
     return {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
 
@@ -103,13 +126,24 @@ def load(path: Path) -> Saved:
         cause = str(error).splitlines()[0]
         raise BertGPTError("BG318", "config.yaml describes no model", path=str(folder), cause=cause) from None
     check_vocabulary(config, tokenizer)
-    model = filled(config, load_file(folder / "model.safetensors"), str(folder))
-    return Saved(model, tokenizer, **{name: settings[name] for name in ("objective", "documents", "length")})
+    return restored(config, settings, load_file(folder / "model.safetensors"), tokenizer, str(folder))
 
 
-def filled(config: ModelConfig, weights: dict[str, Tensor], where: str) -> Transformer:
+def restored(config: ModelConfig, settings: dict[str, Any], weights: dict[str, Tensor], tokenizer: Tokenizer,
+             where: str) -> Saved:  # fmt: skip
+    """A model from what was written down of it."""
+    model, head = Transformer(config), None
+    if "labels" in settings:
+        labels = tuple(settings["labels"])
+        classifier = Classifier(model, len(labels) or 1, settings["objective"] == "causal")
+        head = Head(settings["task"], labels, classifier)
+    filled(model if head is None else head.classifier, weights, where)
+    facts = {name: settings[name] for name in ("objective", "documents", "length")}
+    return Saved(model, tokenizer, **facts, head=head)
+
+
+def filled(model: Module, weights: dict[str, Tensor], where: str) -> Module:
     """A model with these weights, all of them and no others."""
-    model = Transformer(config)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -10,6 +10,7 @@ SUMS = {
     "masked": ("right", *(f"{kind}_{what}" for kind in KINDS for what in ("right", "targets"))),
     "pairs": ("right",),
     "labels": ("right",),
+    "numbers": (),
 }
 PLACE = {
     name: i for i, name in enumerate(f"{term}_{key}" for term, keys in SUMS.items() for key in ("loss", "count", *keys))
@@ -43,7 +44,8 @@ class Tally:
             count = sums[f"{term}_count"]
             if count:
                 found[f"{term}_loss"] = sums[f"{term}_loss"] / count
-                found[f"{term}_acc"] = sums[f"{term}_right"] / count
+                if "right" in SUMS[term]:
+                    found[f"{term}_acc"] = sums[f"{term}_right"] / count
                 found["loss"] += weights.get(term, 1.0) * found[f"{term}_loss"]
         for kind in KINDS if "masked_loss" in found else ():
             found[f"{kind}_acc"] = sums[f"masked_{kind}_right"] / max(sums[f"masked_{kind}_targets"], 1)

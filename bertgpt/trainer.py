@@ -23,7 +23,6 @@ from bertgpt.draws import fold
 from bertgpt.errors import BertGPTError
 from bertgpt.files import write_json
 from bertgpt.journal import Journal
-from bertgpt.model import Transformer
 from bertgpt.objectives import Objective, Term
 from bertgpt.optim import NO_END, LossScale, Optimizers, Schedule
 from bertgpt.processes import Asked, Exchange, Group
@@ -81,7 +80,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Transformer,
+        model: Any,  # a transformer, or a classifier on one
         objectives: dict[type, Objective],  # by the kind of rows that each is for
         weights: dict[str, float],  # of terms; one where nothing is said
         loader: Loader,
@@ -98,7 +97,7 @@ class Trainer:
         self.optimizers, self.schedule, self.settings = optimizers, schedule, settings
         self.checkpoints, self.journal, self.hooks = checkpoints, journal, hooks
         self.group, self.device = group, device
-        self.exchange = Exchange(group, model.parameters())
+        self.exchange = Exchange(group, [weight for weight in model.parameters() if weight.requires_grad])
         self.scale, self.clock, self.asked = LossScale(settings.precision), Clock(), Asked()
         self.step = 0
         self.offset = 0  # steps' worth of samples that were passed over, where training had gone wrong

@@ -14,6 +14,7 @@ from typing import Any
 from bertgpt.config import (
     EvalOptions,
     ExportOptions,
+    FinetuneOptions,
     GenerateOptions,
     ImportOptions,
     InspectOptions,
@@ -31,6 +32,7 @@ COMMANDS: dict[str, type[Options]] = {
     "shard": ShardOptions,
     "mask": MaskOptions,
     "pretrain": PretrainOptions,
+    "finetune": FinetuneOptions,
     "eval": EvalOptions,
     "generate": GenerateOptions,
     "inspect": InspectOptions,

@@ -39,6 +39,10 @@ def run(options: EvalOptions) -> dict[str, Any]:
     from bertgpt.models import find, weights_hash
 
     kept = load(options.model, options.device, options.precision).kept
+    if options.suite == "predict":
+        from bertgpt.evals.labels import predict
+
+        return predict(kept, options)
     facts = {"weights": weights_hash(find(options.model)[1]), "tokenizer": kept.tokenizer.identity}
     folder = Path(options.out) if options.out else Path("results") / name_of(options.model)
     suites = FOR[kept.objective] if options.suite == "all" else (options.suite,)
@@ -72,21 +76,29 @@ def name_of(model: str) -> str:
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Tables."""
+    if "predicted" in result:
+        console.text(f"{result['predicted']:,} labels in {result['path']}: " + counted(result["labels"]))
+        return
     if "compared" in result:
         show_compared(result["compared"], console)
         return
     for number, found in enumerate(result["found"]):
         if number:
             console.text()
-        partial = "PARTIAL, " if found["partial"] else ""
-        console.heading(f"{found['suite']} · {partial}{found['n']:,} items · {found['definition']}")
-        rows = [[name, shown(score), interval(score), ""] for name, score in found["scores"].items()]
-        rows += [[name, shown(score), interval(score), "baseline"] for name, score in found["baselines"].items()]
-        console.table(("", "score", "95 %", ""), rows)
-        for note in found["notes"]:
-            console.text(note)
+        show_found(found, console)
     console.text()
     console.text(f"every item in {result['path']}")
+
+
+def show_found(found: dict[str, Any], console: Console) -> None:
+    """One suite."""
+    partial = "PARTIAL, " if found["partial"] else ""
+    console.heading(f"{found['suite']} · {partial}{found['n']:,} items · {found['definition']}")
+    rows = [[name, shown(score), interval(score), ""] for name, score in found["scores"].items()]
+    rows += [[name, shown(score), interval(score), "baseline"] for name, score in found["baselines"].items()]
+    console.table(("", "score", "95 %", ""), rows)
+    for note in found["notes"]:
+        console.text(note)
 
 
 def show_compared(found: list[dict[str, Any]], console: Console) -> None:
@@ -97,6 +109,11 @@ def show_compared(found: list[dict[str, Any]], console: Console) -> None:
         for each in found
     ]  # fmt: skip
     console.table(("suite", "score", "A", "B", "B - A", "95 %", "p", ""), rows)
+
+
+def counted(labels: dict[str, int]) -> str:
+    """How often each was said."""
+    return ", ".join(f"{name} {count:,}" for name, count in labels.items())
 
 
 def shown(score: dict[str, Any]) -> str:

@@ -190,16 +190,20 @@ def most_frequent(labels: NDArray[Any]) -> Any:
 
 
 def tf_idf(data: Labelled, labels: tuple[NDArray[Any], NDArray[Any]], full: bool) -> Score:
+    """What words and pairs of words tell."""
+    train, test = tf_idf_features(data.train_texts, data.test_texts)
+    return accuracy(classified(train, test, labels[0], full, scaled=False).said, labels[1])
+
+
+def tf_idf_features(train: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:
     """Words and pairs of words, counted and weighted: what every representation has to be measured against."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2 if len(labels[0]) > 1000 else 1, sublinear_tf=True)
+    counted = TfidfVectorizer(ngram_range=(1, 2), min_df=2 if len(train) > 1000 else 1, sublinear_tf=True)
     try:
-        train = words.fit_transform(data.train_texts)
+        return counted.fit_transform(train), counted.transform(test)
     except ValueError as error:
         raise BertGPTError("BG310", "there are no words in these texts", cause=str(error)) from None
-    said = classified(train, words.transform(data.test_texts), labels[0], full, scaled=False).said
-    return accuracy(said, labels[1])
 
 
 def exactly(kept: Saved, data: Labelled) -> dict[str, Score]:

@@ -16,10 +16,12 @@ from bertgpt.corpora.tinyworld import World, examples
 from bertgpt.errors import BertGPTError
 from bertgpt.evals.choices import blimp, endings, lambada, own_rows
 from bertgpt.evals.contamination import text_of
+from bertgpt.evals.labels import fitting, judged, words_only
 from bertgpt.evals.language import lm, mlm
 from bertgpt.evals.probe import Labelled, probe
 from bertgpt.evals.results import Found, Score
-from bertgpt.evals.tables import Row, labels_of, rows_of, texts_of
+from bertgpt.evals.tables import Row, labels_of, news, rows_of, texts_of
+from bertgpt.evals.tasks import TASKS, TWINS, labelled
 from bertgpt.evals.tinyworld import excess, recovery
 from bertgpt.files import sha256_of
 from bertgpt.saved import Saved
@@ -154,16 +156,6 @@ class Items:
         return found
 
 
-def news(file: Path) -> list[Row]:
-    """AG News, as it was published without a header (class, title, description), or with one (label, text)."""
-    with file.open(encoding="utf-8") as opened:
-        headed = opened.readline().strip().replace('"', "") == "label,text"
-    if headed:
-        return rows_of(str(file))
-    rows = rows_of(str(file), ("label", "title", "description"))
-    return [{"label": row["label"], "text": f"{row['title']} {row['description']}"} for row in rows]
-
-
 def described(suite: str, row: Row) -> Row:
     """An item under our names."""
     if suite == "hellaswag":
@@ -188,6 +180,8 @@ def preprocessed(row: Row) -> str:
 
 def evaluated(kept: Saved, suite: str, options: EvalOptions) -> Found:
     """What a suite finds of a model."""
+    if suite in (*TASKS, *TWINS) and (suite != "agnews" or kept.head is not None):
+        return of_task(kept, suite, options)
     items = Items(options, suite)
     if suite in ("agnews", "probe"):
         found = probe(kept, items.labelled(), suite, options.full)
@@ -210,6 +204,16 @@ def evaluated(kept: Saved, suite: str, options: EvalOptions) -> Found:
         found = of_tinyworld(kept, options)
     found.partial = options.limit is not None
     found.facts |= {"data": items.facts}
+    return found
+
+
+def of_task(kept: Saved, suite: str, options: EvalOptions) -> Found:
+    """What a fine-tuned model is worth."""
+    columns = (options.text_column, options.pair_column, options.label_column)
+    task = labelled(suite, options.data, options.test_data, columns, "auto", options.limit, options.revision)
+    fitting(kept, task)
+    found = judged(task, [kept], words_only(task), {})
+    found.partial = options.limit is not None
     return found
 
 

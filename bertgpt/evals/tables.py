@@ -79,3 +79,13 @@ def labels_of(rows: Sequence[Row], column: str, where: str) -> list[str]:
         cause = "labels that are -1 or empty: this is a test set whose answers are kept back"
         raise BertGPTError("BG322", "some rows have no label", path=where, cause=cause)
     return [str(label) for label in found]
+
+
+def news(file: Path) -> list[Row]:
+    """AG News, as it was published without a header (class, title, description), or with one (label, text)."""
+    with file.open(encoding="utf-8") as opened:
+        headed = opened.readline().strip().replace('"', "") == "label,text"
+    if headed:
+        return rows_of(str(file))
+    rows = rows_of(str(file), ("label", "title", "description"))
+    return [{"label": row["label"], "text": f"{row['title']} {row['description']}"} for row in rows]
