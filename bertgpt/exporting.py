@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 from bertgpt import console
 from bertgpt.errors import BertGPTError
 from bertgpt.files import sha256_of, write_json
-from bertgpt.hub import layout_of, our_config, their_config, to_theirs
+from bertgpt.hub import classifier_config, classifier_to_theirs, layout_of, our_config, their_config, to_theirs
 from bertgpt.importing import fetched, read
 from bertgpt.saved import Saved, load, save
 from bertgpt.shards.format import finished, manifest_of, read_manifest
 from bertgpt.shards.work import Work
+from bertgpt.tokens.tokenizer import Frame
 
 TOLERANCE = 1e-4  # between logits of the same weights here and there
 AUTO = {
@@ -28,8 +29,8 @@ def to_transformers(path: Path, out: Path, fresh: bool) -> dict[str, Any]:
     """Write a folder for the class of theirs that computes the same, and see that it does."""
     saved = load(path)
     folder = finished(path)
-    causal = saved.objective != "masked"
-    if saved.objective == "hybrid":
+    causal = saved.objective != "masked" if saved.head is None else saved.head.classifier.causal
+    if saved.objective == "hybrid" and saved.head is None:
         console.note("a hybrid is written as a causal model: its masked head looks from the position before")
     config = {"parent": sha256_of(folder / "manifest.json"), "to": "hf"}
     layout = layout_of(saved.model.config, causal)
@@ -60,13 +61,18 @@ def architecture(folder: Path) -> str:
 def write(saved: Saved, layout: str, folder: Path, card: str) -> None:
     """The files."""
     model, tokenizer = saved.model, saved.tokenizer
-    settings = their_config(model.config, layout, tokenizer.roles)
+    around = layout in ("bert", "modernbert")
+    if saved.head is None:
+        settings = their_config(model.config, layout, tokenizer.roles)
+        weights = to_theirs(model.config, layout, model.state_dict())
+    else:
+        settings = classifier_config(model.config, layout, tokenizer.roles, saved.head.labels)
+        weights = classifier_to_theirs(model.config, layout, saved.head.classifier.state_dict())
     write_json(folder / "config.json", settings)
-    weights = to_theirs(model.config, layout, model.state_dict())
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    framed = layout in ("bert", "modernbert")
-    tokenizer.save(folder, saved.window, framed, segments=layout == "bert")
-    if not framed:
+    frame: Frame | None = "around" if around else None if saved.head is None else "before"
+    tokenizer.save(folder, saved.window, frame, segments=layout == "bert")
+    if not around and saved.head is None:
         generation: dict[str, Any] = {name: settings[name] for name in ("bos_token_id", "eos_token_id")}
         unsaid = saved.unsaid(but=[tokenizer.end])
         generation |= {"suppress_tokens": unsaid} if unsaid else {}
@@ -84,13 +90,26 @@ def compared(saved: Saved, layout: str, folder: Path) -> float | None:
 
     config = saved.model.config
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    other = getattr(transformers, AUTO[layout]).from_pretrained(folder, dtype=torch.float32).eval()
+    auto = AUTO[layout] if saved.head is None else "AutoModelForSequenceClassification"
+    other = getattr(transformers, auto).from_pretrained(folder, dtype=torch.float32).eval()
     draws = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, config.vocab, (2, min(config.context, 300)), generator=draws)
+    length = min(config.context, 300)
+    ids = torch.randint(0, config.vocab, (2, length), generator=draws)
+    if saved.head is not None:
+        classifier = saved.head.classifier
+        ids[ids == other.config.pad_token_id] = (other.config.pad_token_id + 1) % config.vocab
+        places = torch.full((2,), length - 1 if classifier.causal else 0)
+        ours = classifier(ids, rows=torch.arange(2), places=places)
+        return near(ours, other(ids, attention_mask=torch.ones_like(ids)).logits)
     found = other(ids)
     theirs = found.prediction_logits if layout == "bert" else found.logits
     hidden = saved.model(ids, causal=saved.objective != "masked")
-    difference = float((saved.model.logits(hidden) - theirs).abs().max())
+    return near(saved.model.logits(hidden), theirs)
+
+
+def near(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The largest difference of logits, which must be small."""
+    difference = float((ours - theirs).abs().max())
     if not difference < TOLERANCE:
         cause = f"logits differ by {difference:.2g}"
         raise BertGPTError("BG319", "transformers computes something else from these weights", cause=cause)

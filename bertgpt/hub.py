@@ -1,6 +1,6 @@
 """Our weights in the layouts of `transformers`, and theirs in ours: one table of names for each, read both ways."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,36 @@ def to_theirs(config: ModelConfig, layout: str, ours: Mapping[str, Tensor]) -> d
         parts = tensor.T.chunk(1) if entry.turned else tensor.chunk(len(entry.theirs))
         theirs |= {name: part.contiguous() for name, part in zip(entry.theirs, parts, strict=True)}
     return theirs
+
+
+TOLD_BY = {
+    "gpt2": "GPT2ForSequenceClassification", "bert": "BertForSequenceClassification",
+    "modernbert": "ModernBertForSequenceClassification",
+    "modernbert-decoder": "ModernBertDecoderForSequenceClassification",
+}  # fmt: skip
+
+
+def classifier_to_theirs(config: ModelConfig, layout: str, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a classifier: those of the transformer without heads for text, and its own."""
+    body = {name.removeprefix("transformer."): tensor for name, tensor in ours.items() if not name.startswith("out.")}
+    theirs = to_theirs(config, layout, body)
+    theirs = {name.replace("lm_head.", "head."): tensor for name, tensor in theirs.items()}
+    kept = ("transformer.", "bert.", "model.", "head.")
+    found = {name: tensor for name, tensor in theirs.items() if name.startswith(kept)}
+    out = "score" if layout == "gpt2" else "classifier"
+    return found | {name.replace("out.", f"{out}."): t for name, t in ours.items() if name.startswith("out.")}
+
+
+def classifier_config(
+    config: ModelConfig, layout: str, roles: Mapping[str, int], labels: Sequence[str]
+) -> dict[str, Any]:
+    """config.json of a classifier, with the names of its labels."""
+    named = list(labels) or ["LABEL_0"]
+    return their_config(config, layout, roles) | {
+        "architectures": [TOLD_BY[layout]], "id2label": {str(i): name for i, name in enumerate(named)},
+        "label2id": {name: i for i, name in enumerate(named)}, "pad_token_id": roles.get("pad", roles["end"]),
+        "problem_type": "single_label_classification" if labels else "regression",
+    } | ({"classifier_pooling": "cls"} if layout == "modernbert" else {})  # fmt: skip
 
 
 def to_ours(config: ModelConfig, layout: str, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:

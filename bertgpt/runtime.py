@@ -1,6 +1,8 @@
 """What a run runs on: the device and its precision, and batches on their way there."""
 
+import ctypes
 import os
+import platform
 import re
 import resource
 import sys
@@ -17,6 +19,7 @@ from bertgpt.kernels import compiled, has_bf16
 from bertgpt.model import Transformer
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+MMAP_MAX, TRIM_THRESHOLD, NEVER = -4, -1, -1  # by their numbers in malloc.h
 PEAKS = {  # dense products of bf16 in a second, by the makers' sheets
     "GB200": 2.5e15, "B200": 2.25e15, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12,
     "L40S": 362e12, "L4": 121e12, "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12, "V100": 125e12, "T4": 65e12,
@@ -89,6 +92,17 @@ def recompute_blocks(model: Transformer) -> None:
     """Keep only what enters each block, and compute what is inside again on the way back (Chen et al., 2016)."""
     for block in model.blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def keep_memory() -> None:
+    """Have the C library keep what is freed for the next step, instead of giving it back and fetching it anew.
+
+    Every large tensor of a step is otherwise fresh pages, which the system has to find and clear (glibc's mallopt).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(MMAP_MAX, 0)
+        libc.mallopt(TRIM_THRESHOLD, NEVER)
 
 
 def compile_for(model: Transformer, device: torch.device, dropout: float) -> None:

@@ -2,14 +2,17 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from bertgpt.classifying import logits_of
 from bertgpt.errors import BertGPTError
-from bertgpt.hub import layout_of, their_config, to_ours, to_theirs
+from bertgpt.hub import classifier_to_theirs, layout_of, their_config, to_ours, to_theirs
 from bertgpt.initial import build
 from bertgpt.model import Cache, Classifier, Transformer
+from bertgpt.packing import Framed
 from bertgpt.presets import BERT, GPT2, MODERN, PRESETS, ModelConfig, shape
 
 V, D, L, H = 320, 64, 4, 4
@@ -232,23 +235,17 @@ def test_rows_longer_than_the_context() -> None:
 def test_classifiers_are_those_of_transformers(family: str, causal: bool) -> None:
     import transformers
 
-    model = Classifier(scrambled(family), 3).eval()
+    model = Classifier(scrambled(family), 3, causal).eval()
     layout = layout_of(model.config, causal)
     config = transformers.AutoConfig.for_model(**their_config(model.config, layout, ROLES), num_labels=3)
     config.pad_token_id = 0
     other = transformers.AutoModelForSequenceClassification.from_config(config).eval()
-    weights = to_theirs(model.config, layout, model.transformer.state_dict())
-    weights = {name.replace("lm_head.", "head."): weight for name, weight in weights.items()}
-    name = "score" if family == "gpt2" else "classifier"
-    weights |= {f"{name}.{kind}": weight for kind, weight in model.out.state_dict().items()}
-    if layout == "modernbert":
-        weights["classifier.bias"] = torch.zeros(3)  # theirs has one, and the decoder's has none
-    done = other.load_state_dict(weights, strict=False)
-    assert not done.missing_keys
+    other.load_state_dict(classifier_to_theirs(model.config, layout, model.state_dict()))
     ids, length = ids_of(3, 20), torch.tensor([20, 11, 5])
     ids[torch.arange(20) >= length[:, None]] = 0
     found = other(ids, attention_mask=(ids != 0).long()).logits
-    assert (model(ids, length, causal=causal) - found).abs().max() < 1e-4
+    texts = [Framed(row[:size].tolist(), size) for row, size in zip(ids, length, strict=True)]
+    assert np.abs(logits_of(model, texts, torch.device("cpu")) - found.numpy()).max() < 1e-4
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ ROLES = ("pad", "unk", "cls", "sep", "mask", "end")
 OWN_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|end|>")  # ids 0-5 of a tokenizer trained here
 FRAMING = ("pad", "cls", "sep", "mask")  # what rows of BERT are framed, filled and masked with
 CONFIG_KEYS = {"pad": "pad_token", "unk": "unk_token", "cls": "cls_token", "sep": "sep_token", "mask": "mask_token"}
+Frame = Literal["around", "before"]  # what special tokens do to a text
 NOT_IDENTITY = ("version", "truncation", "padding", "post_processor")
 
 
@@ -182,11 +183,13 @@ class Tokenizer:
 
     # ------------------------------------------------------------------------------------------- folders
 
-    def save(self, folder: Path, longest: int | None = None, framed: bool = False, segments: bool = False) -> None:
+    def save(
+        self, folder: Path, longest: int | None = None, frame: Frame | None = None, segments: bool = False
+    ) -> None:
         """Write the folder that `Tokenizer.load` and `transformers` read.
 
-        There, rows are cut at `longest`, a `framed` text becomes [CLS] A [SEP], as BERT wants it, and it is said which
-        sentence each id is of where a model has `segments`.
+        There, rows are cut at `longest`, texts get the special tokens of a `frame`, and it is said which sentence each
+        id is of where a model has `segments`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         config: dict[str, Any] = {
@@ -196,12 +199,13 @@ class Tokenizer:
         } | {CONFIG_KEYS[role]: self.tokens[i] for role, i in self.roles.items() if role in CONFIG_KEYS}
         config |= {} if longest is None else {"model_max_length": longest}
         config |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]} if segments else {}
-        write_json(folder / "tokenizer.json", self.content | ({"post_processor": self.frame()} if framed else {}))
+        write_json(folder / "tokenizer.json", self.content | ({"post_processor": self.framing(frame)} if frame else {}))
         write_json(folder / "tokenizer_config.json", config)
 
-    def frame(self) -> dict[str, Any]:
-        """How `tokenizers` puts special tokens around one text, or two."""
-        cls, sep = (self.tokens[self.roles[role]] for role in ("cls", "sep"))
+    def framing(self, frame: Frame) -> dict[str, Any]:
+        """How `tokenizers` puts special tokens around one text, or two: [CLS] A [SEP] B [SEP], or end A end B."""
+        around = frame == "around"
+        first, between = (self.tokens[self.roles[role]] for role in (("cls", "sep") if around else ("end", "end")))
 
         def special(token: str, kind: int) -> dict[str, Any]:
             return {"SpecialToken": {"id": token, "type_id": kind}}
@@ -209,9 +213,9 @@ class Tokenizer:
         def text(name: str, kind: int) -> dict[str, Any]:
             return {"Sequence": {"id": name, "type_id": kind}}
 
-        single = [special(cls, 0), text("A", 0), special(sep, 0)]
-        ids = {token: {"id": token, "ids": [self.vocab[token]], "tokens": [token]} for token in (cls, sep)}
-        pair = [*single, text("B", 1), special(sep, 1)]
+        single = [special(first, 0), text("A", 0), *([special(between, 0)] if around else [])]
+        pair = [*single, text("B", 1), special(between, 1)] if around else [*single, special(between, 0), text("B", 0)]
+        ids = {token: {"id": token, "ids": [self.vocab[token]], "tokens": [token]} for token in {first, between}}
         return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": ids}
 
     @classmethod
