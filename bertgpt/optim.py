@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bertgpt.muon import Muon
 
 TAIL = 0.2  # the share of a warmup-stable-decay run in which the rate falls
+AROUND = 0.1  # of the rate, for what is no matrix of a block, beside Muon
 NO_END = 1 << 40  # steps of a run whose end is not known yet
 
 
@@ -50,7 +51,7 @@ class Optimizers:
     | biases, norms                             | AdamW | AdamW | no    |
 
     AdamW (Loshchilov and Hutter, 2019) is fused, which on CPUs too is five times faster. Muon's steps are as long as
-    AdamW's, so that one rate is enough.
+    AdamW's, but bear a far higher rate: where it moves the matrices, what is around them has a share of that.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class Optimizers:
         if kind == "adamw":
             matrices, others = [], matrices + others
         shares = {weight: share(name) for weight, name in self.names.items()}
-        groups = [*grouped(others, shares, decay), *grouped(vectors, shares, 0.0)]
+        around = {weight: share * AROUND for weight, share in shares.items()} if matrices else shares
+        groups = [*grouped(others, around, decay), *grouped(vectors, around, 0.0)]
         self.each: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=0.0, betas=(0.9, beta2), eps=1e-8, fused=True)
         ]
