@@ -159,6 +159,9 @@ class PretrainOptions(Options):
     preset: str | None = Field(None, description="The shape of the model, and defaults that go with it.")
     out: str = Field(description="The run to make, or to go on with.")
     init: str | None = Field(None, description="Begin with the weights and the shape of this run, not at random.")
+    embeddings: Literal["random", "counts"] = Field(
+        "random", description="How embeddings begin; counts: by which ids stand near each other, counted before."
+    )
     objective: Literal["causal", "masked", "hybrid"] | None = Field(None, description="The default is the preset's.")
     ratio: float = Field(0.5, gt=0, lt=1, description="Share of masked samples in a hybrid's steps.")
     seq_len: int = Field(256, ge=8, le=32768, description="The length of causal rows; a plan has its own.")
@@ -176,6 +179,7 @@ class PretrainOptions(Options):
     epochs: float = Field(1.0, gt=0, description="or in rounds through the data.")
     optimizer: Literal["adamw", "muon"] = Field("adamw", description="What moves matrices; AdamW moves the rest.")
     lr: float = Field(1e-3, gt=0, description="The highest learning rate.")
+    around: float = Field(0.05, ge=0, le=1, description="Share of it for embeddings and heads beside Muon.")
     lr_floor: float = Field(0.1, ge=0, le=1, description="What is left of it at the end.")
     warmup: int = Field(50, ge=0, description="Steps until it is reached.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="How it falls.")

@@ -260,7 +260,7 @@ def trainer_of(tuning: Tuning, seed: int, random: bool, folder: RunFolder, group
         {Packed: Classify()},
         {},
         Loader(Stream(examples, seed, tuning.batch), division=division),
-        Optimizers(classifier, options.optimizer, options.weight_decay, options.beta2, tuning.share),
+        Optimizers(classifier, options.optimizer, options.weight_decay, options.beta2, share=tuning.share),
         Schedule(options.schedule, tuning.steps, round(options.warmup * tuning.steps), options.lr, options.lr_floor),
         settings,
         folder.checkpoints,

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from bertgpt.muon import Muon
 
 TAIL = 0.2  # the share of a warmup-stable-decay run in which the rate falls
-AROUND = 0.1  # of the rate, for what is no matrix of a block, beside Muon
 NO_END = 1 << 40  # steps of a run whose end is not known yet
 
 
@@ -51,20 +50,26 @@ class Optimizers:
     | biases, norms                             | AdamW | AdamW | no    |
 
     AdamW (Loshchilov and Hutter, 2019) is fused, which on CPUs too is five times faster. Muon's steps are as long as
-    AdamW's, but bear a far higher rate: where it moves the matrices, what is around them has a share of that.
+    AdamW's, but bear a far higher rate: where it moves the matrices of blocks, other matrices have a share of that.
     """
 
     def __init__(
-        self, model: nn.Module, kind: str, decay: float, beta2: float, share: Callable[[str], float] = lambda name: 1.0
+        self,
+        model: nn.Module,
+        kind: str,
+        decay: float,
+        beta2: float,
+        around: float = 0.05,
+        share: Callable[[str], float] = lambda name: 1.0,
     ) -> None:
-        """`share` says what part of the rate each weight has, by its name."""
+        """`share` says what part of the rate each weight has, by its name; `around` that of embeddings beside Muon."""
         self.names: dict[Tensor, str] = {w: name for name, w in model.named_parameters() if w.requires_grad}
         matrices, others, vectors = parted(model)
         if kind == "adamw":
             matrices, others = [], matrices + others
         shares = {weight: share(name) for weight, name in self.names.items()}
-        around = {weight: share * AROUND for weight, share in shares.items()} if matrices else shares
-        groups = [*grouped(others, around, decay), *grouped(vectors, around, 0.0)]
+        less = {weight: share * (around if matrices else 1.0) for weight, share in shares.items()}
+        groups = [*grouped(others, less, decay), *grouped(vectors, shares, 0.0)]
         self.each: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=0.0, betas=(0.9, beta2), eps=1e-8, fused=True)
         ]

@@ -122,12 +122,13 @@ PRESETS = {
     "bert-mini": bert("with GPT-2's ids and four special ones", 384, 6, 6, vocab=EXTENDED_VOCAB),
     "tiny-bert": bert("1.3M, for a laptop; the pair of tiny-gpt", 128, 4, 4, vocab=4096),
 }
-MODERN_SHAPES = {  # dim, layers, heads, ffn: those of Ettin (Weller et al., 2025)
-    "tiny": (256, 7, 4, 384), "mini": (384, 10, 6, 576), "small": (512, 19, 8, 768), "base": (768, 22, 12, 1152),
+MODERN_SHAPES = {  # dim, layers, heads, ffn: those of Ettin (Weller et al., 2025), and one that is wide and shallow
+    "wide": (384, 3, 6, 576), "tiny": (256, 7, 4, 384), "mini": (384, 10, 6, 576), "small": (512, 19, 8, 768),
+    "base": (768, 22, 12, 1152),
 }  # fmt: skip
 for size, (dim, layers, heads, ffn) in MODERN_SHAPES.items():
     model = shape(dim, layers, heads, EXTENDED_VOCAB, MODERN, ffn=ffn)
     about = f"ModernBERT's layout (Warner et al., 2024), d{dim} L{layers} H{heads}"
-    training = SMALL if size in ("tiny", "mini") else MODERN_TRAINING
+    training = SMALL if size in ("wide", "tiny", "mini") else MODERN_TRAINING
     PRESETS[f"modern-bert-{size}"] = Preset(about, model, "masked", training)
     PRESETS[f"modern-gpt-{size}"] = Preset(f"{about}, trained to go on with text", model, "causal", training)

@@ -9,6 +9,7 @@ import torch
 
 from bertgpt import __version__, console
 from bertgpt.config import PretrainOptions
+from bertgpt.counts import begin_with_counts
 from bertgpt.errors import BertGPTError, import_extra
 from bertgpt.evals.watching import Watched
 from bertgpt.files import check_space, make_folder, sha256_of
@@ -41,8 +42,8 @@ FREE = ("out", "data", "micro_batch", "device", "compile", "deterministic", "rec
         "tensorboard", "fresh", "fresh_if_changed", "dry_run")  # fmt: skip
 LOOSE = ("log_every", "eval_every", "eval_tokens", "save_every", "sample_every",
          "probe", "probe_every", "probe_data", "eval", "eval_data", "eval_items")  # fmt: skip
-CODE = ("tokens", "shards", "draws.py", "presets.py", "kernels.py", "model.py", "initial.py", "loss.py", "packing.py",
-        "objectives.py", "optim.py", "muon.py", "runtime.py", "processes.py", "tally.py", "journal.py",
+CODE = ("tokens", "shards", "draws.py", "presets.py", "kernels.py", "model.py", "initial.py", "counts.py", "loss.py",
+        "packing.py", "objectives.py", "optim.py", "muon.py", "runtime.py", "processes.py", "tally.py", "journal.py",
         "held_out.py", "trainer.py", "checkpoint.py", "saved.py", "models.py", "run_folder.py", "running.py",
         "pretraining.py")  # fmt: skip
 AT_ONCE = 32_768  # ids of a micro-batch, if nothing else is said
@@ -58,6 +59,9 @@ class Run:
         self.init_folder: Path | None = None
         if options.init is not None:
             self.init, self.init_folder = find(options.init)
+            if options.embeddings == "counts":
+                hint = "leave out --embeddings: those of that run are there"
+                raise BertGPTError("BG204", "--init and --embeddings counts are two ways to begin", hint=hint)
         self.preset = self.usual()
         self.objective = self.fitting_objective()
         self.masked = self.objective in ("masked", "hybrid")
@@ -97,6 +101,11 @@ class Run:
             raise BertGPTError("BG308", "that plan has other ids than the data", path=self.options.tokenizer)
         return longer
 
+    @property
+    def base(self) -> Path:
+        """The shards that are trained on: a plan is one of others."""
+        return self.data if self.manifest["kind"] == "shards" else (self.data / self.manifest["base"]["path"]).resolve()
+
     def accumulation(self, world: int) -> int:
         """Into how many micro-batches each process divides its part of a step."""
         fits = [n for n in range(1, self.rows // world + 1) if self.rows % (n * world) == 0]
@@ -133,12 +142,10 @@ class Run:
     def samples(self, split: str) -> list[loader.Samples]:
         """The samples of a split, masked ones first."""
         found: list[loader.Samples] = []
-        base = self.data
         if self.masked:
             found.append(open_rows(self.data, split))
-            base = (self.data / self.manifest["base"]["path"]).resolve()
         if self.objective != "masked":
-            found.append(Windows(base, split, self.length))
+            found.append(Windows(self.base, split, self.length))
         return found
 
     def held_out(self) -> list[HeldOut]:
@@ -208,11 +215,14 @@ class Run:
             found[MaskedRows] = Hidden(self.tokenizer.roles["mask"], before=self.objective == "hybrid")
         return found
 
-    def model(self) -> Transformer:
-        """As it is before the first step."""
+    def model(self, first: bool = True) -> Transformer:
+        """As it is before the first step; a run that goes on need not count again, its checkpoint knows."""
         options = self.options
         if self.init is None:
-            return build(self.config, options.seed)
+            model = build(self.config, options.seed)
+            if first and options.embeddings == "counts":
+                begin_with_counts(model, self.base)
+            return model
         return with_ids_of(self.init, self.tokenizer, options.dropout, options.seed)
 
     def flops_per_step(self, model: Transformer) -> float:
@@ -285,7 +295,8 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
 def trainer_of(run: Run, streams: list[Stream], steps: int, folder: RunFolder, group: Group) -> Trainer:
     """Everything put together."""
     options, device = run.options, run.device
-    model = run.model().to(device)
+    begun = group.most(bool(group.leads and folder.checkpoints.all()), device)
+    model = run.model(first=not begun).to(device)
     if options.deterministic:
         take_exact_algorithms()
     if options.recompute:
@@ -310,7 +321,7 @@ def trainer_of(run: Run, streams: list[Stream], steps: int, folder: RunFolder, g
         run.objectives(),
         run.weights(streams),
         Loader(*streams, division=Division(group.world, group.rank, run.accumulation(group.world))),
-        Optimizers(model, options.optimizer, options.weight_decay, options.beta2),
+        Optimizers(model, options.optimizer, options.weight_decay, options.beta2, options.around),
         Schedule(options.schedule, steps, options.warmup, options.lr, options.lr_floor),
         settings,
         folder.checkpoints,

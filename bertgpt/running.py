@@ -10,6 +10,7 @@ import torch
 from bertgpt import console
 from bertgpt.processes import Group, together
 from bertgpt.run_folder import RunFolder
+from bertgpt.runtime import keep_memory
 from bertgpt.tokens.tokenizer import Tokenizer
 from bertgpt.trainer import Trainer
 
@@ -31,6 +32,8 @@ def carry_out(
         if group.most(done, device):  # the others waited here until the folder was ready
             console.note(f"nothing to do: {folder.path} is finished")
             return folder.figures()
+        if device.type == "cpu":
+            keep_memory()
         trainer = prepared()
         if trainer.resume():
             trainer.journal.note(f"goes on after step {trainer.step}")

@@ -21,6 +21,7 @@ LAYERS = [
     {"trainer"},
     {"checkpoint", "tally", "journal", "clock", "processes", "runtime"},
     {"importing"},
+    {"counts"},
     {"saved", "hub", "objectives", "initial"},
     {"batches", "sampling"},
     {"loss", "model", "optim"},
@@ -91,6 +92,7 @@ HEAVY: dict[str, set[str]] = (
         "classifying": {"torch", "numpy"},
         "finetuning": {"torch", "numpy"},
         "packing": {"numpy"},
+        "counts": {"torch", "numpy"},
         "evals": {"torch", "numpy", "pyarrow"},
         "language_model": {"numpy"},
     }

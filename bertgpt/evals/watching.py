@@ -1,13 +1,17 @@
 """A suite that is asked again and again while a model is trained."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from bertgpt.config import EvalOptions
 from bertgpt.errors import BertGPTError
-from bertgpt.evals.choices import endings, needs_text_that_goes_on
+from bertgpt.evals.choices import endings
 from bertgpt.evals.probe import Labelled, classified
 from bertgpt.evals.suites import Items
 from bertgpt.evals.tables import Row
@@ -40,14 +44,26 @@ class Watched:
         return cls(name, every, items.rows(), *model)
 
     def __call__(self, trainer: Any) -> dict[str, Any] | None:
-        """The first process asks, the others wait."""
-        if not trainer.group.leads:
-            return None
+        """Every process asks its share of the items; what they found is put together, and judged by all alike."""
         kept = Saved(trainer.model.eval(), self.tokenizer, self.objective, length=self.length)
         if isinstance(self.items, Labelled):
-            train, test = (embedded(kept, texts) for texts in (self.items.train_texts, self.items.test_texts))
+            parts = self.items.train_texts, self.items.test_texts
+            train, test = (shared(trainer, texts, partial(embedded, kept), kept.model.config.dim) for texts in parts)
             said = classified(train, test, np.array(self.items.train_labels), full=False).said
             return {"accuracy": float((said == np.array(self.items.test_labels)).mean())}
-        needs_text_that_goes_on(kept, self.name)
-        found = endings(kept, self.items, self.name)
-        return {"accuracy": found.scores["acc_norm"].value}
+
+        def right(rows: Sequence[Row]) -> NDArray[Any]:
+            return np.array(endings(kept, rows, self.name).items["acc_norm"])[:, None]
+
+        return {"accuracy": float(shared(trainer, self.items, right, 1).mean())}
+
+
+def shared(trainer: Any, items: Sequence[Any], ask: Callable[[Any], NDArray[Any]], width: int) -> NDArray[Any]:
+    """A row for each item, (items, width): every process asks for every so-many-th."""
+    group = trainer.group
+    found = torch.zeros((len(items), width), device=trainer.device)
+    mine = items[group.rank :: group.world]
+    if mine:
+        found[group.rank :: group.world] = torch.as_tensor(ask(mine), dtype=found.dtype).to(found.device)
+    added: NDArray[Any] = group.add(found).cpu().numpy()
+    return added

@@ -1,12 +1,21 @@
 """Suites that are asked while a model is trained."""
 
 import json
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 import bertgpt
 from bertgpt.errors import BertGPTError
+from bertgpt.evals.watching import Watched
+from bertgpt.processes import Group
+from bertgpt.tokens.tokenizer import Tokenizer
+from tests.made import written
 from tests.train.conftest import SMALL, weights
 
 
@@ -52,6 +61,40 @@ def test_they_are_asked_in_time_and_change_nothing(few: Path, sets: Path, tmp_pa
     assert all(one[name].equal(other[name]) for name in one)
     again = bertgpt.pretrain(str(few / "shards"), out=str(tmp_path / "asked"), **how)
     assert again["agnews_accuracy"] == found["agnews_accuracy"]
+
+
+@dataclass(frozen=True)
+class Part(Group):
+    """One of two processes, which knows what the other has found."""
+
+    others: list[Any] = field(default_factory=list)
+
+    def add(self, values: torch.Tensor) -> torch.Tensor:
+        return values + self.others.pop(0) if self.others else values
+
+
+@pytest.mark.parametrize("name", ["agnews", "hellaswag"])
+def test_items_are_divided_over_processes(name: str, sets: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Each asks its own, and all come to the score that one would."""
+    kept = written(tmp_path, "gpt2", tokenizer)
+    watched = Watched.of(name, 1, str(sets), 1000, tokenizer, "causal", 128)
+    found: list[torch.Tensor] = []
+
+    def asked(group: Group) -> float:
+        trainer = SimpleNamespace(model=kept.model, group=group, device=torch.device("cpu"))
+        said = watched(trainer)
+        assert said is not None
+        return float(said["accuracy"])
+
+    class Listening(Group):
+        def add(self, values: torch.Tensor) -> torch.Tensor:
+            found.append(values.clone())
+            return values
+
+    alone = asked(Group())
+    with suppress(BertGPTError):  # half of the features make no classifier
+        asked(Listening(2, 1))
+    assert asked(Part(2, 0, found)) == alone
 
 
 def test_what_is_wrong_is_said_before_anything_is_trained(few: Path, sets: Path, tmp_path: Path) -> None:
