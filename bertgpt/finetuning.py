@@ -42,10 +42,15 @@ from bertgpt.running import carry_out
 from bertgpt.runtime import device_of, peak_of, precision_of, take_exact_algorithms
 from bertgpt.saved import Head, Saved
 from bertgpt.shards.loader import Division, Loader, Stream
+from bertgpt.shards.work import fingerprint
 from bertgpt.trainer import Settings, Trainer
 
 FREE = ("out", "data", "test_data", "micro_batch", "device", "deterministic", "fresh", "fresh_if_changed", "dry_run",
         "seeds", "seed", "random_baseline")  # fmt: skip
+CODE = ("corpora/tinyworld", "evals", "tokens", "shards", "draws.py", "presets.py", "kernels.py", "model.py",
+        "initial.py", "packing.py", "objectives.py", "optim.py", "muon.py", "runtime.py", "processes.py", "tally.py",
+        "journal.py", "trainer.py", "checkpoint.py", "saved.py", "models.py", "batches.py", "features.py",
+        "classifying.py", "run_folder.py", "running.py", "finetuning.py")  # fmt: skip
 LOOKS = 4  # at the held-out part, in an epoch
 
 
@@ -169,7 +174,8 @@ class Tuning:
             "model": self.kept.model.config.model_dump() | {"dropout": self.options.dropout},
             "objective": self.kept.objective, "documents": self.kept.documents, "length": self.length,
         }  # fmt: skip
-        return facts, {"log_every": given["log_every"], "precision": self.precision}
+        loose = {"log_every": given["log_every"], "precision": self.precision, "code": fingerprint(CODE)}
+        return facts, loose
 
     @cached_property
     def weights(self) -> str:

@@ -64,6 +64,7 @@ def test_repro_is_green_once_and_idle_twice(clone: Path) -> None:
 
 def test_a_stage_knows_its_code() -> None:
     """What DVC watches is what runs and work folders compare: else one would think a result stale, the other not."""
+    from bertgpt import finetuning
     from bertgpt.pretraining import CODE
     from bertgpt.shards.work import STAGE_CODE
 
@@ -74,3 +75,4 @@ def test_a_stage_knows_its_code() -> None:
 
     assert watched(stages["tokenize"]) == set(STAGE_CODE)
     assert watched(stages["pretrain"]["do"]) == set(CODE)
+    assert watched(stages["finetune"]["do"]) == set(finetuning.CODE)

@@ -14,6 +14,7 @@ import pytest
 
 import bertgpt
 from bertgpt import commands
+from bertgpt.console import Console
 from bertgpt.corpora.tinyworld.tasks import TASKS
 from bertgpt.fields import base_type, choices
 from bertgpt.help import GENERAL, command_page, main_page, summary
@@ -78,7 +79,7 @@ def test_pages_fit_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_examples_run_and_python_returns_what_json_calls_result(
-    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Every example in the order of the pipeline, which is the order in which they need each other."""
     monkeypatch.chdir(tmp_path)
@@ -87,11 +88,12 @@ def test_examples_run_and_python_returns_what_json_calls_result(
         for example in model.examples:
             program, command, *argv = shlex.split(example)
             assert (program, command) == ("bertgpt", name)
-            done = run(name, *argv)
+            done = run(name, *argv, *([] if "--json" in argv else ["--json"]))
             assert done.code == 0, done.err
-            assert done.out
+            told = json.loads(done.out)
             result = as_function(name, [word for word in argv if word != "--json"])
-            told = json.loads(run(name, *argv, *([] if "--json" in argv else ["--json"])).out)
+            commands.module(name).show(result, Console())  # what is printed without --json
+            assert capfd.readouterr().out
             for found in (result, told["result"]):
                 found.pop("disk_free", None)  # others write too
             assert told == {"ok": True, "command": name, "result": json.loads(json.dumps(result))}
