@@ -33,6 +33,7 @@ import transformers
 from bertgpt import saved
 from bertgpt.console import Console
 from bertgpt.initial import build
+from bertgpt.kernels import has_bf16
 from bertgpt.language_model import LanguageModel
 from bertgpt.presets import BERT, PRESETS, shape
 from bertgpt.saved import Saved
@@ -62,6 +63,11 @@ def alternate(title: str, unit: str, sides: Sides, ratios: list[tuple[str, str]]
     console.text()
 
 
+def precisions() -> tuple[str, ...]:
+    """bf16 too, where the processor does not have to emulate it."""
+    return ("fp32", "bf16") if has_bf16(torch.device("cpu")) else ("fp32",)
+
+
 def generation(data: Path, nanogpt: Path, rounds: int) -> None:
     """The same weights in three programs."""
     tokenizer = Tokenizer.load(data / "tokenizers" / "gpt2")
@@ -70,7 +76,7 @@ def generation(data: Path, nanogpt: Path, rounds: int) -> None:
         saved.save(kept, Path(folder) / "run" / "final", "# random\n")
         bertgpt.export(str(Path(folder) / "run"), out=str(Path(folder) / "hf"))
         theirs = transformers.AutoModelForCausalLM.from_pretrained(Path(folder) / "hf").eval()
-        ours = {name: bertgpt.load(str(Path(folder) / "run"), "cpu", name) for name in ("fp32", "bf16")}
+        ours = {name: bertgpt.load(str(Path(folder) / "run"), "cpu", name) for name in precisions()}
     nano = nano_of(nanogpt, theirs.state_dict())
     prompt = tokenizer.decode(
         tokenizer.encode("It was the best of times, it was the worst of times, it was the age")[:PROMPT]
@@ -95,11 +101,12 @@ def generation(data: Path, nanogpt: Path, rounds: int) -> None:
         "nanoGPT, no cache": nano_go,
         "transformers, with its cache": their_go,
         "bertgpt, fp32": own(ours["fp32"], 1),
-        "bertgpt, bf16": own(ours["bf16"], 1),
+        **{f"bertgpt, {name}": own(ours[name], 1) for name in list(ours)[1:]},
         "bertgpt, fp32, 8 at once": own(ours["fp32"], 8),
     }
     ratios = [("bertgpt, fp32", "nanoGPT, no cache"), ("bertgpt, fp32", "transformers, with its cache"),
               ("bertgpt, bf16", "bertgpt, fp32"), ("bertgpt, fp32, 8 at once", "bertgpt, fp32")]  # fmt: skip
+    ratios = [pair for pair in ratios if set(pair) <= set(sides)]
     alternate("GPT-2's shape, 124M: 256 tokens behind a prompt of 16", "tokens", sides, ratios, rounds)
 
 
@@ -128,7 +135,7 @@ def embedding(data: Path, rounds: int, texts: int = 2000) -> None:
         bertgpt.export(str(Path(folder) / "run"), out=str(Path(folder) / "hf"))
         theirs = transformers.AutoModel.from_pretrained(Path(folder) / "hf").eval()
         their_tokenizer = transformers.AutoTokenizer.from_pretrained(Path(folder) / "hf")
-        ours = {name: bertgpt.load(str(Path(folder) / "run"), "cpu", name) for name in ("fp32", "bf16")}
+        ours = {name: bertgpt.load(str(Path(folder) / "run"), "cpu", name) for name in precisions()}
     vectors: dict[str, Any] = {}
 
     @torch.no_grad()
@@ -149,7 +156,7 @@ def embedding(data: Path, rounds: int, texts: int = 2000) -> None:
 
         return go
 
-    sides = {"transformers, padded": their_go, "bertgpt, fp32": own_go("fp32"), "bertgpt, bf16": own_go("bf16")}
+    sides = {"transformers, padded": their_go} | {f"bertgpt, {name}": own_go(name) for name in ours}
     ratios = [(name, "transformers, padded") for name in list(sides)[1:]]
     alternate(f"BERT d384 L6 H6: the mean vectors of {len(news):,} texts", "texts", sides, ratios, rounds)
     difference = np.abs(vectors["theirs"] - vectors["fp32"]).max()
