@@ -213,6 +213,7 @@ def plain(text: str) -> str:
 def tuned(tuning: Tuning, seed: int, random: bool, group: Group) -> None:
     """A run of the trainer, to its end."""
     options = tuning.options
+    console.note(f"{'random weights' if random else 'pretrained weights'}, seed {seed}")
     folder = RunFolder(Path(options.out) / f"{'random' if random else 'seed'}-{seed}")
     facts = {"options": options.model_dump(mode="json"), "device": str(tuning.device), "precision": tuning.precision}
 

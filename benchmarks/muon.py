@@ -1,0 +1,47 @@
+"""A step of Muon for the matrices of one block (d384, ModernBERT's), beside torch's, which computes in bf16 everywhere.
+
+    python benchmarks/muon.py [--rounds 5]
+
+Where the processor has instructions for bf16 both do the same; elsewhere torch's emulates them.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from generate import alternate
+
+from bertgpt.muon import Muon
+from bertgpt.presets import MODERN, shape
+
+BLOCK = shape(384, 1, 6, 64, MODERN, ffn=576)
+SHAPES = ((3 * BLOCK.dim, BLOCK.dim), (BLOCK.dim, BLOCK.dim), (2 * BLOCK.ffn, BLOCK.dim), (BLOCK.dim, BLOCK.ffn))
+
+
+def steps(kind: Callable[..., torch.optim.Optimizer], times: int) -> Callable[[], int]:
+    """So many of them, of matrices of its own."""
+    draws = torch.Generator().manual_seed(0)
+    matrices = [torch.nn.Parameter(torch.randn(size, generator=draws)) for size in SHAPES]
+    optimizer = kind(matrices, lr=0.01, weight_decay=0.1)
+
+    def go() -> int:
+        for _ in range(times):
+            for matrix in matrices:
+                matrix.grad = torch.randn(matrix.shape, generator=draws)
+            optimizer.step()
+        return times
+
+    return go
+
+
+def main() -> None:
+    """Compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    sides = {"torch's": steps(torch.optim.Muon, 1), "bertgpt's": steps(Muon, 10)}
+    alternate("Muon, one block of d384", "steps", sides, [("bertgpt's", "torch's")], options.rounds)
+
+
+if __name__ == "__main__":
+    main()
