@@ -105,7 +105,7 @@ def load(model: str | Path, device: str = "auto", precision: str = "fp32") -> La
     if device not in ("auto", "cuda", "mps", "cpu"):
         raise BertGPTError("BG204", f"there is no device {device}", hint="auto, cuda, mps, cpu")
     kept = find(str(model))[0]
-    kept.model.to(device_of(device), DTYPES[precision])
+    kept.whole.to(device_of(device), DTYPES[precision])
     kept.model.settle()
     return LanguageModel(kept)
 

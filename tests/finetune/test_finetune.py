@@ -223,6 +223,12 @@ def test_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -
         assert all(abs(float(row["p(bad)"]) + float(row["p(good)"]) - 1) < 1e-4 for row in rows)
 
 
+def test_labels_in_half_precision(judge: Path) -> None:
+    texts = [text for text, _ in rows_of(6)]
+    full, half = (said(bertgpt.load(judge, "cpu", precision).kept, texts) for precision in ("fp32", "bf16"))
+    assert np.abs(full - half).max() < 0.1
+
+
 def test_scores_of_a_run_are_those_it_reported(bases: Bases, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "x"
     bertgpt.finetune("acceptability", model=str(bases["encoder"]), out=str(out), limit=60, **QUICK)
