@@ -35,7 +35,8 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None, packed: Tenso
 
 def pack(weight: Tensor) -> Tensor | None:
     """A weight in the order in which oneDNN reads it, where it makes the products: once, instead of in each of them."""
-    if not ONEDNN or weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
+    readable = weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and has_bf16(weight.device))
+    if not ONEDNN or weight.device.type != "cpu" or not readable:
         return None
     with torch.no_grad():
         packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKED_ROWS)

@@ -70,7 +70,7 @@ def test_it_learns(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
     for family, options in (("encoder", {}), ("gpt2", {"optimizer": "muon"})):
         out = tmp_path / family
         bertgpt.finetune(str(sheet(rows_of(100))), model=str(bases[family]), out=str(out),
-                         **(QUICK | {"max_steps": 30, "eval_every": 15} | options))  # fmt: skip
+                         **(QUICK | {"max_steps": 60, "eval_every": 20, "lr": 2e-3} | options))  # fmt: skip
         assert json.loads((out / "metrics.json").read_text())["accuracy"] > 0.9
 
 
