@@ -28,7 +28,11 @@ def main() -> None:
     texts = [str(options.data / "fineweb-edu" / "*.parquet"), str(options.data / "enwiki" / "*.zst")]
     run = work / ("runs/random" if options.random else "runs/modern-bert")
     shards, plan = (str(work / name) for name in ("shards", "plan"))
-    begin = ["--embeddings", "random"] if options.random else ["--embeddings", "counts", "--lr", "0.002"]
+    begin = (
+        ["--embeddings", "random"]
+        if options.random
+        else ["--embeddings", "counts", "--lr", "0.002", "--around", "0.05"]
+    )
     commands = [
         ["shard", *texts, "--train", "bpe", "--vocab-size", "8192", "--shard-tokens", "5M", "--out", shards],
         ["mask", shards, "--seq-len", "64", "--rate", "0.4", "--scheme", "whole-word", "--out", plan],

@@ -179,7 +179,7 @@ class PretrainOptions(Options):
     epochs: float = Field(1.0, gt=0, description="or in rounds through the data.")
     optimizer: Literal["adamw", "muon"] = Field("adamw", description="What moves matrices; AdamW moves the rest.")
     lr: float = Field(1e-3, gt=0, description="The highest learning rate.")
-    around: float = Field(0.05, ge=0, le=1, description="Share of it for embeddings and heads beside Muon.")
+    around: float = Field(1.0, ge=0, le=1, description="Share of it for embeddings and heads beside Muon.")
     lr_floor: float = Field(0.1, ge=0, le=1, description="What is left of it at the end.")
     warmup: int = Field(50, ge=0, description="Steps until it is reached.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="How it falls.")

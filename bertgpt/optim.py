@@ -50,7 +50,7 @@ class Optimizers:
     | biases, norms                             | AdamW | AdamW | no    |
 
     AdamW (Loshchilov and Hutter, 2019) is fused, which on CPUs too is five times faster. Muon's steps are as long as
-    AdamW's, but bear a far higher rate: where it moves the matrices of blocks, other matrices have a share of that.
+    AdamW's, so that one rate may serve both; small models of much text want less of it for their embeddings.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Optimizers:
         kind: str,
         decay: float,
         beta2: float,
-        around: float = 0.05,
+        around: float = 1.0,
         share: Callable[[str], float] = lambda name: 1.0,
     ) -> None:
         """`share` says what part of the rate each weight has, by its name; `around` that of embeddings beside Muon."""

@@ -55,10 +55,10 @@ def test_a_run_that_begins_with_counts(kind: str, few: Kinds, tmp_path: Path, mo
     given = {**SMALL, "preset": options["preset"], "optimizer": "muon", "embeddings": "counts"}
     run = pretraining.Run(PretrainOptions(data=source, out=str(tmp_path), **given))
     model, plain = run.model(), run.model(first=False)
-    rows = [each.tokens.weight[: run.config.vocab].norm(dim=1) for each in (model, plain)]
-    assert rows[0].mean() == pytest.approx(float(rows[1].mean()), rel=0.1)
+    rows = [each.tokens.weight[: run.config.vocab].detach().norm(dim=1) for each in (model, plain)]
+    assert float(rows[0].mean()) == pytest.approx(float(rows[1].mean()), rel=0.1)
     changed = [name for name, weight in plain.state_dict().items() if not torch.equal(weight, model.state_dict()[name])]
-    assert changed == ["tokens.weight"] + (["head_bias"] if kind == "masked" else [])
+    assert sorted(changed) == (["head_bias"] if kind == "masked" else []) + ["tokens.weight"]
     words = [run.tokenizer.vocab[f"Ġ{word}"] for word in ("was", "is", "the")]
     was, other, far = torch.nn.functional.normalize(model.tokens.weight[words], dim=1)
     assert was @ other > was @ far
