@@ -226,7 +226,7 @@ class FinetuneOptions(Options):
 
     examples = (
         "bertgpt finetune acceptability --model runs/bert --limit 200 --max-steps 4 --out runs/judge",
-        "bertgpt finetune topic --model runs/gpt --limit 200 --max-steps 4 --no-random-baseline --out runs/desk",
+        "bertgpt finetune topic --model runs/gpt --limit 200 --max-steps 4 --freeze 2 --out runs/desk",
     )
 
     task: Annotated[str, Argument("TASK")] = Field(description="A task by its name, or a file.")

@@ -21,6 +21,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.timeout(600)  # where a processor has neither bf16 nor AVX512
 def test_a_gpt_comes_near_the_entropy_and_not_below(shards: Path, tmp_path: Path) -> None:
     bertgpt.pretrain(str(shards), preset="tiny-gpt", out=str(tmp_path / "run"), **RUN)
     found = excess(saved.load(tmp_path / "run"), World(0), list(World(0).documents(SPLITS["dev"], SPLITS["dev"] + 200)))
