@@ -48,7 +48,7 @@ def dvc(clone: Path, *argv: str) -> str:
     return done.stdout
 
 
-@pytest.mark.timeout(900)  # all of the pipeline, twice
+@pytest.mark.timeout(1800)  # all of the pipeline, twice
 def test_repro_is_green_once_and_idle_twice(clone: Path) -> None:
     dvc(clone, "repro")
     first = (clone / "dvc.lock").read_text()
