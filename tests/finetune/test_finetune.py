@@ -53,7 +53,9 @@ def test_the_best_on_what_was_held_out_is_kept(judge: Path) -> None:
     figures = {}
     for seed in (1337, 1338):
         run = judge / f"seed-{seed}"
-        looks = {line["step"]: line["error"] for line in deterministic(run) if line["split"] == "val"}
+        lines = [line for line in deterministic(run) if line["split"] == "val"]
+        assert all(line["error"] == pytest.approx(1 - line["accuracy"]) for line in lines)
+        looks = {line["step"]: line["error"] for line in lines}
         assert sorted(looks) == [2, 4, 6, 8]
         chosen = json.loads((run / "metrics.json").read_text())["chosen_step"]
         assert looks[chosen] == min(looks.values())
