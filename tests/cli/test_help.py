@@ -78,6 +78,7 @@ def test_pages_fit_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -
         assert len(line) <= max(columns, 20) + 2 or line in unbroken or len(words) <= 2, line
 
 
+@pytest.mark.timeout(600)  # all commands, one after the other
 def test_examples_run_and_python_returns_what_json_calls_result(
     run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
