@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 
 
 # The commands as functions. They are made when first asked for: importing bertgpt imports almost nothing.
-SAME = ("tokenize", "shard", "mask", "pretrain", "finetune", "generate", "inspect", "export")
+SAME = ("tokenize", "shard", "mask", "pretrain", "finetune", "generate", "report", "inspect", "export")
 FUNCTIONS = dict(zip(SAME, SAME, strict=True)) | {"import_hf": "import", "evaluate": "eval"}
 
 

@@ -343,6 +343,21 @@ class EvalOptions(Options):
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where to compute.")
 
 
+class ReportOptions(Options):
+    """Put all that is known of some runs on one page.
+
+    The page is one file, which needs nothing but a browser: curves, scores with their intervals and baselines, hidden
+    words found or missed, texts, what was read, and in what the runs differ. Runs that were fine-tuned are put to those
+    they began with. The table is printed too.
+    """
+
+    examples = ("bertgpt report", "bertgpt report runs/gpt runs/bert --out work/report.html")
+
+    runs: Annotated[list[str], Argument("[RUN...]")] = Field([], description="Runs; all in runs/ if none is named.")
+    out: str = Field("report.html", description="The file to write.")
+    results: str = Field("results", description="Where eval put its results, in a folder for each run.")
+
+
 class ExportOptions(Options):
     """Write an artefact in the form that other tools read.
 

@@ -74,8 +74,8 @@ def pairs(stream: NDArray[np.int64], known: int) -> NDArray[np.float32]:
 def information(near: NDArray[np.float32]) -> NDArray[np.float32]:
     """The positive part of pointwise mutual information."""
     mine = near.sum(axis=1)
-    context = mine**SMOOTH / (mine**SMOOTH).sum()
     with np.errstate(divide="ignore", invalid="ignore"):
+        context = mine**SMOOTH / (mine**SMOOTH).sum()
         found = np.log(near) - np.log(mine)[:, None] - np.log(context)
     positive: NDArray[np.float32] = np.maximum(np.nan_to_num(found, nan=0.0, neginf=0.0), 0.0).astype(np.float32)
     return positive

@@ -35,6 +35,8 @@ def carry_out(
         if device.type == "cpu":
             keep_memory()
         trainer = prepared()
+        if group.leads:
+            folder.tell({"flops_per_step": trainer.settings.flops_per_step})
         if trainer.resume():
             trainer.journal.note(f"goes on after step {trainer.step}")
         gc.collect()

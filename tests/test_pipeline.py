@@ -1,13 +1,25 @@
-"""The default pipeline under real DVC, in a copy of the tracked files, as a fresh clone would have it."""
+"""The default pipeline under real DVC, in a copy of the tracked files, as a fresh clone would have it.
 
+All stages are run, on so little that each takes seconds; the `long` test runs them as they are.
+"""
+
+import json
 import os
+import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 import yaml
+
+from bertgpt import cli
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -15,8 +27,31 @@ BIN = Path(sys.executable).parent
 pytest.importorskip("dvc")
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+LITTLE = {
+    "tokenize": {"limit-docs": 700},
+    "shard": {"shard-tokens": "20k"},
+    "mask": {"seq-len": 128},
+    "finetune": {"limit": 40, "epochs": 1, "seeds": 1},
+    "eval": {"limit": 8},
+    "pretrain": {name: {"max-steps": 6, "warmup": 2, "eval-every": 3} for name in ("gpt", "bert", "hybrid")},
+    "generate": {name: {"max-new-tokens": 8} for name in ("gpt", "hybrid")},
+}
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The files that git would put into a clone, committed, with little to do."""
+    folder = cloned(tmp_path)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for section, less in LITTLE.items():
+        for name, value in less.items():
+            params[section][name] = params[section][name] | value if isinstance(value, dict) else value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    commit(folder)
+    return folder
+
+
+def cloned(tmp_path: Path) -> Path:
     """The files that git would put into a clone, committed."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -26,41 +61,155 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     if listed.returncode:
         pytest.skip("not a git checkout")
-    folder = tmp_path_factory.mktemp("clone")
+    folder = tmp_path / "clone"
+    folder.mkdir()
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
-    for argv in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "clone"]):
-        subprocess.run([*git, *argv], cwd=folder, check=True)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    commit(folder)
     return folder
 
 
-def dvc(clone: Path, *argv: str) -> str:
-    env = os.environ | {
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(clone),
-        "DVC_NO_ANALYTICS": "1",
-    }
-    done = subprocess.run([sys.executable, "-m", "dvc", *argv], cwd=clone, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def commit(folder: Path) -> None:
+    """All that is there."""
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for argv in (["add", "-A"], ["commit", "-qm", "clone"]):
+        subprocess.run([*git, *argv], cwd=folder, check=True)
+
+
+def surroundings(clone: Path) -> dict[str, str]:
+    """An environment in which commands are those of this checkout, and nothing is spun for."""
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "PYTHONPATH": str(clone), "DVC_NO_ANALYTICS": "1"}
+
+
+def dvc(clone: Path, *argv: str, code: int = 0) -> str:
+    """Run it."""
+    command = [sys.executable, "-m", "dvc", *argv]
+    done = subprocess.run(command, cwd=clone, env=surroundings(clone), capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
-@pytest.mark.timeout(1800)  # all of the pipeline, twice
+def figures_in(page: str) -> list[str]:
+    """What stands in the cells of the one table."""
+    table = page.partition('id="summary"')[2].partition("</table>")[0]
+    return re.findall(r'<td class="figure">([^<]*)</td>', table)
+
+
+@pytest.mark.timeout(900)  # all stages
 def test_repro_is_green_once_and_idle_twice(clone: Path) -> None:
-    dvc(clone, "repro")
+    said = dvc(clone, "repro")
     first = (clone / "dvc.lock").read_text()
     assert (clone / "data" / "shards" / "manifest.json").exists()
     sample = (clone / "data" / "tinyworld-sample.txt").read_text(encoding="utf-8")
     assert sample.startswith("document 0 · ")
+    page = (clone / "report.html").read_text(encoding="utf-8")
+    assert "above the true entropy" in said
+    printed = said.partition("held-out causal loss")[2]
+    assert all(figure in printed for figure in figures_in(page))
+    excess = json.loads((clone / "results" / "gpt" / "tinyworld.json").read_text())["scores"]["excess"]["value"]
+    assert f"{100 * excess:.1f} %" in figures_in(page)
+
     assert "didn't change, skipping" in dvc(clone, "repro")
     assert (clone / "dvc.lock").read_text() == first
-    dvc(clone, "repro", "--force")
+    assert "report" not in first.partition("stages:")[2].partition("deps:")[0]
+
+    params = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(params.replace("eval:\n  limit: 8", "eval:\n  limit: 9"))
+    planned = dvc(clone, "repro", "--dry")
+    assert "Running stage 'eval@gpt'" in planned
+    assert not re.search("Running stage '(tokenize|shard|mask|pretrain|finetune|generate)", planned)
+    (clone / "params.yaml").write_text(params)
+
+    dvc(clone, "remote", "add", "--local", "--default", "folder", str(clone.parent / "remote"))
+    dvc(clone, "push")
+    shutil.rmtree(clone / "runs")
+    shutil.rmtree(clone / ".dvc" / "cache")
+    dvc(clone, "pull")
+    prompt = ["generate", "--model", "runs/gpt/final", "--prompt", "There", "--max-new-tokens", "4"]
+    made = subprocess.run(
+        [sys.executable, "-m", "bertgpt", *prompt], cwd=clone, env=surroundings(clone), capture_output=True, text=True
+    )
+    assert made.stdout.startswith("There"), made.stderr
+
+    dvc(clone, "repro", "--force", "--single-item", "tokenize", "shard", "mask", "pretrain@bert", "finetune@bert")
     assert (clone / "dvc.lock").read_text() == first
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True).stdout
-    assert changed.split() in ([], ["??", "dvc.lock"])
+    assert set(changed.split()) <= {"??", "dvc.lock"}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("signals", [[signal.SIGINT], pytest.param([signal.SIGKILL] * 10, marks=pytest.mark.long)])
+def test_a_pipeline_that_was_stopped_goes_on(clone: Path, signals: list[signal.Signals]) -> None:
+    """Inside of its stage; what was stopped is not taken for finished, and in the end nobody can tell."""
+    path = clone / "params.yaml"
+    path.write_text(path.read_text().replace("max-steps: 6", "max-steps: 60"))
+    stages = ["repro", "pretrain@gpt"]
+    dvc(clone, *stages)
+    straight = (clone / "dvc.lock").read_text()
+    (clone / "dvc.lock").unlink()
+    for made in ("data/shards", "data/tokens", "runs", ".dvc/cache", ".dvc/tmp"):
+        shutil.rmtree(clone / made)
+    random = Random(0)
+    for number in signals:
+        command, nowhere = [sys.executable, "-m", "dvc", *stages], subprocess.DEVNULL
+        process = subprocess.Popen(
+            command, cwd=clone, env=surroundings(clone), stdout=nowhere, stderr=nowhere, start_new_session=True
+        )
+        if number == signal.SIGINT:
+            wait_for(clone / "runs" / "gpt" / "metrics.jsonl")
+        else:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=random.uniform(2, 25))
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        assert process.wait(timeout=60) != 0 or number == signal.SIGKILL
+        if number == signal.SIGINT:
+            assert "pretrain@gpt" not in (clone / "dvc.lock").read_text()
+    dvc(clone, *stages)
+    assert (clone / "dvc.lock").read_text() == straight
+    if signals == [signal.SIGINT]:
+        assert "goes on after step" in (clone / "runs" / "gpt" / "log.txt").read_text()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_as_it_is(tmp_path: Path) -> None:
+    """From a fresh clone to the page, in less than eight minutes; and again, to the same bytes."""
+    clone, begun = cloned(tmp_path), time.monotonic()
+    dvc(clone, "repro")
+    assert time.monotonic() - begun < 480
+    assert (clone / "report.html").exists()
+    first = (clone / "dvc.lock").read_text()
+    dvc(clone, "repro", "--force")
+    assert (clone / "dvc.lock").read_text() == first
+
+
+def wait_for(file: Path) -> None:
+    """Until a file holds a line."""
+    end = time.monotonic() + 120
+    while not file.exists() or not file.read_bytes().count(b"\n"):
+        assert time.monotonic() < end, f"{file} never came"
+        time.sleep(0.02)
+
+
+def test_every_command_of_every_pipeline_is_one_that_is_understood(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Parameters and options cannot drift apart."""
+    from dvc.repo import Repo
+
+    stages = [stage for stage in Repo(str(ROOT)).index.stages if stage.cmd]
+    assert len(stages) > 15
+    for stage in stages:
+        monkeypatch.chdir(stage.wdir)
+        for command in [stage.cmd] if isinstance(stage.cmd, str) else stage.cmd:
+            words = shlex.split(command.partition(" > ")[0])
+            words = words[words.index("bertgpt") + 1 :]  # behind torchrun, where that starts it
+            assert cli.run([*words, "--show-config"]) == 0, (stage.addressing, capfd.readouterr().err)
 
 
 def test_a_stage_knows_its_code() -> None:

@@ -20,6 +20,7 @@ from bertgpt.config import (
     InspectOptions,
     MaskOptions,
     PretrainOptions,
+    ReportOptions,
     ShardOptions,
     TokenizeOptions,
 )
@@ -35,6 +36,7 @@ COMMANDS: dict[str, type[Options]] = {
     "finetune": FinetuneOptions,
     "eval": EvalOptions,
     "generate": GenerateOptions,
+    "report": ReportOptions,
     "inspect": InspectOptions,
     "export": ExportOptions,
     "import": ImportOptions,

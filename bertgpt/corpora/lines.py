@@ -4,8 +4,9 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from functools import partial
-from itertools import islice
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, islice
 from typing import IO, Any
 
 from bertgpt.corpora.chunks import BOM, Chunk, Policy, missing_column, open_bytes, refuse_utf16
@@ -112,18 +113,33 @@ def jsonl(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     for block, offset in line_blocks(piece, policy):
         texts = whole_block(block, piece.reading.text_column)
         if texts is not None:
-            yield Chunk(texts, partial(place_of_line, piece.source, block, offset, line))
+            yield Chunk(texts, Places(piece.source, block, offset, line))
         else:
             yield single_lines(block, offset, line, piece, policy)
         line = None if line is None else line + block.count(b"\n")
 
 
-def place_of_line(source: Source, block: bytes, offset: int, first: int | None, i: int) -> str:
-    """FILE:LINE where lines were counted from the beginning of the file, else FILE and a byte."""
-    if first is not None:
-        return f"{source.path}:{first + i}"
-    before = block.split(b"\n")[:i]
-    return f"{source.path}, byte {offset + sum(len(line) + 1 for line in before)}"
+@dataclass(frozen=True)
+class Places:
+    """FILE:LINE for the lines of a block where lines were counted from the beginning of the file, else FILE and a byte.
+
+    A block in which much is wrong is asked often, and is taken apart once.
+    """
+
+    source: Source
+    block: bytes
+    offset: int
+    first: int | None
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where its lines begin."""
+        return [0, *accumulate(len(line) + 1 for line in self.block.split(b"\n"))]
+
+    def __call__(self, i: int) -> str:
+        if self.first is not None:
+            return f"{self.source.path}:{self.first + i}"
+        return f"{self.source.path}, byte {self.offset + self.starts[i]}"
 
 
 def line_blocks(piece: Piece, policy: Policy) -> Iterator[tuple[bytes, int]]:

@@ -249,7 +249,7 @@ def of_tinyworld(kept: Saved, options: EvalOptions) -> Found:
             for m, sums in told["by_mechanism"].items()
             if sums["share"] is not None
         }
-        baselines["accuracy of the oracle"] = Score(told["oracle_accuracy"])
+        baselines["accuracy, the oracle"] = Score(told["oracle_accuracy"])
     rows = list(islice(examples(world, "pairs", "dev"), most))
     shown = [{"sentence_good": row["good"], "sentence_bad": row["bad"], "UID": row["mechanism"],
               "linguistics_term": f"pairs of {row['mechanism']}"} for row in rows]  # fmt: skip

@@ -1,0 +1,94 @@
+"""The page: everything about some runs in one file that fetches nothing."""
+
+import time
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from bertgpt import __version__, console
+from bertgpt.errors import BertGPTError
+from bertgpt.files import disk_error, void, write_aside
+from bertgpt.reports import said, scores, sections
+from bertgpt.reports.data import Data, look_at
+from bertgpt.reports.gather import Run, data_of, gathered
+from bertgpt.reports.markup import Html, el, escaped, joined
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"  # nothing can be fetched
+
+
+def report(names: list[str], out: Path, results: Path) -> dict[str, Any]:
+    """Write it, and say what the table in it says."""
+    if out.is_dir():
+        raise BertGPTError("BG404", "this is a folder", path=str(out), hint="--out names the file to write")
+    runs = gathered(names, results)
+    rows = scores.summary(runs)
+    text = page(runs, rows)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_aside(out, lambda aside: void(aside.write_text(text, encoding="utf-8")))
+    except OSError as error:
+        raise disk_error(error, out) from None
+    names, table = [run.name for run in runs], [vars(row) for row in rows]
+    return {"path": str(out), "runs": names, "table": table, "notes": scores.partial(runs)}
+
+
+def page(runs: Sequence[Run], rows: Sequence[scores.Row]) -> str:
+    """All of it."""
+    trained_on = {run.name: found for run in runs if (found := looked_at(run)) is not None}
+    by_rows = sorted(trained_on.values(), key=lambda found: len(found.rows))  # those with a plan say more
+    distinct = {str(found.path): found for found in by_rows}
+    known = [found.floor for found in distinct.values() if found.floor is not None]
+    floors = dict(zip(["the true entropy"], known, strict=False))  # all that is known is of one world
+    titled: list[tuple[str, str, Html]] = [
+        ("summary", "What came of it", sections.summary(runs, rows)),
+        ("curves", "How they learned", sections.curves(runs, floors)),
+        ("evaluations", "What they are worth", sections.evaluations(runs)),
+        ("predictions", "Hidden words", joined(predicted(runs, trained_on))),
+        ("samples", "What they write", joined(sampled(runs))),
+        ("data", "What they read", joined(sections.data(found) for found in distinct.values())),
+        ("settings", "In what they differ", sections.settings(runs)),
+        ("origins", "Where they come from", sections.origins(runs)),
+    ]
+    titled = [(name, title, content) for name, title, content in titled if content]
+    links = [el("li", el("a", title, href=f"#{name}")) for name, title, _ in titled]
+    made = f"Made by bertgpt {__version__} on {time.strftime('%F %H:%M UTC', time.gmtime())}."
+    body = joined([
+        el("header", el("h1", ", ".join(run.name for run in runs)), el("p", made), sections.cards(runs)),
+        el("nav", el("ul", *links), aria_label="parts of this page"),
+        *(el("section", el("h2", title), content, id=name) for name, title, content in titled),
+    ])  # fmt: skip
+    style, script = (files("bertgpt.reports").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    title = escaped("bertgpt: " + ", ".join(run.name for run in runs))
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>\n{style}</style>\n</head>\n<body>\n{body}\n<script>\n{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def looked_at(run: Run) -> Data | None:
+    """What it was trained on; a run whose data is gone is reported without it."""
+    if (folder := data_of(run)) is None:
+        return None
+    try:
+        return look_at(folder)
+    except BertGPTError as error:
+        console.note(f"{folder}: {error}; the report goes on without it")
+        return None
+
+
+def predicted(runs: Sequence[Run], trained_on: dict[str, Data]) -> list[Html]:
+    """Of each model that fills gaps."""
+    found = []
+    for run in runs:
+        texts = trained_on[run.name].texts if run.name in trained_on else []
+        if quizzes := said.quizzes(run, texts):
+            found.append(sections.predictions(run.name, quizzes))
+    return found
+
+
+def sampled(runs: Sequence[Run]) -> list[Html]:
+    """Of each model that goes on with text."""
+    return [sections.samples(run.name, texts) for run in runs if (texts := said.samples(run))]
