@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
+# Tests that run side by side share the cores; nothing above imports torch, which reads this once.
+BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // BESIDE)))
+
 
 @dataclass
 class Outcome:

@@ -99,7 +99,7 @@ def partial(runs: Sequence[Run]) -> list[str]:
 
 def different(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """The settings in which runs differ."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    keys = dict.fromkeys(key for run in runs for key in run.settings if not key.endswith("sha256"))
     told = {key: [shown(run.settings.get(key)) for run in runs] for key in keys}
     return [(key, values) for key, values in told.items() if len(set(values)) > 1]
 

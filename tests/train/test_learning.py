@@ -69,7 +69,7 @@ def test_one_batch_is_learned_by_heart(kind: str, optimizer: str, kinds: Kinds, 
 def test_it_learns(kind: str, kinds: Kinds, tmp_path: Path) -> None:
     """Far below the surprise of ids by their frequency, on documents it has not seen."""
     source, options = kinds[kind]
-    options = options | SHORT | {"max_steps": 100, "tokens_per_step": 2048, "eval_every": 100, "warmup": 10, "lr": 3e-3}
+    options = options | SHORT | {"max_steps": 100, "tokens_per_step": 1024, "eval_every": 100, "warmup": 10, "lr": 3e-3}
     done = bertgpt.pretrain(source, out=str(tmp_path / "run"), **options)
     highest = {"causal": ("val_causal_loss", 3.6), "masked": ("val_masked_loss", 4.9), "hybrid": ("val_loss", 4.6)}
     name, most = highest[kind]
@@ -155,7 +155,7 @@ def test_fused_and_plain_adamw_are_the_same(kinds: Kinds, tmp_path: Path) -> Non
     assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
 
 
-def test_the_scale_of_fp16(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scale_of_fp16(few: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scale that was too high is halved and the step is excused; training goes on as in fp32."""
     scale = LossScale("fp16")
     assert scale.excuses(finite=False)
@@ -166,18 +166,18 @@ def test_the_scale_of_fp16(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.Mon
     assert scale.value == 65536
     assert not LossScale("bf16").excuses(finite=False)
 
-    source, options = kinds["causal"]
+    source, options = few["causal"]
     ends = {}
     for precision in ("fp32", "fp16", "bf16"):
-        given = options | SHORT | {"precision": precision, "max_steps": 8}
+        given = options | SHORT | {"precision": precision, "max_steps": 8, "tokens_per_step": 128}
         ends[precision] = bertgpt.pretrain(source, out=str(tmp_path / precision), **given)["val_loss"]
     assert ends["fp16"] == pytest.approx(ends["fp32"], abs=0.01)
     assert ends["bf16"] == pytest.approx(ends["fp32"], abs=0.03)
 
 
-def test_an_overflow_of_fp16_is_no_divergence(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overflow_of_fp16_is_no_divergence(few: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are not taken until the scale is small enough; nothing is rolled back, and the log has the taken ones."""
-    source, options = kinds["causal"]
+    source, options = few["causal"]
     real = LossScale.__init__
 
     def huge(scale: LossScale, precision: str) -> None:
@@ -185,7 +185,8 @@ def test_an_overflow_of_fp16_is_no_divergence(kinds: Kinds, tmp_path: Path, monk
         scale.value = 2.0**36
 
     monkeypatch.setattr(LossScale, "__init__", huge)
-    bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT | {"precision": "fp16", "max_steps": 24}))
+    changed = {"precision": "fp16", "max_steps": 24, "tokens_per_step": 128}
+    bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT | changed))
     state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000024" / "state.json").read_text())
     assert not state["rolled_back"]
     assert state["scale"][0] < 2.0**30

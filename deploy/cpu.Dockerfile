@@ -1,0 +1,18 @@
+# bertgpt on a CPU:  docker build -f deploy/cpu.Dockerfile -t bertgpt:cpu .
+#                    docker run --rm -it -v "$PWD/work:/work" -v bertgpt-cache:/cache bertgpt:cpu bertgpt --help
+FROM python:3.12-slim
+
+RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/*
+RUN useradd --create-home --uid 1000 someone && mkdir /work /cache && chown someone /work /cache
+
+COPY pyproject.toml README.md LICENSE CHANGELOG.md /src/
+COPY bertgpt /src/bertgpt
+# The index of torch's CPU builds: the usual one brings gigabytes of CUDA.
+RUN pip install --no-cache-dir torch --index-url https://download.pytorch.org/whl/cpu \
+    && pip install --no-cache-dir '/src[pipeline]'
+
+USER someone
+ENV HF_HOME=/cache/huggingface XDG_CACHE_HOME=/cache
+VOLUME ["/work", "/cache"]
+WORKDIR /work
+CMD ["bertgpt", "--help"]
