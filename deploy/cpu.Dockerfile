@@ -7,8 +7,10 @@ RUN useradd --create-home --uid 1000 someone && mkdir /work /cache && chown some
 
 COPY pyproject.toml README.md LICENSE CHANGELOG.md /src/
 COPY bertgpt /src/bertgpt
-# The index of torch's CPU builds: the usual one brings gigabytes of CUDA.
-RUN pip install --no-cache-dir torch --index-url https://download.pytorch.org/whl/cpu \
+# Where torch's CPU builds are, as its page on installing says: --build-arg TORCH_INDEX=ADDRESS. Without it the image is
+# the same but for gigabytes of CUDA.
+ARG TORCH_INDEX=""
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
     && pip install --no-cache-dir '/src[pipeline]'
 
 USER someone
