@@ -13,8 +13,7 @@ from torch import Tensor
 from bertgpt import console
 from bertgpt.errors import BertGPTError
 from bertgpt.hub import our_config, to_ours
-from bertgpt.model import Transformer
-from bertgpt.saved import Saved, check_vocabulary, filled, no_model
+from bertgpt.saved import Saved, check_vocabulary, filled, no_model, shaped
 from bertgpt.tokens.tokenizer import Tokenizer
 
 
@@ -38,9 +37,8 @@ def read(folder: Path) -> tuple[Saved, dict[str, Any]]:
         raise BertGPTError("BG318", "this model cannot be read", path=str(folder), cause=cause) from None
     tokenizer = Tokenizer.load(folder)
     check_vocabulary(config, tokenizer)
-    model = filled(
-        Transformer(config), with_what_lacks(config, to_ours(config, layout, known(layout, weights))), str(folder)
-    )
+    model = shaped(config, weights, str(folder))
+    filled(model, with_what_lacks(config, to_ours(config, layout, known(layout, weights))), str(folder))
     objective = "causal" if layout in ("gpt2", "modernbert-decoder") else "masked"
     documents = "joined" if layout == "gpt2" else "apart"
     return Saved(model, tokenizer, objective, documents, length_of(folder)), settings

@@ -7,11 +7,13 @@ card.md             what this is, for people
 manifest.json       hashes of all of it, written last
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import yaml
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
@@ -132,7 +134,7 @@ def load(path: Path) -> Saved:
 def restored(config: ModelConfig, settings: dict[str, Any], weights: dict[str, Tensor], tokenizer: Tokenizer,
              where: str) -> Saved:  # fmt: skip
     """A model from what was written down of it."""
-    model, head = Transformer(config), None
+    model, head = shaped(config, weights, where), None
     if "labels" in settings:
         labels = tuple(settings["labels"])
         classifier = Classifier(model, len(labels) or 1, settings["objective"] == "causal")
@@ -140,6 +142,18 @@ def restored(config: ModelConfig, settings: dict[str, Any], weights: dict[str, T
     filled(model if head is None else head.classifier, weights, where)
     facts = {name: settings[name] for name in ("objective", "documents", "length")}
     return Saved(model, tokenizer, **facts, head=head)
+
+
+def shaped(config: ModelConfig, weights: dict[str, Tensor], where: str) -> Transformer:
+    """A model of a shape, unless that is far larger than its weights: strangers may claim any, and it is allocated."""
+    claimed = math.inf
+    if config.layers <= len(weights):
+        with torch.device("meta"):
+            claimed = sum(weight.numel() for weight in Transformer(config).state_dict().values())
+    if claimed > 2 * (there := sum(weight.numel() for weight in weights.values())):
+        cause = f"d{config.dim} L{config.layers} H{config.heads} is far more than the {there:,} numbers here"
+        raise BertGPTError("BG318", "these are not the weights of this shape", path=where, cause=cause)
+    return Transformer(config)
 
 
 def filled(model: Module, weights: dict[str, Tensor], where: str) -> Module:
