@@ -13,7 +13,7 @@ LAYERS = [
     {"cli"},
     {"help"},
     {"commands"},
-    {"exporting", "pretraining", "finetuning", "language_model"},
+    {"exporting", "pretraining", "finetuning", "language_model", "reports"},
     {"running"},
     {"held_out", "samples", "models", "evals"},
     {"generation", "filling", "features", "classifying"},
@@ -95,6 +95,7 @@ HEAVY: dict[str, set[str]] = (
         "counts": {"torch", "numpy"},
         "evals": {"torch", "numpy", "pyarrow"},
         "language_model": {"numpy"},
+        "reports": {"numpy"},
     }
 )
 

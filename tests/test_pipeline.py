@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -141,38 +142,56 @@ def test_repro_is_green_once_and_idle_twice(clone: Path) -> None:
     assert set(changed.split()) <= {"??", "dvc.lock"}
 
 
+STOPS = [signal.SIGINT, signal.SIGTERM]  # by Ctrl-C, and by whoever shuts a machine down
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("signals", [[signal.SIGINT], pytest.param([signal.SIGKILL] * 10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("signals", [STOPS, pytest.param([signal.SIGKILL] * 10, marks=pytest.mark.long)])
 def test_a_pipeline_that_was_stopped_goes_on(clone: Path, signals: list[signal.Signals]) -> None:
     """Inside of its stage; what was stopped is not taken for finished, and in the end nobody can tell."""
     path = clone / "params.yaml"
     path.write_text(path.read_text().replace("max-steps: 6", "max-steps: 60"))
-    stages = ["repro", "pretrain@gpt"]
+    stages, lines = ["repro", "pretrain@gpt"], clone / "runs" / "gpt" / "metrics.jsonl"
     dvc(clone, *stages)
     straight = (clone / "dvc.lock").read_text()
     (clone / "dvc.lock").unlink()
     for made in ("data/shards", "data/tokens", "runs", ".dvc/cache", ".dvc/tmp"):
         shutil.rmtree(clone / made)
-    random = Random(0)
+    random, command, nowhere = Random(0), [sys.executable, "-m", "dvc", *stages], subprocess.DEVNULL
     for number in signals:
-        command, nowhere = [sys.executable, "-m", "dvc", *stages], subprocess.DEVNULL
+        before = lines_in(lines)
         process = subprocess.Popen(
             command, cwd=clone, env=surroundings(clone), stdout=nowhere, stderr=nowhere, start_new_session=True
         )
-        if number == signal.SIGINT:
-            wait_for(clone / "runs" / "gpt" / "metrics.jsonl")
+        if number in STOPS:
+            until(lambda before=before: lines_in(lines) > before)
         else:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=random.uniform(2, 25))
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        assert process.wait(timeout=60) != 0 or number == signal.SIGKILL
-        if number == signal.SIGINT:
+        ended = process.wait(timeout=60)
+        if number in STOPS:
+            assert ended != 0
             assert "pretrain@gpt" not in (clone / "dvc.lock").read_text()
+            until(lambda: '"interrupted"' in (clone / "runs" / "gpt" / "run.json").read_text())
     dvc(clone, *stages)
     assert (clone / "dvc.lock").read_text() == straight
-    if signals == [signal.SIGINT]:
-        assert "goes on after step" in (clone / "runs" / "gpt" / "log.txt").read_text()
+    if signals == STOPS:
+        assert (clone / "runs" / "gpt" / "log.txt").read_text().count("goes on after step") == 2
+
+
+def lines_in(file: Path) -> int:
+    """How many lines a file has, if there is one."""
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def until(so: Callable[[], bool]) -> None:
+    """Wait for it."""
+    end = time.monotonic() + 120
+    while not so():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 @pytest.mark.long
@@ -186,14 +205,6 @@ def test_as_it_is(tmp_path: Path) -> None:
     first = (clone / "dvc.lock").read_text()
     dvc(clone, "repro", "--force")
     assert (clone / "dvc.lock").read_text() == first
-
-
-def wait_for(file: Path) -> None:
-    """Until a file holds a line."""
-    end = time.monotonic() + 120
-    while not file.exists() or not file.read_bytes().count(b"\n"):
-        assert time.monotonic() < end, f"{file} never came"
-        time.sleep(0.02)
 
 
 def test_every_command_of_every_pipeline_is_one_that_is_understood(

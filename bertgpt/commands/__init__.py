@@ -36,10 +36,10 @@ COMMANDS: dict[str, type[Options]] = {
     "finetune": FinetuneOptions,
     "eval": EvalOptions,
     "generate": GenerateOptions,
-    "report": ReportOptions,
     "inspect": InspectOptions,
     "export": ExportOptions,
     "import": ImportOptions,
+    "report": ReportOptions,
 }
 
 
