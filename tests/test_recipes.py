@@ -100,7 +100,8 @@ def glue(texts: list[str], labels: list[int], names: list[str]) -> dict[str, byt
 def small(name: str, folder: Path) -> Path:
     """A copy of a recipe, with little to do."""
     recipe = folder / "pipelines" / name
-    shutil.copytree(ROOT / "pipelines" / name, recipe)
+    left = shutil.ignore_patterns("cache", "tmp", "config.local", "data", "runs", "results", "hf")
+    shutil.copytree(ROOT / "pipelines" / name, recipe, ignore=left)
     params = yaml.safe_load((recipe / "params.yaml").read_text())
     for section, less in LITTLE.items():
         if section in params:
@@ -132,12 +133,9 @@ def stages_of(recipe: Path) -> list[dict[str, Any]]:
     """Its stages, as DVC resolves them and in the order in which they stand."""
     from dvc.repo import Repo
 
-    repo = recipe.parents[1]
-    subprocess.run(["git", "init", "-q"], cwd=repo, check=True)
-    if not (repo / ".dvc").exists():
-        shutil.copytree(ROOT / ".dvc", repo / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    subprocess.run(["git", "init", "-q"], cwd=recipe.parents[1], check=True)
     found = []
-    for stage in Repo(str(repo)).index.stages:
+    for stage in Repo(str(recipe)).index.stages:
         words = str(stage.cmd).split()
         found.append(
             {
