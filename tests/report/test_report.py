@@ -206,7 +206,11 @@ def test_points_lie_where_their_values_are() -> None:
     assert [tick(v) for v in (0, 0.25, 1500, 2e6, 3e9, 4e18)] == ["0", "0.25", "1.5k", "2M", "3B", "4E"]
     drawn = Chart("t", "tokens", "loss", [Series("a", [(0.0, 3.0), (10.0, 1.0)]), Series("absent", [])]).drawn()
     assert "absent" not in drawn
-    assert re.search(r'<path d="M[\d. ]+L[\d. ]+" class="line', drawn)
+    path = re.search(r'<path d="M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)" class="line', drawn)
+    assert path is not None
+    left, top, right, bottom = map(float, path.groups())
+    assert left < right
+    assert top < bottom  # a loss that falls goes down
     assert Chart("t", "x", "y", []).drawn() == ""
 
 
