@@ -7,13 +7,11 @@ card.md             what this is, for people
 manifest.json       hashes of all of it, written last
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 import yaml
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
@@ -146,12 +144,11 @@ def restored(config: ModelConfig, settings: dict[str, Any], weights: dict[str, T
 
 def shaped(config: ModelConfig, weights: dict[str, Tensor], where: str) -> Transformer:
     """A model of a shape, unless that is far larger than its weights: strangers may claim any, and it is allocated."""
-    claimed = math.inf
-    if config.layers <= len(weights):
-        with torch.device("meta"):
-            claimed = sum(weight.numel() for weight in Transformer(config).state_dict().values())
-    if claimed > 2 * (there := sum(weight.numel() for weight in weights.values())):
-        cause = f"d{config.dim} L{config.layers} H{config.heads} is far more than the {there:,} numbers here"
+    c = config
+    places = c.context if c.positions == "learned" else 0
+    least = (c.vocab + places) * c.dim + c.layers * (4 * c.dim**2 + 2 * c.dim * c.ffn)
+    if least > 2 * (there := sum(weight.numel() for weight in weights.values())):
+        cause = f"d{c.dim} L{c.layers} H{c.heads} is far more than the {there:,} numbers here"
         raise BertGPTError("BG318", "these are not the weights of this shape", path=where, cause=cause)
     return Transformer(config)
 

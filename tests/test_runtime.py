@@ -24,3 +24,14 @@ def test_pinned_batches_reach_the_gpu() -> None:
     batch = tensors(Causal(ids, np.full(64, 1023)), pin=True)
     assert batch.ids.is_pinned()
     assert on_device(batch, torch.device("cuda")).ids.cpu().numpy().tolist() == ids.tolist()
+
+
+def test_a_model_is_there_at_once(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """What compiles is imported by what is compiled: it takes longer than all else together."""
+    written(tmp_path / "gpt", "gpt2", tokenizer)
+    code = "import sys, bertgpt; bertgpt.load(sys.argv[1]).generate('a', max_new_tokens=2); print(sorted(sys.modules))"
+    argv = [sys.executable, "-c", code, str(tmp_path / "gpt")]
+    loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert "'torch.nn'" in loaded
+    assert "torch._dynamo" not in loaded
+    assert "sklearn" not in loaded
