@@ -1,6 +1,7 @@
 """What the tests share: ways to run the command line, and the real data where there is any."""
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -111,3 +112,16 @@ def tokenizer() -> "Tokenizer":
     from bertgpt.tokens.training import train
 
     return train("bpe", 700, [document.text for document in World(0).documents(0, 800)])
+
+
+def seconds_of_processes() -> float:
+    """Of a core, in processes that have ended: what others do meanwhile, such as tests beside, is not in it."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
+def seconds_of_libraries() -> float:
+    """What Typer and pydantic take to be imported: by how much a machine is slow, or busy, now."""
+    before = seconds_of_processes()
+    subprocess.run([sys.executable, "-c", "import typer, pydantic.fields; from pydantic import BaseModel"], check=True)
+    return seconds_of_processes() - before

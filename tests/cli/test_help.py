@@ -5,7 +5,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from bertgpt.corpora.tinyworld.tasks import TASKS
 from bertgpt.fields import base_type, choices
 from bertgpt.help import GENERAL, command_page, main_page, summary
 from bertgpt.tokens.training import train
+from tests.conftest import seconds_of_libraries, seconds_of_processes
 
 SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
 PAGES = ["bertgpt", *commands.COMMANDS]
@@ -138,12 +138,14 @@ def test_tasks_of_the_command_are_those_of_the_world() -> None:
 
 
 def test_help_is_fast() -> None:
-    seconds = []
+    """On a machine that is slow or busy: no more than once again what the libraries under it take."""
+    seconds, libraries = [], []
     for _ in range(5):
-        start = time.perf_counter()
+        libraries.append(seconds_of_libraries())
+        start = seconds_of_processes()
         subprocess.run([sys.executable, "-m", "bertgpt", "--help"], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
-    assert statistics.median(seconds) < 0.4
+        seconds.append(seconds_of_processes() - start)
+    assert statistics.median(seconds) < max(0.4, 2 * statistics.median(libraries))
 
 
 @pytest.mark.parametrize("code", ["import bertgpt", "from bertgpt.cli import run; run(['--help'])"])
