@@ -1,9 +1,9 @@
 # bertgpt on a CPU:  docker build -f deploy/cpu.Dockerfile -t bertgpt:cpu .
-#                    docker run --rm -it -v "$PWD/work:/work" -v bertgpt-cache:/cache bertgpt:cpu bertgpt --help
+#                    docker run --rm -it -v "$PWD/data:/data" -v bertgpt-cache:/cache bertgpt:cpu bertgpt --help
 FROM python:3.12-slim
 
 RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/*
-RUN useradd --create-home --uid 1000 someone && mkdir /work /cache && chown someone /work /cache
+RUN useradd --create-home --uid 1000 someone && mkdir /data /cache && chown someone /data /cache
 
 COPY pyproject.toml README.md LICENSE CHANGELOG.md /src/
 COPY bertgpt /src/bertgpt
@@ -15,6 +15,6 @@ RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch 
 
 USER someone
 ENV HF_HOME=/cache/huggingface XDG_CACHE_HOME=/cache
-VOLUME ["/work", "/cache"]
-WORKDIR /work
+VOLUME ["/data", "/cache"]
+WORKDIR /data
 CMD ["bertgpt", "--help"]

@@ -18,7 +18,7 @@ def test_an_image_runs_as_nobody_special_and_keeps_its_caches(name: str) -> None
     user = next(i for i, line in enumerate(lines) if line.startswith("USER "))
     assert lines[user] not in ("USER root", "USER 0")
     assert not any(line.startswith(("RUN", "COPY")) for line in lines[user:])
-    assert 'VOLUME ["/work", "/cache"]' in lines
+    assert 'VOLUME ["/data", "/cache"]' in lines
     [caches] = [line for line in lines if line.startswith("ENV ")]
     assert all(place.startswith("/cache") for place in re.findall(r"=(\S+)", caches))
 
