@@ -214,6 +214,7 @@ class Trainer:
             saved = f"saved step {self.step}" if self.checkpoints.has(self.step) else f"stopped after step {self.step}"
             self.journal.note(f"{saved}; the same command goes on from there")
             signal.raise_signal(self.asked.signal)
+            raise KeyboardInterrupt  # it is ignored, as of what a script has put into the background
         if self.skipped or not self.finite():
             raise BertGPTError("BG501", "the last steps are not finite", hint=CALMER)
 

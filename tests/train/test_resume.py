@@ -107,6 +107,22 @@ def test_stopped_at_the_end_of_an_epoch_or_before_the_last_step(
     assert next(taken) == 12 - stop + 1
 
 
+def test_a_signal_that_scripts_have_their_background_ignore(
+    kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops a run as any other does, and what is not finished is not published."""
+    source, options = kinds["causal"]
+    interrupt(monkeypatch, Trainer, "terms", 7, lambda: signal.raise_signal(signal.SIGINT))
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        stopped = run("pretrain", source, "--out", str(tmp_path / "run"), *flags(options | SHORT))
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert stopped.code == 130
+    assert "saved step" in stopped.err
+    assert not (tmp_path / "run" / "final").exists()
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_keeps_what_was_learned(
     signum: signal.Signals, code: int, kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
