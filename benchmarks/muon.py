@@ -7,6 +7,7 @@ Where the processor has instructions for bf16 both do the same; elsewhere torch'
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from generate import alternate
@@ -18,11 +19,11 @@ BLOCK = shape(384, 1, 6, 64, MODERN, ffn=576)
 SHAPES = ((3 * BLOCK.dim, BLOCK.dim), (BLOCK.dim, BLOCK.dim), (2 * BLOCK.ffn, BLOCK.dim), (BLOCK.dim, BLOCK.ffn))
 
 
-def steps(kind: Callable[..., torch.optim.Optimizer], times: int) -> Callable[[], int]:
+def steps(kind: Callable[[list[dict[str, Any]]], Any], times: int) -> Callable[[], int]:
     """So many of them, of matrices of its own."""
     draws = torch.Generator().manual_seed(0)
     matrices = [torch.nn.Parameter(torch.randn(size, generator=draws)) for size in SHAPES]
-    optimizer = kind(matrices, lr=0.01, weight_decay=0.1)
+    optimizer = kind([{"params": matrices, "lr": 0.01, "weight_decay": 0.1}])
 
     def go() -> int:
         for _ in range(times):

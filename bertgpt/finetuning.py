@@ -48,8 +48,8 @@ from bertgpt.trainer import Settings, Trainer
 FREE = ("out", "data", "test_data", "micro_batch", "device", "deterministic", "fresh", "fresh_if_changed", "dry_run",
         "seeds", "seed", "random_baseline")  # fmt: skip
 CODE = ("corpora/tinyworld", "evals", "tokens", "shards", "draws.py", "presets.py", "kernels.py", "model.py",
-        "initial.py", "packing.py", "objectives.py", "optim.py", "muon.py", "runtime.py", "processes.py", "tally.py",
-        "journal.py", "trainer.py", "checkpoint.py", "saved.py", "models.py", "batches.py", "features.py",
+        "initial.py", "packing.py", "objectives.py", "optim.py", "adamw.py", "muon.py", "runtime.py", "processes.py",
+        "tally.py", "journal.py", "trainer.py", "checkpoint.py", "saved.py", "models.py", "batches.py", "features.py",
         "classifying.py", "run_folder.py", "running.py", "finetuning.py")  # fmt: skip
 LOOKS = 4  # at the held-out part, in an epoch
 

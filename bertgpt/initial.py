@@ -13,9 +13,7 @@ STD = 0.02  # in all of them
 
 def build(config: ModelConfig, seed: int) -> Transformer:
     """A model that knows nothing yet."""
-    with torch.device("meta"):  # shapes only
-        model = Transformer(config)
-    model.to_empty(device="cpu")
+    model = Transformer(config)
     for weight in model.parameters():
         weight.data.fill_(math.nan)
     initialise(model, torch.Generator().manual_seed(seed))

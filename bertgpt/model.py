@@ -165,9 +165,12 @@ def norm(config: ModelConfig) -> nn.LayerNorm:
 
 
 class Linear(nn.Linear):
-    """A projection."""
+    """A projection, of whatever was in memory: `initial` or a file of weights says what it begins with."""
 
     packed: Tensor | None = None
+
+    def reset_parameters(self) -> None:
+        """Not torch's way, in vain and slowly."""
 
     def forward(self, x: Tensor) -> Tensor:
         return project(x, self.weight, self.bias, self.packed)
@@ -193,9 +196,9 @@ class Transformer(nn.Module):
         self.config = config
         self.tokens = Vocabulary(config.vocab, config.dim)
         if config.positions == "learned":
-            self.positions = nn.Embedding(config.context, config.dim)
+            self.positions = Embedding(config.context, config.dim)
         if config.segments:
-            self.segments = nn.Embedding(config.segments, config.dim)
+            self.segments = Embedding(config.segments, config.dim)
         if config.embed_norm:
             self.embed_norm = norm(config)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
@@ -332,7 +335,14 @@ class Classifier(nn.Module):
         return heads
 
 
-class Vocabulary(nn.Embedding):
+class Embedding(nn.Embedding):
+    """A row for each number, of whatever was in memory, as above."""
+
+    def reset_parameters(self) -> None:
+        """Not torch's way either."""
+
+
+class Vocabulary(Embedding):
     """An embedding with a multiple of 64 rows in memory, and V rows for everybody else."""
 
     packed: Tensor | None = None

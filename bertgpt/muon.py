@@ -5,11 +5,11 @@ and then takes forty times as long (benchmarks/README.md).
 """
 
 import math
-from collections.abc import Iterable
+from collections import defaultdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bertgpt.kernels import has_bf16
 
@@ -19,18 +19,17 @@ ODD = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: singular values between 0 
 AS_ADAMW = 0.2  # the root mean square of AdamW's steps, about
 
 
-class Muon(torch.optim.Optimizer):
+class Muon:
     """For matrices of blocks only."""
 
-    def __init__(
-        self, matrices: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float, weight_decay: float
-    ) -> None:
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.groups = groups
+        self.state: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Every matrix forgets a little, then moves."""
-        for group in self.param_groups:
+    def step(self) -> None:
+        """Every matrix that has a gradient forgets a little, then moves."""
+        for group in self.groups:
             for weight in group["params"]:
                 if weight.grad is None:
                     continue

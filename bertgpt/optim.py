@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from bertgpt.adamw import AdamW
 from bertgpt.muon import Muon
 
 TAIL = 0.2  # the share of a warmup-stable-decay run in which the rate falls
@@ -49,8 +49,8 @@ class Optimizers:
     | embeddings, heads                         | AdamW | AdamW | yes   |
     | biases, norms                             | AdamW | AdamW | no    |
 
-    AdamW (Loshchilov and Hutter, 2019) is fused, which on CPUs too is five times faster. Muon's steps are as long as
-    AdamW's, so that one rate may serve both; small models of much text want less of it for their embeddings.
+    Muon's steps are as long as AdamW's, so that one rate may serve both; small models of much text want less of it for
+    their embeddings.
     """
 
     def __init__(
@@ -70,24 +70,22 @@ class Optimizers:
         shares = {weight: share(name) for weight, name in self.names.items()}
         less = {weight: share * (around if matrices else 1.0) for weight, share in shares.items()}
         groups = [*grouped(others, less, decay), *grouped(vectors, shares, 0.0)]
-        self.each: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=0.0, betas=(0.9, beta2), eps=1e-8, fused=True)
-        ]
+        self.each: list[AdamW | Muon] = [AdamW(groups, beta2)]
         if matrices:
-            self.each.append(Muon(grouped(matrices, shares, decay), lr=0.0, weight_decay=decay))
+            self.each.append(Muon(grouped(matrices, shares, decay)))
 
     def step(self, rate: float) -> None:
         """Move all weights, and forget their gradients."""
         for optimizer in self.each:
-            for group in optimizer.param_groups:
+            for group in optimizer.groups:
                 group["lr"] = rate * group["share"]
             optimizer.step()
         self.forget()
 
     def forget(self) -> None:
         """Drop gradients, whether they were used or not."""
-        for optimizer in self.each:
-            optimizer.zero_grad(set_to_none=True)
+        for weight in self.names:
+            weight.grad = None
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
         """What is remembered of each weight, by its name; nothing before the first step."""
@@ -97,7 +95,7 @@ class Optimizers:
         """Put that back, in place of what there is."""
         for optimizer in self.each:
             optimizer.state.clear()
-            for group in optimizer.param_groups:
+            for group in optimizer.groups:
                 known = {w: moments[self.names[w]] for w in group["params"] if self.names[w] in moments}
                 optimizer.state.update(
                     {w: {key: value.to(w.device) for key, value in state.items()} for w, state in known.items()}

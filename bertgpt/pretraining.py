@@ -43,9 +43,9 @@ FREE = ("out", "data", "micro_batch", "device", "compile", "deterministic", "rec
 LOOSE = ("log_every", "eval_every", "eval_tokens", "save_every", "sample_every",
          "probe", "probe_every", "probe_data", "eval", "eval_data", "eval_items")  # fmt: skip
 CODE = ("tokens", "shards", "draws.py", "presets.py", "kernels.py", "model.py", "initial.py", "counts.py", "loss.py",
-        "packing.py", "objectives.py", "optim.py", "muon.py", "runtime.py", "processes.py", "tally.py", "journal.py",
-        "held_out.py", "trainer.py", "checkpoint.py", "saved.py", "models.py", "run_folder.py", "running.py",
-        "pretraining.py")  # fmt: skip
+        "packing.py", "objectives.py", "optim.py", "adamw.py", "muon.py", "runtime.py", "processes.py", "tally.py",
+        "journal.py", "held_out.py", "trainer.py", "checkpoint.py", "saved.py", "models.py", "run_folder.py",
+        "running.py", "pretraining.py")  # fmt: skip
 AT_ONCE = 32_768  # ids of a micro-batch, if nothing else is said
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from bertgpt import saved
-from bertgpt.model import Transformer
+from bertgpt.model import Classifier, Transformer
 from bertgpt.presets import BERT, GPT2, MODERN, shape
 from bertgpt.saved import Saved
 from bertgpt.tokens.tokenizer import Tokenizer
@@ -29,3 +29,12 @@ def written(folder: Path, family: str, tokenizer: Tokenizer) -> Saved:
     kept = Saved(model, tokenizer, objective)
     saved.save(kept, folder / "final", "# a model\n")
     return kept
+
+
+def classifier_of(model: Transformer, causal: bool) -> Classifier:
+    """For three labels."""
+    classifier = Classifier(model, 3, causal).eval()
+    with torch.no_grad():
+        for weight in classifier.out.parameters():
+            weight.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
+    return classifier

@@ -11,9 +11,10 @@ from bertgpt.classifying import logits_of
 from bertgpt.errors import BertGPTError
 from bertgpt.hub import classifier_to_theirs, layout_of, their_config, to_ours, to_theirs
 from bertgpt.initial import build
-from bertgpt.model import Cache, Classifier, Transformer
+from bertgpt.model import Cache, Transformer
 from bertgpt.packing import Framed
 from bertgpt.presets import BERT, GPT2, MODERN, PRESETS, ModelConfig, shape
+from tests.made import classifier_of
 
 V, D, L, H = 320, 64, 4, 4
 ROLES = {"pad": 0, "cls": 1, "sep": 2, "mask": 3, "end": 4}
@@ -235,7 +236,7 @@ def test_rows_longer_than_the_context() -> None:
 def test_classifiers_are_those_of_transformers(family: str, causal: bool) -> None:
     import transformers
 
-    model = Classifier(scrambled(family), 3, causal).eval()
+    model = classifier_of(scrambled(family), causal)
     layout = layout_of(model.config, causal)
     config = transformers.AutoConfig.for_model(**their_config(model.config, layout, ROLES), num_labels=3)
     config.pad_token_id = 0

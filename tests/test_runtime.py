@@ -40,3 +40,17 @@ def test_a_model_is_there_at_once(tokenizer: Tokenizer, tmp_path: Path) -> None:
     loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert "'torch.nn'" in loaded
     assert "torch._dynamo" not in loaded
+
+
+def test_training_begins_at_once(tmp_path: Path) -> None:
+    """The same of a whole run, which nothing of is compiled on a CPU."""
+    code = """if True:
+        import sys, bertgpt
+        bertgpt.shard("tinyworld", out="shards", limit_docs=50, train="bpe", vocab_size=300, val_fraction=0.2)
+        bertgpt.pretrain("shards", preset="modern-gpt-tiny", out="run", max_steps=2, tokens_per_step=256, seq_len=32,
+                         optimizer="muon", device="cpu")
+        print(sorted(sys.modules))
+    """
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "'bertgpt.trainer'" in loaded.stdout
+    assert "torch._dynamo" not in loaded.stdout

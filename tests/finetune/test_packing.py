@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from bertgpt import console
 from bertgpt.classifying import fitted, framed, logits_of
-from bertgpt.model import Classifier
 from bertgpt.packing import Framed, packed, placed
 from tests.finetune.conftest import saved_of
+from tests.made import classifier_of
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def test_what_stands_in_a_row(causal: bool) -> None:
 @pytest.mark.parametrize("family", ["gpt2", "bert", "encoder", "decoder"])
 def test_company_changes_no_answer(family: str, bases: dict[str, Path]) -> None:
     kept = saved_of(bases[family])
-    classifier = Classifier(kept.model, 3, kept.objective == "causal").eval()
+    classifier = classifier_of(kept.model, kept.objective == "causal")
     lines = ["She was glad.", "It rained in the town, and nobody came to the clock shop. " * 4, "", "No.", "A purse"]
     for others in (None, ["He was not.", "", "x", "The dogs slept.", "He lost it"]):
         texts = framed(kept, lines, others, 128)

@@ -149,7 +149,6 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     program = """if True:
         import json, os, sys
         from bertgpt import cli, pretraining
-        import torch._dynamo
         os.fsync = lambda handle: None
         for line in sys.stdin:
             request = json.loads(line)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import bertgpt
-from bertgpt import muon, pretraining, saved
+from bertgpt import adamw, muon, pretraining, saved
 from bertgpt.config import PretrainOptions
 from bertgpt.initial import build
 from bertgpt.optim import LossScale, Optimizers, Schedule, parted
@@ -113,7 +113,7 @@ def test_schedules() -> None:
 def test_every_weight_has_one_optimizer(preset: str, kind: str) -> None:
     model = build(PRESETS[preset].model.model_copy(update={"vocab": 64}), 0)
     optimizers = Optimizers(model, kind, decay=0.1, beta2=0.95)
-    groups = [group for optimizer in optimizers.each for group in optimizer.param_groups]
+    groups = [group for optimizer in optimizers.each for group in optimizer.groups]
     seen = [weight for group in groups for weight in group["params"]]
     assert sorted(map(id, seen)) == sorted(map(id, model.parameters()))
     assert all(weight.ndim < 2 for group in groups if not group["weight_decay"] for weight in group["params"])
@@ -130,7 +130,7 @@ def test_muon_takes_the_steps_of_torchs(shape: tuple[int, int], bf16: bool, monk
     monkeypatch.setattr(muon, "has_bf16", lambda device: bf16)
     draws = torch.Generator().manual_seed(0)
     ours, theirs = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
-    one = muon.Muon([ours], lr=0.1, weight_decay=0.5)
+    one = muon.Muon([{"params": [ours], "lr": 0.1, "weight_decay": 0.5}])
     other = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")
     for _ in range(3):
         ours.grad = theirs.grad = torch.randn(shape, generator=draws)
@@ -140,19 +140,27 @@ def test_muon_takes_the_steps_of_torchs(shape: tuple[int, int], bf16: bool, monk
     assert torch.equal(one.state[ours]["momentum_buffer"], other.state[theirs]["momentum_buffer"])
 
 
-def test_fused_and_plain_adamw_are_the_same(kinds: Kinds, tmp_path: Path) -> None:
-    source, options = kinds["masked"]
-    found = []
-    for fused in (True, False):
-        trainer = trainer_for(source, tmp_path / str(fused), **(options | SHORT))
-        for optimizer in trainer.optimizers.each:
-            for group in optimizer.param_groups:
-                group["fused"] = fused
-        steps = trainer.loader.steps()
-        for trainer.step in range(4):
-            trainer.train_step(trainer.prepare(next(steps)))
-        found.append(trainer.model.state_dict())
-    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
+def test_adamw_takes_the_steps_of_torchs() -> None:
+    """To the bit those of its fused one, and but for rounding those of its plain one; what has no gradient rests."""
+    draws = torch.Generator().manual_seed(0)
+    shapes = [(24, 8), (8,), (3, 3)]
+    ours, fused, plain = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(3))
+    one = adamw.AdamW([{"params": ours, "lr": 0.1, "weight_decay": 0.5}], beta2=0.95)
+    others = [
+        torch.optim.AdamW(weights, lr=0.1, betas=(0.9, 0.95), weight_decay=0.5, fused=weights is fused)
+        for weights in (fused, plain)
+    ]
+    for number in range(4):
+        for weight, *same in zip(ours, fused, plain, strict=True):
+            weight.grad = torch.randn(weight.shape, generator=draws) if weight.ndim == 2 or number == 2 else None
+            for other in same:
+                other.grad = weight.grad
+        for optimizer in (one, *others):
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, fused, strict=True))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, plain, strict=True))
+    for mine, theirs in zip(ours, fused, strict=True):
+        assert one.state[mine].keys() == others[0].state[theirs].keys()
 
 
 def test_the_scale_of_fp16(few: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
