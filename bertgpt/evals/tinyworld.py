@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from bertgpt.corpora.tinyworld.oracle import posterior
+from bertgpt.corpora.tinyworld.oracle import Oracle
 from bertgpt.corpora.tinyworld.telling import MECHANISMS, TOKEN
 from bertgpt.corpora.tinyworld.world import Document, World
 from bertgpt.errors import BertGPTError
@@ -120,10 +120,10 @@ def guesses(kept: Saved, world: World, spelled: Spelled) -> list[Guess]:
     # a word without an id of its own, which no tokenizer with words makes, cannot be hidden
     asked = [i for i, word in enumerate(words) if word.text[0].isalpha() and i in spelled.owners]
     gaps = [[place for place, owner in enumerate(spelled.owners) if owner == i] for i in asked]
-    found = []
+    oracle, found = Oracle(world, text), []
     for i, logits in zip(asked, in_gaps(kept, spelled.ids, gaps), strict=True):
         said = logits.argmax(dim=1).tolist()
-        odds = posterior(world, text, i)
+        odds = oracle.posterior(i)
         best = max(odds, key=odds.__getitem__)
         with_best = text[: spans[i][0]] + best + text[spans[i][1] :]
         same = said == ids_of(i, spell(kept.tokenizer, with_best))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bertgpt import batches
-from bertgpt.corpora.tinyworld.oracle import posterior
+from bertgpt.corpora.tinyworld.oracle import Oracle
 from bertgpt.corpora.tinyworld.telling import MECHANISMS, POSSESSIONS, TOKEN, tokens_of
 from bertgpt.corpora.tinyworld.world import Document, World
 from bertgpt.errors import BertGPTError
@@ -195,7 +195,7 @@ def test_who_always_says_the_same_is_right_where_that_stands(
     counts, hits, oracle_hits = Counter[str](), Counter[str](), Counter[str]()
     for position, word in enumerate(WORLD.read(document.text).words[:-1]):
         if word.text.isalpha():
-            odds = posterior(WORLD, document.text, position)
+            odds = Oracle(WORLD, document.text).posterior(position)
             counts[word.mechanism] += 1
             hits[word.mechanism] += word.text == token.removeprefix("\u0120")
             oracle_hits[word.mechanism] += odds[word.text] == max(odds.values())

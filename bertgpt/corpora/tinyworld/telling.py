@@ -90,6 +90,13 @@ class Table:
         """The words with which a phrase of this table can begin."""
         return frozenset(self._starts)
 
+    def logp_of(self, chosen: int, taken: Container[str]) -> float:
+        """The log-probability of a phrase, where those in `taken` are excluded."""
+        if not taken:
+            return self.logp[chosen]
+        left = math.fsum(p for phrase, p in zip(self.phrases, self.p, strict=True) if phrase not in taken)
+        return self.logp[chosen] - math.log(left)
+
     def word_logps(self, chosen: int, taken: Container[str]) -> list[float]:
         """The log-probability of each word of a phrase given the words before it; phrases in `taken` are excluded."""
         words = self.tokens[chosen]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bertgpt.corpora.tinyworld.oracle import posterior
+from bertgpt.corpora.tinyworld.oracle import Oracle
 from bertgpt.corpora.tinyworld.telling import TOKEN, Unreadable, tokens_of
 from bertgpt.corpora.tinyworld.world import World
 
@@ -28,7 +28,7 @@ def test_against_every_document_of_a_small_world(
         tokens = tokens_of(text)
         for i in range(len(tokens_of(BEGINNING)), len(tokens)):
             listed = masked[(*tokens[:i], "", *tokens[i + 1 :])]
-            found = posterior(world, text, i)
+            found = Oracle(world, text).posterior(i)
             assert found.keys() == listed.keys()
             for word, p in listed.items():
                 assert abs(found[word] - p / math.fsum(listed.values())) < 1e-9
@@ -47,7 +47,7 @@ def test_against_the_whole_vocabulary(world: World) -> None:
             except Unreadable:
                 continue
         total = math.fsum(map(math.exp, logps.values()))
-        found = posterior(world, document.text, position)
+        found = Oracle(world, document.text).posterior(position)
         assert found.keys() == logps.keys()
         assert found == pytest.approx({word: math.exp(logp) / total for word, logp in logps.items()}, abs=1e-9)
 
@@ -55,6 +55,6 @@ def test_against_the_whole_vocabulary(world: World) -> None:
 def test_the_true_word_is_always_possible_and_probabilities_sum_to_1(world: World) -> None:
     for document in world.documents(20, 26):
         for position, word in enumerate(tokens_of(document.text)):
-            found = posterior(world, document.text, position)
+            found = Oracle(world, document.text).posterior(position)
             assert found[word] > 0
             assert math.fsum(found.values()) == pytest.approx(1)
