@@ -33,7 +33,7 @@ LITTLE: dict[str, dict[str, Any]] = {
         "tokens-per-step": 128, "max-steps": 2, "warmup": 1, "eval-every": 1, "save-every": 1, "log-every": 1,
         "eval-tokens": 200, "eval-items": 10,
     },
-    "finetune": {"epochs": 1, "seeds": 1, "limit": 60},
+    "finetune": {"max-steps": 1, "seeds": 1, "limit": 60, "random-baseline": False},
     "eval": {"limit": 40},
 }  # fmt: skip
 SMALLER = {"gpt2": "tiny-gpt", "modern-gpt-small": "modern-gpt-tiny", "modern-bert-small": "modern-bert-tiny"}
@@ -109,6 +109,7 @@ def small(name: str, folder: Path) -> Path:
     if params["shard"].pop("tokenizer", "gpt2") == "gpt2" and "train" not in params["shard"]:
         params["shard"]["train"] = "bpe"  # GPT-2's needs a network
     params["shard"].pop("limit-tokens", None)
+    params.get("finetune", {}).pop("epochs", None)
     pretrain = params["pretrain"]
     if "preset" in pretrain:
         pretrain["preset"] = SMALLER.get(pretrain["preset"], "tiny-bert")

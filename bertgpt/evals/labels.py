@@ -16,7 +16,7 @@ from bertgpt.classifying import probabilities, said
 from bertgpt.config import EvalOptions
 from bertgpt.errors import BertGPTError
 from bertgpt.evals.metrics import METRICS, scored
-from bertgpt.evals.probe import classified, tf_idf_features
+from bertgpt.evals.probe import classified, on_one_core, tf_idf_features
 from bertgpt.evals.results import Found, Score
 from bertgpt.evals.tables import rows_of, texts_of
 from bertgpt.evals.tasks import Part, TaskSet
@@ -82,7 +82,8 @@ def learned(train: Any, dev: Any, known: Labels, classes: bool, scaled: bool) ->
 
     steps = [StandardScaler()] if scaled else []
     model = make_pipeline(*steps, RidgeCV(alphas=np.logspace(-2, 4, 7)))
-    predicted: Labels = model.fit(train, known).predict(dev)
+    with on_one_core():
+        predicted: Labels = model.fit(train, known).predict(dev)
     return predicted
 
 
