@@ -96,6 +96,12 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Options], Ca
 
 
 @pytest.fixture(autouse=True)
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of tests would wait for the disk for half of their time; only where power fails does that matter."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(autouse=True)
 def needs_gpu(request: pytest.FixtureRequest) -> None:
     """Tests that are marked so run where there is a GPU."""
     if request.node.get_closest_marker("gpu"):

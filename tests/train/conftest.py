@@ -1,7 +1,6 @@
 """Small data to train on, and ways to say that two runs are the same."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,12 +29,6 @@ SMALL = PLAIN | {
     "log_every": 1, "eval_every": 3, "save_every": 2, "optimizer": "adamw", "lr": 2e-3, "schedule": "cosine",
     "lr_floor": 0.1,
 }  # fmt: skip
-
-
-@pytest.fixture
-def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of tests wait for the disk for half of their time; only where power fails does that matter."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @dataclass

@@ -26,7 +26,6 @@ from tests.conftest import Outcome
 from tests.train.conftest import Example, assert_same
 
 Run = Callable[..., Outcome]
-pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 def sealed(folder: Path) -> None:

@@ -21,7 +21,6 @@ from tests.conftest import Outcome
 from tests.train.conftest import Example, assert_same, content, deterministic, status, weights
 
 Run = Callable[..., Outcome]
-pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 # ------------------------------------------------------------------------------------------- full disks

@@ -16,7 +16,6 @@ from tests.conftest import Outcome
 from tests.train.conftest import Example, assert_same
 
 Run = Callable[..., Outcome]
-pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 def passed(work: Callable[[], None]) -> list[str]:
