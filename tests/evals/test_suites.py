@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -372,3 +375,18 @@ def test_log_likelihoods_are_those_of_the_evaluation_harness(data: Path, tmp_pat
     for ours, (logprob, greedy) in zip(answers(kept, requests), theirs, strict=True):
         assert ours.logprob == pytest.approx(logprob, abs=1e-4, rel=0)
         assert ours.greedy == greedy
+
+
+def test_linear_models_take_one_thread_however_many_there_are() -> None:
+    """Of every library of products, those too that only such a model loads: or sums would depend on the machine."""
+    code = """if True:
+        from threadpoolctl import threadpool_info
+        from bertgpt.evals.probe import on_one_core
+        with on_one_core():
+            print([library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"])
+    """
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    threads = json.loads(done.stdout)
+    assert len(threads) > 1
+    assert set(threads) == {1}
