@@ -232,10 +232,9 @@ def exactly(kept: Saved, data: Labelled) -> dict[str, Score]:
     labels = np.array(data.train_labels[:EXACT_TRAIN]), np.array(data.test_labels[:EXACT_TEST])
     if len(set(labels[0])) < 2:
         return {}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), on_one_core():
         warnings.simplefilter("ignore")
-        with on_one_core():
-            model = LogisticRegression(max_iter=1000, random_state=SEED).fit(train, labels[0])
+        model = LogisticRegression(max_iter=1000, random_state=SEED).fit(train, labels[0])
     name = f"exact variant ({pooling}, not scaled)"
     return {
         name: accuracy(model.predict(test), labels[1]),

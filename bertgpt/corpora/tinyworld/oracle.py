@@ -32,7 +32,7 @@ class Step(NamedTuple):
 class Guesser(Reader):
     """Reads a text with a hole along one path of choices, and notes the turnings it did not take.
 
-    What it `knows` is the beginning of a text without a hole: choices that look no further than the hole are the same.
+    What is `known` are the choices of the text without a hole: those that look no further than the hole are the same.
     """
 
     def __init__(self, tokens: Tokens, hole: int, known: Sequence[Step] = (), path: Sequence[int] = ()) -> None:
