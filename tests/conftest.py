@@ -1,5 +1,6 @@
 """What the tests share: ways to run the command line, and the real data where there is any."""
 
+import gc
 import os
 import resource
 import subprocess
@@ -96,9 +97,13 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Options], Ca
 
 
 @pytest.fixture(autouse=True)
-def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of tests would wait for the disk for half of their time; only where power fails does that matter."""
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of tests would wait for the disk for half of their time; only where power fails does that matter.
+
+    And for a look through all objects as each begins, of which there are a million here: Python's own looks remain.
+    """
     monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr(gc, "collect", lambda generation=2: 0)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from tests.conftest import Outcome
 # fp32 on the CPU, so that what is compared here does not depend on the machine.
 PLAIN = {"precision": "fp32", "device": "cpu"}
 SHORT = PLAIN | {
-    "tokens_per_step": 512, "max_steps": 12, "log_every": 1, "eval_every": 5, "save_every": 4, "warmup": 3,
+    "tokens_per_step": 256, "max_steps": 12, "log_every": 1, "eval_every": 5, "save_every": 4, "warmup": 3,
     "optimizer": "adamw", "lr": 2e-3, "schedule": "cosine", "lr_floor": 0.1,
 }  # fmt: skip
 
@@ -72,7 +72,7 @@ def example(few: dict[str, tuple[str, dict[str, Any]]], tmp_path_factory: pytest
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards and plans of tinyworld."""
     folder = tmp_path_factory.mktemp("pretrain")
-    options = {"limit_docs": 600, "train": "bpe", "vocab_size": 400, "val_fraction": 0.1, "shard_tokens": 20_000}
+    options = {"limit_docs": 600, "train": "bpe", "vocab_size": 400, "val_fraction": 0.02, "shard_tokens": 20_000}
     bertgpt.shard("tinyworld", out=str(folder / "shards"), **options)
     for pair in ("none", "nsp"):
         bertgpt.mask(str(folder / "shards"), out=str(folder / pair), seq_len=32, pair=pair)
@@ -83,7 +83,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, dict[str, Any]]]:
     """The same kinds, on so little text that a short run goes through it twice."""
     folder = tmp_path_factory.mktemp("few")
-    options = {"limit_docs": 30, "train": "bpe", "vocab_size": 400, "val_fraction": 0.2, "shard_tokens": 20_000}
+    options = {"limit_docs": 24, "train": "bpe", "vocab_size": 400, "val_fraction": 0.4, "shard_tokens": 20_000}
     bertgpt.shard("tinyworld", out=str(folder / "shards"), **options)
     for pair in ("none", "nsp"):
         bertgpt.mask(str(folder / "shards"), out=str(folder / pair), seq_len=32, pair=pair)

@@ -49,9 +49,11 @@ def test_a_factor_times_itself_is_the_matrix() -> None:
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked"])
-def test_a_run_that_begins_with_counts(kind: str, few: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_begins_with_counts(
+    kind: str, kinds: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What stands near the same is near; the rest of the model is as ever; stopped and gone on, it is the same."""
-    source, options = few[kind]
+    source, options = kinds[kind]
     given = {**SMALL, "preset": options["preset"], "optimizer": "muon", "embeddings": "counts"}
     run = pretraining.Run(PretrainOptions(data=source, out=str(tmp_path), **given))
     model, plain = run.model(), run.model(first=False)

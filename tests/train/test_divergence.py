@@ -148,8 +148,8 @@ def test_too_little_memory_names_a_smaller_micro_batch(
         done = run("pretrain", source, "--out", str(tmp_path / "run"), *given, "--json")
     assert done.code == 4
     assert json.loads(done.out)["error"]["code"] == "BG406"
-    assert "--micro-batch 8" in json.loads(done.out)["error"]["hint"]
-    assert run("pretrain", source, "--out", str(tmp_path / "run"), *given, "--micro-batch", "8").code == 0
+    assert "--micro-batch 4" in json.loads(done.out)["error"]["hint"]
+    assert run("pretrain", source, "--out", str(tmp_path / "run"), *given, "--micro-batch", "4").code == 0
 
 
 def test_a_held_out_loss_that_is_no_number_is_no_result(

@@ -20,7 +20,7 @@ from tests.train.conftest import SHORT, assert_same, deterministic, flags
 
 Kinds = dict[str, tuple[str, dict[str, Any]]]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "bertgpt"]
-HARD = SHORT | {"dropout": 0.1, "tokens_per_step": 1024, "micro_batch": 8, "optimizer": "muon", "eval_every": 3}
+HARD = SHORT | {"dropout": 0.1, "tokens_per_step": 512, "micro_batch": 4, "optimizer": "muon", "eval_every": 3}
 
 
 def torchrun(source: str, out: Path, options: dict[str, Any], **env: str) -> subprocess.CompletedProcess[str]:

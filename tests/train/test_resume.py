@@ -18,7 +18,7 @@ from tests.train.conftest import SHORT, assert_same, deterministic, flags, weigh
 
 Run = Callable[..., Outcome]
 Kinds = dict[str, tuple[str, dict[str, Any]]]
-HARD = SHORT | {"dropout": 0.1, "tokens_per_step": 1024, "micro_batch": 16, "eval_every": 3}
+HARD = SHORT | {"dropout": 0.1, "tokens_per_step": 512, "micro_batch": 8, "eval_every": 3}
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, time: int, how: Callable[[], None]) -> None:
@@ -208,7 +208,7 @@ def test_dropout_is_another_for_every_sample(kinds: Kinds, tmp_path: Path, monke
     for seed in (1, 2):
         monkeypatch.setattr("bertgpt.trainer.seed_draws", lambda key, device, seed=seed: keys[seed].append(key))
         keys[seed] = []
-        given = options | SHORT | {"max_steps": 4, "micro_batch": 8, "seed": seed}
+        given = options | SHORT | {"max_steps": 4, "micro_batch": 4, "seed": seed}
         bertgpt.pretrain(source, out=str(tmp_path / str(seed)), **given)
     drawn = keys[1] + keys[2]
     assert len(drawn) == len(set(drawn)) == 2 * 4 * 2
