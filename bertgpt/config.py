@@ -356,6 +356,9 @@ class ReportOptions(Options):
     runs: Annotated[list[str], Argument("[RUN...]")] = Field([], description="Runs; all in runs/ if none is named.")
     out: str = Field("report.html", description="The file to write.")
     results: str = Field("results", description="Where eval put its results, in a folder for each run.")
+    figures: str | None = Field(
+        None, description="A folder for the scores of each run as flat JSON, which DVC compares."
+    )
 
 
 class ExportOptions(Options):

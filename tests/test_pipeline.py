@@ -116,6 +116,9 @@ def test_repro_is_green_once_and_idle_twice(clone: Path) -> None:
     assert all(figure in printed for figure in figures_in(page))
     excess = json.loads((clone / "results" / "gpt" / "tinyworld.json").read_text())["scores"]["excess"]["value"]
     assert f"{100 * excess:.1f} %" in figures_in(page)
+    names, *rows = dvc(clone, "metrics", "show").splitlines()
+    assert len(rows) == 3
+    assert all(name in names for name in ("excess", "share of the oracle", "sentiment, fine-tuned: accuracy"))
 
     assert "didn't change, skipping" in dvc(clone, "repro")
     assert (clone / "dvc.lock").read_text() == first

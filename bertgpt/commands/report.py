@@ -11,7 +11,8 @@ def run(options: ReportOptions) -> dict[str, Any]:
     """Do it."""
     from bertgpt.reports.page import report
 
-    return report(options.runs, Path(options.out), Path(options.results))
+    figures = Path(options.figures) if options.figures else None
+    return report(options.runs, Path(options.out), Path(options.results), figures)
 
 
 def show(result: dict[str, Any], console: Console) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bertgpt import __version__, console
 from bertgpt.errors import BertGPTError
-from bertgpt.files import disk_error, void, write_aside
+from bertgpt.files import disk_error, void, write_aside, write_json
 from bertgpt.reports import said, scores, sections
 from bertgpt.reports.data import Data, look_at
 from bertgpt.reports.gather import Run, data_of, gathered
@@ -17,7 +17,7 @@ from bertgpt.reports.markup import Html, el, escaped, joined
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"  # nothing can be fetched
 
 
-def report(names: list[str], out: Path, results: Path) -> dict[str, Any]:
+def report(names: list[str], out: Path, results: Path, figures: Path | None) -> dict[str, Any]:
     """Write it, and say what the table in it says."""
     if out.is_dir():
         raise BertGPTError("BG404", "this is a folder", path=str(out), hint="--out names the file to write")
@@ -27,6 +27,10 @@ def report(names: list[str], out: Path, results: Path) -> dict[str, Any]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_aside(out, lambda aside: void(aside.write_text(text, encoding="utf-8")))
+        if figures:
+            figures.mkdir(parents=True, exist_ok=True)
+            for run in runs:
+                write_json(figures / f"{run.name}.json", scores.figures(run))
     except OSError as error:
         raise disk_error(error, out) from None
     names, table = [run.name for run in runs], [vars(row) for row in rows]

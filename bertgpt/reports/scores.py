@@ -71,6 +71,12 @@ def told(run: Run) -> Iterator[tuple[str, str, Cell, bool, bool]]:
         yield from of_score(found, score, f"{found['suite']}, fine-tuned: {score}")
 
 
+def figures(run: Run) -> dict[str, float]:
+    """A line of the table's scores for programs: under the short names that files have for them, without baselines."""
+    short = {label: f"{term} loss" for term, label in TERMS.items()} | {label: score for score, label in WORLD.items()}
+    return {short.get(label, label): cell["value"] for _, label, cell, baseline, _ in told(run) if not baseline}
+
+
 def label_of(found: dict[str, Any], score: str) -> str:
     """What a score is called here."""
     return WORLD[score] if found["suite"] == "tinyworld" else f"{found['suite']}: {score}"

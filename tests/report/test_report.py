@@ -56,7 +56,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(work: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], str]:
     """The report on them: what the command says, and the page."""
     monkeypatch.chdir(work)
-    told = bertgpt.report(runs=["runs/gpt", "runs/bert", "runs/hybrid", "runs/bert-texts"])
+    told = bertgpt.report(runs=["runs/gpt", "runs/bert", "runs/hybrid", "runs/bert-texts"], figures="figures")
     return told, Path(told["path"]).read_text(encoding="utf-8")
 
 
@@ -110,6 +110,17 @@ def test_the_table_is_what_commands_wrote(made: tuple[dict[str, Any], str], work
     for row in told["table"]:
         assert row["score"] in shown
         assert all(f"{cell['value']:.3f}" in shown or f"{cell['value']:.4g}" in shown for cell in row["runs"].values())
+
+
+def test_figures_for_programs_are_those_of_the_table(made: tuple[dict[str, Any], str], work: Path) -> None:
+    told, _ = made
+    for run in told["runs"]:
+        figures = json.loads((work / "figures" / f"{run}.json").read_text())
+        rows = [row for row in told["table"] if run in row["runs"] and not row["baseline"]]
+        assert sorted(figures.values()) == sorted(row["runs"][run]["value"] for row in rows)
+        assert len(figures) == len(rows)
+    assert figures.keys() >= {"causal loss", "masked loss"}  # of the hybrid
+    assert any(name.endswith("fine-tuned: accuracy") for name in json.loads((work / "figures/bert.json").read_text()))
 
 
 def test_one_file_that_fetches_nothing(made: tuple[dict[str, Any], str]) -> None:
