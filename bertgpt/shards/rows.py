@@ -149,7 +149,7 @@ def others(document: Places, seed: int, key: int, where: str) -> Places:
             "BG316",
             "one document has more than half of the pairs of a shard, so there is no other to pair them with",
             path=where,
-            hint="make shards with a larger --shard-tokens, or --pair sop",
+            hint="make shards with a larger --shard-tokens or --val-fraction, or --pair sop",
         )
     draws = uniform(seed, fold(ORDER_SALT, names.astype(np.uint64) + np.uint64(key << 40)), 1)[:, 0]
     line = np.argsort(draws[inverse], kind="stable")
