@@ -238,6 +238,14 @@ def test_every_command_of_every_pipeline_is_one_that_is_understood(
             assert cli.run([*words, "--show-config"]) == 0, (stage.addressing, capfd.readouterr().err)
 
 
+def test_figures_of_a_commit_can_be_put_beside_those_of_another() -> None:
+    """`dvc metrics diff` and `exp show` find them by their hash: results are not in git."""
+    for file in (ROOT / "dvc.yaml", *ROOT.glob("pipelines/*/dvc.yaml")):
+        stages = yaml.safe_load(file.read_text())["stages"]
+        assert stages["report"]["metrics"]
+        assert all(isinstance(path, str) for path in stages["report"]["metrics"]), file
+
+
 def test_a_stage_knows_its_code() -> None:
     """What DVC watches is what runs and work folders compare: else one would think a result stale, the other not."""
     from bertgpt import finetuning
