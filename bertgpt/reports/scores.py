@@ -72,7 +72,7 @@ def told(run: Run) -> Iterator[tuple[str, str, Cell, bool, bool]]:
 
 
 def figures(run: Run) -> dict[str, float]:
-    """A line of the table's scores for programs: under the short names that files have for them, without baselines."""
+    """The column of a run in the table, for programs: scores by the short names that files have for them."""
     short = {label: f"{term} loss" for term, label in TERMS.items()} | {label: score for score, label in WORLD.items()}
     return {short.get(label, label): cell["value"] for _, label, cell, baseline, _ in told(run) if not baseline}
 
