@@ -1,9 +1,9 @@
 """The suites of `bertgpt eval`: where their items come from, and who judges them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +95,18 @@ class Items:
                 subsets = get_dataset_config_names(name, revision=commit)
         found = []
         for split in published.splits:
-            rows = chain.from_iterable(stream(name, commit, subset, split) for subset in subsets)
             with understanding(name):
-                found.append(list(islice(rows, most)))
+                found.append(some_of_all([stream(name, commit, subset, split) for subset in subsets[:most]], most))
         return found
 
     def rows(self) -> list[Row]:
         """The items of a set of one file, as its suite wants them."""
         if self.options.data is None:
             return [described(self.suite, row) for row in self.hub()[0]]
-        found = [described(self.suite, row) for row in rows_of(str(self.files()[0]))]
-        return found[: self.options.limit]
+        parts: dict[Any, list[Row]] = {}
+        for row in rows_of(str(self.files()[0])):
+            parts.setdefault(row.get("UID") if PUBLISHED[self.suite].subsets else None, []).append(row)
+        return [described(self.suite, row) for row in some_of_all(list(parts.values()), self.options.limit)]
 
     def texts_of_items(self) -> list[str]:
         """What of a suite must not be in a training text; of labelled ones, the test."""
@@ -154,6 +155,14 @@ class Items:
         if not found:
             raise BertGPTError("BG310", "there is no text here", path=self.options.data)
         return found
+
+
+def some_of_all(parts: Sequence[Iterable[Row]], most: int | None) -> list[Row]:
+    """All items of all parts; or so many, the first of each, then the second of each, ..."""
+    if most is None:
+        return list(chain.from_iterable(parts))
+    turns = zip_longest(*(islice(part, most // len(parts) + 1) for part in parts))
+    return [row for turn in turns for row in turn if row is not None][:most]
 
 
 def described(suite: str, row: Row) -> Row:

@@ -53,6 +53,21 @@ def hub() -> Iterator[Hub]:
         yield served
 
 
+def test_some_of_blimp_are_some_of_each_paradigm(
+    hub: Hub, tokenizer: Tokenizer, process: Any, tmp_path: Path
+) -> None:
+    """From the hub and from a file alike: a share of the set is no other set."""
+    written(tmp_path / "gpt", "gpt2", tokenizer)
+    lines = [{"sentence_good": "He is.", "sentence_bad": "He are.", "UID": uid, "linguistics_term": "x"}
+             for uid in ("one", "one", "two", "two")]  # fmt: skip
+    (tmp_path / "blimp.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    argv = ["eval", "blimp", "--model", str(tmp_path / "gpt"), "--limit", "3"]
+    for name, given in (("hub", []), ("file", ["--data", str(tmp_path)])):
+        done = process(*argv, *given, "--out", str(tmp_path / name), env=hub.environment(tmp_path), cwd=tmp_path)
+        assert done.code == 0, done.err
+        assert pq.read_table(tmp_path / name / "blimp.items.parquet")["UID"].to_pylist() == ["one", "two", "one"]
+
+
 @pytest.mark.parametrize(("suite", "n"), [("hellaswag", 2), ("blimp", 4), ("lambada", 2), ("agnews", 40)])
 def test_a_set_is_read_from_the_hub(
     suite: str, n: int, hub: Hub, tokenizer: Tokenizer, process: Any, tmp_path: Path
