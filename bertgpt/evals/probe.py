@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ from safetensors.numpy import load_file, save_file
 from bertgpt import console
 from bertgpt.errors import BertGPTError
 from bertgpt.evals.results import Found, Score
+from bertgpt.evals.tasks import Part
 from bertgpt.features import Pooling, embedded, of_layers
 from bertgpt.files import cache_folder, make_folder, trim, write_aside
 from bertgpt.initial import build
 from bertgpt.saved import Saved, weights_of
 
 Floats = NDArray[np.float32]
+Labels = tuple[NDArray[Any], NDArray[Any]]  # of what is learned from, and of what is judged
 CS = tuple(10.0 ** (power / 2) for power in range(-8, 5))  # strengths that are tried, 1e-4 to 100
 FEW_CS = CS[::3]
 FOLDS, SEED, ITERATIONS = 5, 42, 2000
@@ -32,30 +35,24 @@ EXACT_TRAIN, EXACT_TEST = 10_000, 2_500
 CACHE_BYTES = 2 << 30
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Texts with their classes, to learn from and to be judged by."""
-
-    train_texts: list[str]
-    train_labels: list[str]
-    test_texts: list[str]
-    test_labels: list[str]
-
-    def check(self) -> None:
-        """Two classes at least, and none in the test that nobody could have learned."""
-        classes = set(self.train_labels)
-        if len(classes) < 2:
-            raise BertGPTError("BG322", "there is one class only", cause=f"all are {next(iter(classes))}")
-        unseen = sorted(set(self.test_labels) - classes)
-        if unseen:
-            cause = f"{', '.join(unseen[:5])}; known are {', '.join(sorted(classes)[:8])}"
-            raise BertGPTError("BG322", "the test has labels that are not in the training part", cause=cause)
+Parts = tuple[Part, Part]  # to learn from, and to be judged by; not pairs of texts
 
 
-def probe(kept: Saved, data: Labelled, suite: str, full: bool) -> Found:
+def check(data: Parts) -> None:
+    """Two classes at least, and none in the test that nobody could have learned."""
+    classes, tested = ({str(label) for label in part.labels} for part in data)
+    if len(classes) < 2:
+        raise BertGPTError("BG322", "there is one class only", cause=f"all are {next(iter(classes))}")
+    unseen = sorted(tested - classes)
+    if unseen:
+        cause = f"{', '.join(unseen[:5])}; known are {', '.join(sorted(classes)[:8])}"
+        raise BertGPTError("BG322", "the test has labels that are not in the training part", cause=cause)
+
+
+def probe(kept: Saved, data: Parts, suite: str, full: bool) -> Found:
     """All of it."""
-    data.check()
-    texts, labels = (data.train_texts, data.test_texts), (np.array(data.train_labels), np.array(data.test_labels))
+    check(data)
+    texts, labels = (data[0].texts, data[1].texts), (np.array(data[0].labels), np.array(data[1].labels))
     train, test = (features(kept, some, "mean") for some in texts)
     if not (np.isfinite(train).all() and np.isfinite(test).all()):
         raise BertGPTError("BG321", "the features of some texts are not numbers")
@@ -67,22 +64,22 @@ def probe(kept: Saved, data: Labelled, suite: str, full: bool) -> Found:
     baselines = {
         "majority": Score(float((labels[1] == most_frequent(labels[0])).mean())),
         "length": judged_by(lengths(texts[0]), lengths(texts[1]), labels, full),
-        "tf-idf": tf_idf(data, labels, full),
+        "tf-idf": tf_idf(texts, labels, full),
     }
     random = Saved(build(kept.model.config, SEED).eval(), kept.tokenizer, kept.objective, kept.documents, kept.length)
     baselines["random weights"] = judged_by(embedded(random, texts[0]), embedded(random, texts[1]), labels, full)
     shuffled = np.random.Generator(np.random.Philox(SEED)).permutation(labels[0])
     baselines["shuffled labels"] = judged_by(train, test, (shuffled, labels[1]), full)
     if kept.objective == "masked":
-        scores |= exactly(kept, data)
+        scores |= exactly(kept, texts, labels)
     if full:
-        scores |= curve(train, test, labels) | layers(kept, data, labels)
-    repeated = len(set(data.train_texts) & set(data.test_texts))
+        scores |= curve(train, test, labels) | layers(kept, texts, labels)
+    repeated = len(set(texts[0]) & set(texts[1]))
     notes.append(f"{repeated:,} texts of the test are in the training part too")
-    empty = sum(not text.strip() for text in (*data.train_texts, *data.test_texts))
+    empty = sum(not text.strip() for text in chain(*texts))
     if empty:
         notes.append(f"{empty:,} texts are empty")
-    items = {"label": data.test_labels, "said": judged.said.tolist(), "right": right}
+    items = {"label": data[1].labels, "said": judged.said.tolist(), "right": right}
     definition = f"{suite}.probe.mean.standardised.logistic/1"
     found = Found(suite, definition, len(right), scores, baselines, items, notes=notes)
     words = scores["accuracy"].value, baselines["tf-idf"].value
@@ -186,7 +183,7 @@ def fit(train: Any, labels: NDArray[Any], c: float, scaled: bool) -> Any:
     raise BertGPTError("BG323", "the classifier does not converge", cause=f"C = {c:g}, {10 * ITERATIONS:,} iterations")
 
 
-def judged_by(train: Any, test: Any, labels: tuple[NDArray[Any], NDArray[Any]], full: bool) -> Score:
+def judged_by(train: Any, test: Any, labels: Labels, full: bool) -> Score:
     """The accuracy of a classifier on other features."""
     return accuracy(classified(train, test, labels[0], full).said, labels[1])
 
@@ -202,9 +199,9 @@ def most_frequent(labels: NDArray[Any]) -> Any:
     return names[counts.argmax()]
 
 
-def tf_idf(data: Labelled, labels: tuple[NDArray[Any], NDArray[Any]], full: bool) -> Score:
+def tf_idf(texts: Sequence[list[str]], labels: Labels, full: bool) -> Score:
     """What words and pairs of words tell."""
-    train, test = tf_idf_features(data.train_texts, data.test_texts)
+    train, test = tf_idf_features(*texts)
     return accuracy(classified(train, test, labels[0], full, scaled=False).said, labels[1])
 
 
@@ -219,17 +216,17 @@ def tf_idf_features(train: Sequence[str], test: Sequence[str]) -> tuple[Any, Any
         raise BertGPTError("BG310", "there are no words in these texts", cause=str(error)) from None
 
 
-def exactly(kept: Saved, data: Labelled) -> dict[str, Score]:
+def exactly(kept: Saved, texts: Sequence[list[str]], labels: Labels) -> dict[str, Score]:
     """As the system that this grew from has it: [CLS] or the pooler, not scaled, C = 1, 1,000 iterations, seed 42, the
     first 10,000 and 2,500 texts. Its pooler counts only if pairs were trained."""
     from sklearn.linear_model import LogisticRegression
 
     pooling: Pooling = "pooled" if kept.model.config.segments else "first"
     train, test = (
-        features(kept, data.train_texts[:EXACT_TRAIN], pooling),
-        features(kept, data.test_texts[:EXACT_TEST], pooling),
+        features(kept, texts[0][:EXACT_TRAIN], pooling),
+        features(kept, texts[1][:EXACT_TEST], pooling),
     )
-    labels = np.array(data.train_labels[:EXACT_TRAIN]), np.array(data.test_labels[:EXACT_TEST])
+    labels = labels[0][:EXACT_TRAIN], labels[1][:EXACT_TEST]
     if len(set(labels[0])) < 2:
         return {}
     with warnings.catch_warnings(), on_one_core():
@@ -242,13 +239,13 @@ def exactly(kept: Saved, data: Labelled) -> dict[str, Score]:
     }
 
 
-def layers(kept: Saved, data: Labelled, labels: tuple[NDArray[Any], NDArray[Any]]) -> dict[str, Score]:
+def layers(kept: Saved, texts: Sequence[list[str]], labels: Labels) -> dict[str, Score]:
     """The score of every layer; layer 0 is the embeddings, which know nothing of what stands around them."""
-    train, test = of_layers(kept, data.train_texts), of_layers(kept, data.test_texts)
+    train, test = of_layers(kept, texts[0]), of_layers(kept, texts[1])
     return {f"layer {layer}": judged_by(train[layer], test[layer], labels, False) for layer in range(len(train))}
 
 
-def curve(train: Floats, test: Floats, labels: tuple[NDArray[Any], NDArray[Any]]) -> dict[str, Score]:
+def curve(train: Floats, test: Floats, labels: Labels) -> dict[str, Score]:
     """The score of fewer texts to learn from."""
     sizes = [size for size in (100, 1000, 10_000, 100_000) if size < len(train)]
     order = np.random.Generator(np.random.Philox(SEED)).permutation(len(train))

@@ -1,9 +1,9 @@
 """The suites of `bertgpt eval`: where their items come from, and who judges them."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, zip_longest
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from bertgpt.evals.choices import blimp, endings, lambada, own_rows
 from bertgpt.evals.contamination import text_of
 from bertgpt.evals.labels import fitting, judged, words_only
 from bertgpt.evals.language import lm, mlm
-from bertgpt.evals.probe import Labelled, probe
+from bertgpt.evals.probe import Parts, probe
 from bertgpt.evals.results import Found, Score
-from bertgpt.evals.tables import Row, labels_of, news, rows_of, texts_of
-from bertgpt.evals.tasks import TASKS, TWINS, labelled
+from bertgpt.evals.tables import Row, labels_of, news, rows_of, some_of_all, some_of_each, texts_of
+from bertgpt.evals.tasks import TASKS, TWINS, Part, labelled, of_rows
 from bertgpt.evals.tinyworld import excess, recovery
 from bertgpt.files import sha256_of
 from bertgpt.saved import Saved
@@ -103,28 +103,26 @@ class Items:
         """The items of a set of one file, as its suite wants them."""
         if self.options.data is None:
             return [described(self.suite, row) for row in self.hub()[0]]
-        parts: dict[Any, list[Row]] = {}
-        for row in rows_of(str(self.files()[0])):
-            parts.setdefault(row.get("UID") if PUBLISHED[self.suite].subsets else None, []).append(row)
-        return [described(self.suite, row) for row in some_of_all(list(parts.values()), self.options.limit)]
+        rows, most = rows_of(str(self.files()[0])), self.options.limit
+        rows = some_of_each(rows, "UID", most) if PUBLISHED[self.suite].subsets else rows[:most]
+        return [described(self.suite, row) for row in rows]
 
     def texts_of_items(self) -> list[str]:
         """What of a suite must not be in a training text; of labelled ones, the test."""
         if self.suite in ("agnews", "probe"):
-            return self.labelled().test_texts
+            return self.parts()[1].texts
         if self.suite == "cloze":
             assert self.options.data is not None
             return [text_of(row) for row in own_rows(rows_of(self.options.data), self.options.data)]
         return [text_of(row) for row in self.rows()]
 
-    def labelled(self) -> Labelled:
+    def parts(self) -> Parts:
         """Texts with classes: AG News, or a file of one's own, of which a fifth is the test unless one is given."""
         options = self.options
         if self.suite == "agnews":
             parts = self.hub() if options.data is None else [news(file) for file in self.files()]
-            texts = [[row["text"] for row in part][: options.limit] for part in parts]
-            labels = [[str(row["label"]) for row in part][: options.limit] for part in parts]
-            return Labelled(texts[0], labels[0], texts[1], labels[1])
+            train, test = (of_rows(part[: options.limit]) for part in parts)
+            return train, test
         if options.data is None:
             raise BertGPTError("BG203", "--data is missing", hint="a file of texts with labels")
         columns = (options.text_column, options.label_column)
@@ -133,8 +131,11 @@ class Items:
         if len(parts) == 1:
             parts = [[row for i, row in enumerate(parts[0]) if (i % 5 == 4) == test] for test in (False, True)]
         parts = [part[: options.limit] for part in parts]
-        train, test = ((texts_of(p, columns[0], options.data), labels_of(p, columns[1], options.data)) for p in parts)
-        return Labelled(*train, *test)
+        train, test = (
+            Part(texts_of(part, columns[0], options.data), None, labels_of(part, columns[1], options.data))
+            for part in parts
+        )
+        return train, test
 
     def texts(self) -> list[str]:
         """Documents of files, or held-out ones of tinyworld."""
@@ -155,14 +156,6 @@ class Items:
         if not found:
             raise BertGPTError("BG310", "there is no text here", path=self.options.data)
         return found
-
-
-def some_of_all(parts: Sequence[Iterable[Row]], most: int | None) -> list[Row]:
-    """All items of all parts; or so many, the first of each, then the second of each, ..."""
-    if most is None:
-        return list(chain.from_iterable(parts))
-    turns = zip_longest(*(islice(part, most // len(parts) + 1) for part in parts))
-    return [row for turn in turns for row in turn if row is not None][:most]
 
 
 def described(suite: str, row: Row) -> Row:
@@ -193,7 +186,7 @@ def evaluated(kept: Saved, suite: str, options: EvalOptions) -> Found:
         return of_task(kept, suite, options)
     items = Items(options, suite)
     if suite in ("agnews", "probe"):
-        found = probe(kept, items.labelled(), suite, options.full)
+        found = probe(kept, items.parts(), suite, options.full)
     elif suite == "lm":
         found = lm(kept, items.texts(), options.stride)
     elif suite == "mlm":
@@ -267,9 +260,8 @@ def of_tinyworld(kept: Saved, options: EvalOptions) -> Found:
     baselines["pairs, the shorter"] = twin.baselines["the shorter"]
     for task in ("topic", "sentiment", "acceptability"):
         sizes = {"train": min(most * 4, TWIN_TRAIN), "dev": most}
-        parts = [list(islice(examples(world, task, split), size)) for split, size in sizes.items()]
-        texts, labels = ([[str(row[key]) for row in part] for part in parts] for key in ("text", "label"))
-        twin = probe(kept, Labelled(texts[0], labels[0], texts[1], labels[1]), task, False)
+        train, test = (of_rows(list(islice(examples(world, task, split), size))) for split, size in sizes.items())
+        twin = probe(kept, (train, test), task, False)
         scores[task] = twin.scores["accuracy"]
         baselines |= {f"{task}, {name}": twin.baselines[name] for name in ("majority", "tf-idf", "random weights")}
     return Found("tinyworld", "tinyworld.seed0/1", len(documents), scores, baselines, items, notes=notes)

@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,21 @@ def news(file: Path) -> list[Row]:
         return rows_of(str(file))
     rows = rows_of(str(file), ("label", "title", "description"))
     return [{"label": row["label"], "text": f"{row['title']} {row['description']}"} for row in rows]
+
+
+def some_of_all(parts: Sequence[Iterable[Row]], most: int | None) -> list[Row]:
+    """All items of all parts; or so many, the first of each, then the second of each, ..."""
+    if most is None:
+        return list(chain.from_iterable(parts))
+    turns = zip_longest(*(islice(part, most // len(parts) + 1) for part in parts))
+    return [row for turn in turns for row in turn if row is not None][:most]
+
+
+def some_of_each(rows: list[Row], column: str, most: int | None) -> list[Row]:
+    """All rows; or so many, alike of each of the kinds that a column names, which they may be sorted by."""
+    if most is None:
+        return rows
+    kinds: dict[Any, list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(row.get(column), []).append(row)
+    return some_of_all(list(kinds.values()), most)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from bertgpt.catalogue import CORPORA
 from bertgpt.corpora.tinyworld import World, examples
 from bertgpt.errors import BertGPTError, did_you_mean, quoted
-from bertgpt.evals.tables import Row, news, rows_of, texts_of
+from bertgpt.evals.tables import Row, news, rows_of, some_of_each, texts_of
 
 GLUE, GLUE_COMMIT = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 TWIN_TRAIN, TWIN_DEV = 4000, 1000
@@ -37,6 +37,7 @@ class Task:
     files: tuple[str, str] = ("train.tsv", "dev.tsv")
     local: tuple[str, ...] = ()  # the columns in those files, where they are called otherwise
     headless: tuple[str, ...] = ()  # the columns of files without a header
+    by_class: bool = False  # whether it is sorted by its classes, so that its first texts would be of one
 
 
 def glue(about: str, subset: str, folder: str, columns: tuple[str, ...], labels: tuple[str, ...], *metrics: str,
@@ -70,7 +71,7 @@ TASKS = {
                    dev="test", files=("train*.csv", "test.csv")),
     "imdb": Task("is a review of a film positive", "stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31",
                  None, ("text", "label"), ("neg", "pos"), ("accuracy",), "aclImdb", dev="test",
-                 files=("train", "test")),
+                 files=("train", "test"), by_class=True),
 }  # fmt: skip
 TWINS = ("topic", "sentiment", "acceptability")  # of tinyworld, as AG News, SST-2 and CoLA
 
@@ -96,6 +97,11 @@ class Part:
         """Each as one text, for those who count words."""
         others = self.others or [""] * len(self.texts)
         return [f"{text} {other}".rstrip() if other else text for text, other in zip(self.texts, others, strict=True)]
+
+
+def of_rows(rows: Sequence[Row]) -> Part:
+    """Texts and classes of rows that call them so."""
+    return Part([str(row["text"]) for row in rows], None, [str(row["label"]) for row in rows])
 
 
 @dataclass(frozen=True)
@@ -137,8 +143,7 @@ def twin(name: str, limit: int | None) -> TaskSet:
     """A task of tinyworld."""
     parts = []
     for split, most in (("train", TWIN_TRAIN), ("dev", TWIN_DEV)):
-        rows = list(islice(examples(World(0), name, split), min(most, limit or most)))
-        parts.append(Part([str(row["text"]) for row in rows], None, [str(row["label"]) for row in rows]))
+        parts.append(of_rows(list(islice(examples(World(0), name, split), min(most, limit or most)))))
     metrics = ("matthews", "accuracy") if name == "acceptability" else ("accuracy",)
     classes = tuple(sorted({str(label) for part in parts for label in part.labels}))
     return TaskSet(name, parts[0], parts[1], classes, metrics, {"tinyworld": "0"})
@@ -160,7 +165,7 @@ def published(name: str, data: str | None, limit: int | None, revision: str | No
         file = file_of(task, Path(data), pattern)
         rows = reviews(file) if file.is_dir() else news(file) if name == "agnews" else sheet(task, file)
         here = task.local if task.local and task.local[-1] in rows[0] else task.columns
-        parts.append(part_of(task, rows[:limit], here, str(file)))
+        parts.append(part_of(task, first_of(task, rows, limit), here, str(file)))
     if data is not None:
         facts = {"texts": TaskSet(name, parts[0], parts[1], task.labels, task.metrics, {}).identity}
     return TaskSet(name, parts[0], parts[1], task.labels, task.metrics, facts)
@@ -171,7 +176,13 @@ def from_hub(task: Task, split: str, limit: int | None, revision: str) -> list[R
     from bertgpt.corpora.hub import stream, understanding
 
     with understanding(task.repository):
-        return list(islice(stream(task.repository, revision, task.subset, split), limit))
+        rows = stream(task.repository, revision, task.subset, split)
+        return first_of(task, list(rows if task.by_class else islice(rows, limit)), limit)
+
+
+def first_of(task: Task, rows: list[Row], limit: int | None) -> list[Row]:
+    """So many of a set's texts."""
+    return some_of_each(rows, task.columns[-1], limit) if task.by_class else rows[:limit]
 
 
 def file_of(task: Task, given: Path, pattern: str) -> Path:

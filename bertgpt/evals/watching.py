@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bertgpt.config import EvalOptions
 from bertgpt.errors import BertGPTError
 from bertgpt.evals.choices import endings
-from bertgpt.evals.probe import Labelled, classified
+from bertgpt.evals.probe import Parts, check, classified
 from bertgpt.evals.suites import Items
 from bertgpt.evals.tables import Row
 from bertgpt.features import embedded
@@ -26,7 +26,7 @@ class Watched:
 
     name: str  # agnews or hellaswag
     every: int
-    items: Labelled | list[Row]
+    items: Parts | list[Row]
     tokenizer: Tokenizer
     objective: str
     length: int
@@ -36,9 +36,9 @@ class Watched:
         """With its items at hand, so that what is wrong with them is said before anything is trained."""
         items = Items(EvalOptions.model_validate({"suite": name, "data": data, "limit": most}), name)
         if name == "agnews":
-            labelled = items.labelled()
-            labelled.check()
-            return cls(name, every, labelled, *model)
+            parts = items.parts()
+            check(parts)
+            return cls(name, every, parts, *model)
         if model[1] == "masked":
             raise BertGPTError("BG222", f"{name} asks what comes next, and a masked model does not say that")
         return cls(name, every, items.rows(), *model)
@@ -46,11 +46,11 @@ class Watched:
     def __call__(self, trainer: Any) -> dict[str, Any] | None:
         """Every process asks its share of the items; what they found is put together, and judged by all alike."""
         kept = Saved(trainer.model.eval(), self.tokenizer, self.objective, length=self.length)
-        if isinstance(self.items, Labelled):
-            parts = self.items.train_texts, self.items.test_texts
-            train, test = (shared(trainer, texts, partial(embedded, kept), kept.model.config.dim) for texts in parts)
-            said = classified(train, test, np.array(self.items.train_labels), full=False).said
-            return {"accuracy": float((said == np.array(self.items.test_labels)).mean())}
+        if isinstance(self.items, tuple):
+            embed, width = partial(embedded, kept), kept.model.config.dim
+            train, test = (shared(trainer, part.texts, embed, width) for part in self.items)
+            learned, judged = (np.array(part.labels) for part in self.items)
+            return {"accuracy": float((classified(train, test, learned, full=False).said == judged).mean())}
 
         def right(rows: Sequence[Row]) -> NDArray[Any]:
             return np.array(endings(kept, rows, self.name).items["acc_norm"])[:, None]

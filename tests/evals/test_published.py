@@ -53,9 +53,7 @@ def hub() -> Iterator[Hub]:
         yield served
 
 
-def test_some_of_blimp_are_some_of_each_paradigm(
-    hub: Hub, tokenizer: Tokenizer, process: Any, tmp_path: Path
-) -> None:
+def test_some_of_blimp_are_some_of_each_paradigm(hub: Hub, tokenizer: Tokenizer, process: Any, tmp_path: Path) -> None:
     """From the hub and from a file alike: a share of the set is no other set."""
     written(tmp_path / "gpt", "gpt2", tokenizer)
     lines = [{"sentence_good": "He is.", "sentence_bad": "He are.", "UID": uid, "linguistics_term": "x"}

@@ -19,10 +19,11 @@ from bertgpt.errors import BertGPTError
 from bertgpt.evals.choices import best_of, blimp, endings
 from bertgpt.evals.compare import compared
 from bertgpt.evals.language import lm, mlm
-from bertgpt.evals.probe import Labelled, probe
+from bertgpt.evals.probe import Parts, probe
 from bertgpt.evals.requests import answers, split
 from bertgpt.evals.results import Found, Score
 from bertgpt.evals.tables import rows_of
+from bertgpt.evals.tasks import Part
 from bertgpt.initial import build
 from bertgpt.presets import GPT2, shape
 from bertgpt.saved import Saved
@@ -175,11 +176,11 @@ def test_masked_accuracies_are_by_what_stands_there(tmp_path: Path, tokenizer: T
 # -------------------------------------------------------------------------------------------------- probes
 
 
-def labelled(count: int = 200) -> Labelled:
+def labelled(count: int = 200) -> Parts:
     texts = [f"{'rain and frost' if i % 2 else 'a purse and a clock'} number {i}" for i in range(count)]
     labels = ["weather" if i % 2 else "things" for i in range(count)]
     cut = count * 3 // 4
-    return Labelled(texts[:cut], labels[:cut], texts[cut:], labels[cut:])
+    return Part(texts[:cut], None, labels[:cut]), Part(texts[cut:], None, labels[cut:])
 
 
 def test_a_probe_finds_what_is_there_and_shuffled_labels_nothing(models: dict[str, Saved]) -> None:
@@ -210,13 +211,11 @@ def test_a_classifier_that_does_not_converge_is_no_score(
 
 
 def test_what_cannot_be_probed_is_said(models: dict[str, Saved]) -> None:
-    data = labelled()
-    one = Labelled(data.train_texts, ["x"] * 150, data.test_texts, data.test_labels)
+    train, test = labelled()
     with pytest.raises(BertGPTError, match="one class only"):
-        probe(models["bert"], one, "probe", full=False)
-    unseen = Labelled(data.train_texts, data.train_labels, data.test_texts, ["other"] * 50)
+        probe(models["bert"], (Part(train.texts, None, ["x"] * 150), test), "probe", full=False)
     with pytest.raises(BertGPTError, match="not in the training part"):
-        probe(models["bert"], unseen, "probe", full=False)
+        probe(models["bert"], (train, Part(test.texts, None, ["other"] * 50)), "probe", full=False)
 
 
 # --------------------------------------------------------------------------------------------- the command

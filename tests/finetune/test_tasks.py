@@ -54,9 +54,13 @@ def test_reviews_in_folders(tmp_path: Path) -> None:
         for label in ("neg", "pos"):
             folder = tmp_path / "aclImdb" / split / label
             folder.mkdir(parents=True)
-            (folder / "0_1.txt").write_text(f"{split} {label}", encoding="utf-8")
+            for i in range(2):
+                (folder / f"{i}_1.txt").write_text(f"{split} {label} {i}", encoding="utf-8")
     found = labelled("imdb", str(tmp_path), None, COLUMNS, "auto", None, None)
-    assert (found.dev.texts, found.dev.labels) == (["test neg", "test pos"], ["neg", "pos"])
+    assert found.dev.texts == ["test neg 0", "test neg 1", "test pos 0", "test pos 1"]
+    assert found.dev.labels == ["neg", "neg", "pos", "pos"]
+    some = labelled("imdb", str(tmp_path), None, COLUMNS, "auto", 3, None)  # they are sorted by their classes
+    assert some.train.texts == ["train neg 0", "train pos 0", "train neg 1"]
 
 
 def test_the_real_files(data: Path) -> None:
