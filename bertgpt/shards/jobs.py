@@ -98,25 +98,24 @@ def run(
     for leftover in job.folder.glob(".*.tmp") if alone else ():
         leftover.unlink(missing_ok=True)
     receipts: dict[int, Receipt] = {}
+    begun: list[Receipt] = []  # those before the first that is missing
+
+    def beginning() -> list[Receipt]:
+        while len(begun) in receipts:
+            begun.append(receipts[len(begun)])
+        return begun
+
     for i, task in enumerate(tasks):
         if receipt := receipt_of(job, task):
             receipts[i] = receipt
             report(task, receipt)
     waiting = [i for i in range(len(tasks)) if i not in receipts]
     perform_all = perform_here if pool is None or len(waiting) <= 1 else pool.perform
-    if waiting and not enough(beginning(receipts)):
-        for i, receipt in perform_all(job, tasks, waiting, lambda: enough(beginning(receipts))):
+    if waiting and not enough(beginning()):
+        for i, receipt in perform_all(job, tasks, waiting, lambda: enough(beginning())):
             receipts[i] = receipt
             report(tasks[i], receipt)
-    return beginning(receipts)
-
-
-def beginning(receipts: dict[int, Receipt]) -> list[Receipt]:
-    """The receipts up to the first that is missing."""
-    found: list[Receipt] = []
-    while len(found) in receipts:
-        found.append(receipts[len(found)])
-    return found
+    return beginning()
 
 
 def receipt_of(job: Job, task: Task) -> Receipt | None:

@@ -37,13 +37,14 @@ INSPECT = ("inspect", "tinyworld", "--docs", "1")
     ids=str,
 )
 def test_odd_surroundings(env: dict[str, str | None], process: Callable[..., Any]) -> None:
-    for argv in ([*INSPECT], ["--help"], ["inspect", "--help"], [*INSPECT, "--show-config"], [*INSPECT, "--json"]):
+    printed = []
+    for argv in ([*INSPECT], [*INSPECT, "--show-config"], ["--help"], ["inspect", "--help"], [*INSPECT, "--json"]):
         done = process(*argv, env=env)
         assert done.code == 0, done.err
         assert done.err == ""
-    shown = process(*INSPECT, "--show-config", env=env).out
-    assert [line.split()[0] for line in shown.splitlines()[2:]] == list(InspectOptions.model_fields)
-    assert "document 0 · market notice ·" in process(*INSPECT, env=env).out
+        printed.append(done.out)
+    assert "document 0 · market notice ·" in printed[0]
+    assert [line.split()[0] for line in printed[1].splitlines()[2:]] == list(InspectOptions.model_fields)
     assert process("inspect", "naïve", env=env).err.startswith("error[BG210]: there is nothing called 'naïve'")
 
 

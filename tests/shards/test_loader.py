@@ -278,7 +278,7 @@ def test_a_thousand_shards_take_no_more_memory_than_is_read(tmp_path: Path) -> N
     """Neither files that stay open nor memory that grows from epoch to epoch."""
     import bertgpt
 
-    options = {"limit_docs": 12_000, "train": "bpe", "vocab_size": 400, "val_fraction": 0}
+    options = {"limit_docs": 6000, "train": "bpe", "vocab_size": 300, "val_fraction": 0}
     made = bertgpt.shard("tinyworld", out=str(tmp_path / "shards"), shard_tokens=1000, **options)
     assert made["files"] > 1000
     bertgpt.mask(str(tmp_path / "shards"), out=str(tmp_path / "plan"), seq_len=64)
