@@ -89,7 +89,7 @@ def compared(saved: Saved, layout: str, folder: Path) -> float | None:
     import transformers
 
     config = saved.model.config
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()
     auto = AUTO[layout] if saved.head is None else "AutoModelForSequenceClassification"
     other = getattr(transformers, auto).from_pretrained(folder, dtype=torch.float32).eval()
     draws = torch.Generator().manual_seed(0)

@@ -26,6 +26,16 @@ BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // BESIDE)))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that are given longest come first, so that in the end none of several processes waits for another."""
+
+    def given(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("timeout")
+        return marker.args[0] if marker else 0.0
+
+    items.sort(key=given, reverse=True)
+
+
 @dataclass
 class Outcome:
     """What a command left behind."""

@@ -56,9 +56,9 @@ def test_the_curve_is_the_one_it_always_was(kind: str, kinds: Kinds, tmp_path: P
 def test_one_batch_is_learned_by_heart(kind: str, optimizer: str, kinds: Kinds, tmp_path: Path) -> None:
     source, options = kinds[kind]
     given = options | PLAIN | {"tokens_per_step": 256, "optimizer": optimizer, "lr": 5e-3, "warmup": 5}
-    trainer = trainer_for(source, tmp_path / "run", max_steps=120, schedule="constant", **given)
+    trainer = trainer_for(source, tmp_path / "run", max_steps=40, schedule="constant", **given)
     batch = trainer.prepare(next(trainer.loader.steps()))
-    for trainer.step in range(120):
+    for trainer.step in range(40):
         metrics = trainer.train_step(batch)
     assert metrics is not None
     assert metrics["loss"] < 0.35
