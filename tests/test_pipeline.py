@@ -35,7 +35,7 @@ LITTLE = {
     "finetune": {"limit": 40, "epochs": 1, "seeds": 1},
     "eval": {"limit": 8},
     "pretrain": {
-        name: {"max-steps": 6, "warmup": 2, "eval-every": 3, "tokens-per-step": 1024}
+        name: {"max-steps": 6, "warmup": 2, "eval-every": 3, "tokens-per-step": 512}
         for name in ("gpt", "bert", "hybrid")
     },
     "generate": {name: {"max-new-tokens": 8} for name in ("gpt", "hybrid")},
