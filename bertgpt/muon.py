@@ -47,13 +47,33 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
     What is done to x = U S V^T this way is done to S alone (Newton and Schulz), without ever taking it apart.
     """
-    a, b, c = ODD
     x = matrix.bfloat16() if has_bf16(matrix.device) else matrix
     wide = x.size(0) <= x.size(1)
     x = x if wide else x.T
     x = x / x.norm().clamp(min=1e-7)
+    # below 1.5 the products of squares are more; and bf16 has too few digits for squares of singular values
+    small = x.dtype == torch.float32 and x.size(1) > 1.5 * x.size(0)
+    found = rounds_of_gram(x) if small else rounds(x)
+    return (found if wide else found.T).to(matrix.dtype)
+
+
+def rounds(x: Tensor) -> Tensor:
+    """x <- (a + b G + c G^2) x, where G = x x^T; x is (m, n)."""
+    a, b, c = ODD
     for _ in range(ROUNDS):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    found: Tensor = x if wide else x.T
-    return found.to(matrix.dtype)
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def rounds_of_gram(x: Tensor) -> Tensor:
+    """The same without x until the end: what multiplies it in each round, and the G that this leaves, are (m, m)."""
+    a, b, c = ODD
+    gram = x @ x.T
+    factor = torch.eye(len(x), dtype=x.dtype, device=x.device)
+    for last in range(ROUNDS - 1, -1, -1):
+        step = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        step.diagonal().add_(a)
+        factor = step @ factor
+        gram = step @ gram @ step if last else gram
+    return factor @ x

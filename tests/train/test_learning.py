@@ -144,6 +144,21 @@ def test_muon_takes_the_steps_of_torchs(shape: tuple[int, int], bf16: bool, monk
     assert torch.equal(one.state[ours]["momentum_buffer"], other.state[theirs]["momentum_buffer"])
 
 
+@pytest.mark.parametrize("rank", [1, 5, 48])
+@pytest.mark.parametrize("shape", [(96, 96), (96, 144), (96, 145), (384, 96)])
+def test_both_ways_to_an_orthogonal_matrix_are_one(shape: tuple[int, int], rank: int) -> None:
+    """Whichever has fewer products; also of gradients that few texts have left singular, or near it."""
+    draws = torch.Generator().manual_seed(rank)
+    left, right = (torch.randn((size, rank), generator=draws) for size in shape)
+    matrix = left @ right.T
+    x = matrix if shape[0] <= shape[1] else matrix.T
+    x = x / x.norm() + 1e-8 * torch.randn(x.shape, generator=draws)
+    assert torch.allclose(muon.rounds(x), muon.rounds_of_gram(x), atol=1e-4)
+    values = torch.linalg.svdvals(muon.orthogonal(matrix))
+    assert values[:rank].min() > 0.5
+    assert values[0] < 1.3
+
+
 def test_adamw_takes_the_steps_of_torchs() -> None:
     """To the bit those of its fused one, and but for rounding those of its plain one; what has no gradient rests."""
     draws = torch.Generator().manual_seed(0)
