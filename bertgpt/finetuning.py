@@ -80,10 +80,11 @@ class Tuning:
 
     def __init__(self, options: FinetuneOptions) -> None:
         self.options = options
+        check_place(Path(options.out))
+        self.kept, self.folder = find(str(options.model))
         columns = (options.text_column, options.pair_column, options.label_column)
         self.task = labelled(options.task, options.data, options.test_data, columns, options.kind, options.limit,
                              options.revision)  # fmt: skip
-        self.kept, self.folder = find(str(options.model))
         self.length = min(self.kept.window, options.seq_len or self.kept.window)
         self.learned, self.held, self.left_out = parted(self.task, options.held_out)
         self.device = device_of(options.device)
@@ -183,6 +184,14 @@ class Tuning:
         return weights_hash(self.folder)
 
 
+def check_place(out: Path) -> None:
+    """What is there must be of `finetune`, whose runs, a seed each, stand in the folder."""
+    if (out / "config.yaml").exists():
+        raise BertGPTError("BG213", "there is a run of pretrain here", path=str(out), hint="give another --out")
+    if out.exists() and not out.is_dir():
+        raise BertGPTError("BG404", "this is a file, not a folder for a run", path=str(out), hint="give another --out")
+
+
 def parted(task: TaskSet, share: float) -> tuple[Part, Part, int]:
     """What is learned from and what choices are made by, dealt by a hash of each text, so that twins stay together.
 
@@ -198,7 +207,8 @@ def parted(task: TaskSet, share: float) -> tuple[Part, Part, int]:
         (held if drawn < share else learned).append(number)
     if not learned or not held:
         cause = f"{len(learned)} to learn from, {len(held)} held out of {len(task.train)}"
-        raise BertGPTError("BG310", "there are too few texts to hold some of them out", cause=cause)
+        hint = f"hold out more: --held-out {min(0.5, 2 * share):g}"
+        raise BertGPTError("BG310", "there are too few texts to hold some of them out", cause=cause, hint=hint)
     return task.train.only(learned), task.train.only(held), left_out
 
 
@@ -289,9 +299,10 @@ def finetune(options: FinetuneOptions) -> dict[str, Any]:
     for line in tuning.said():
         console.note(line)
     tuning.accumulation(1)
+    out = Path(options.out)
     if options.dry_run:
         return dry(tuning)
-    group, out = join(tuning.device), Path(options.out)
+    group = join(tuning.device)
     tuning.accumulation(group.world)
     began = time.time()
     make_folder(out)

@@ -125,12 +125,13 @@ class Run:
         objective, kind = self.options.objective or self.preset.objective, self.manifest["kind"]
         wanted = "shards" if objective == "causal" else "plan"
         if kind != wanted:
-            command = (
-                "bertgpt mask makes a plan of shards" if wanted == "plan" else "give the shards that it is made of"
-            )
-            other = "causal" if kind == "shards" else "masked"
-            names = [name for name, preset in PRESETS.items() if preset.objective == other]
-            hint = f"{command}, or take a preset such as {names[0]}"
+            hint = "bertgpt shard makes shards of token parts"
+            if kind != "tokens":
+                make = "bertgpt mask makes a plan of shards" if wanted == "plan" else "give the shards it is made of"
+                other = "causal" if kind == "shards" else "masked"
+                names = [name for name, preset in PRESETS.items() if preset.objective == other]
+                near = min(names, key=lambda name: abs(PRESETS[name].model.dim - self.preset.model.dim))
+                hint = f"{make}, or take a preset such as {near}"
             raise BertGPTError(
                 "BG221", f"the objective {objective} needs {wanted}, and {self.data} is {kind}", hint=hint
             )

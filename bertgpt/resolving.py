@@ -86,8 +86,8 @@ def wrong_value(model: type[Options], invalid: ValidationError, origins: Mapping
     name = str(problem["loc"][0])
     field = model.model_fields[name]
     if problem["type"] == "missing":
-        metavar = arguments(model)[name].metavar if name in arguments(model) else name
-        return BertGPTError("BG203", f"{metavar} is missing", hint=field.description)
+        missing = arguments(model)[name].metavar if name in arguments(model) else word(name)
+        return BertGPTError("BG203", f"{missing} is missing", hint=f"for example: {model.examples[0]}")
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").partition(", unable to")[0]
     origin, words = origins[name], choices(field)
     return BertGPTError(

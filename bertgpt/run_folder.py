@@ -94,6 +94,9 @@ class RunFolder:
         """
         now = settings | {"loose": loose}
         file = self.path / "config.yaml"
+        if (self.path / "final").exists() and not file.exists() and anew is not True:
+            hint = "give another --out, or --fresh to replace it"
+            raise BertGPTError("BG213", "a model that is no run of this kind is here", path=str(self.path), hint=hint)
         before = settings_of(self.path) if file.exists() and not anew else None
         if before is not None and before != now:
             also = differences(before.pop("loose", {}), loose)

@@ -171,6 +171,13 @@ def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
         raise BertGPTError("BG219", "the model has no rows for some ids of this tokenizer", cause=cause, hint=hint)
 
 
+def no_text(head: Head) -> BertGPTError:
+    """What was fine-tuned has lost how to go on with text, and how to fill gaps."""
+    said = "labels" if head.labels else "numbers"
+    hint = "take the run that it was fine-tuned from; eval predict --model says its labels of new texts"
+    return BertGPTError("BG222", f"this model was fine-tuned for {head.task}: it says {said}, not text", hint=hint)
+
+
 def no_model(path: Path) -> BertGPTError:
     """What stands there instead."""
     pickled = [path] if path.suffix in REFUSED else sorted(p for p in path.glob("*") if p.suffix in REFUSED)

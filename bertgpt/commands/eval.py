@@ -1,5 +1,6 @@
 """`bertgpt eval`: scores with their intervals, baselines, and every item."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -63,8 +64,21 @@ def one(kept: "Saved", suite: str, options: EvalOptions, folder: Path, facts: di
     data = "tinyworld" if suite in ("lm", "mlm") and options.suite == "all" else options.data
     found = evaluated(kept, suite, options.model_copy(update={"data": data}))
     found.facts |= facts | {"precision": options.precision}
+    if before := weights_in(folder / f"{suite}.json"):
+        if before != facts["weights"]:
+            console_module.note(
+                f"{folder / suite}.json was of other weights, and is replaced; --out names another folder"
+            )
     found.write(folder, began)
     return found.as_json()
+
+
+def weights_in(result: Path) -> str | None:
+    """Of which model a result is, if there is one."""
+    try:
+        return str(json.loads(result.read_text(encoding="utf-8"))["facts"]["weights"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def name_of(model: str) -> str:

@@ -31,8 +31,11 @@ def run(options: GenerateOptions) -> dict[str, Any]:
         raise BertGPTError("BG204", "--stop is a string that is not empty")
     stay_awake()
     from bertgpt.language_model import load
+    from bertgpt.saved import no_text
 
     model = load(options.model, options.device, options.precision)
+    if model.kept.head is not None:
+        raise no_text(model.kept.head)
     if options.show_masked is not None:
         if options.prompt or options.prompts_file:
             raise BertGPTError("BG203", "--show-masked is a text of its own", hint="leave out the prompts")

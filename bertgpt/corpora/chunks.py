@@ -77,13 +77,13 @@ def refuse_utf16(first: bytes, source: Source) -> None:
         )
 
 
-def missing_column(column: str, columns: Iterable[str], place: str) -> BertGPTError:
-    """The text column is not there."""
+def missing_column(column: str, columns: Iterable[str], place: str, option: str = "--text-column") -> BertGPTError:
+    """A column is not there; an option names another."""
     names = [str(name) for name in columns]
     return BertGPTError(
         "BG212",
         f"there is no column {column}",
         path=place,
         cause=f"the columns are {', '.join(names)}",
-        hint=did_you_mean(column, names) or "name one with --text-column",
+        hint=did_you_mean(column, names) or f"name one with {option}",
     )

@@ -9,27 +9,29 @@ import numpy as np
 from bertgpt.errors import BertGPTError
 from bertgpt.evals.intervals import mcnemar, paired
 
-# What is compared of each suite: a column of its items, what that is divided by, and whether less is better.
+# What is compared of each suite: columns of its items, what these are divided by, and whether less is better.
 COMPARED = {
-    "agnews": ("right", None, False), "probe": ("right", None, False), "hellaswag": ("acc_norm", None, False),
-    "cloze": ("acc_norm", None, False), "lambada": ("acc", None, False), "blimp": ("right", None, False),
-    "lm": ("nats", "bytes", True), "mlm": ("right", "targets", False),
+    "hellaswag": (("acc_norm",), None, False), "cloze": (("acc_norm",), None, False),
+    "lambada": (("acc",), None, False), "lm": (("nats",), "bytes", True), "mlm": (("right",), "targets", False),
+    "tinyworld": (("endings", "cloze", "topic", "sentiment", "acceptability"), None, False),
 }  # fmt: skip
+OTHERS = (("right",), None, False)  # of everything with classes
 LIKELY = 0.05
 
 
 def compared(one: Path, other: Path) -> list[dict[str, Any]]:
     """Every suite that both were asked."""
-    names = [{file.stem for file in folder.glob("*.json") if not file.stem.endswith(".run")} for folder in (one, other)]
-    both = sorted(names[0] & names[1] & COMPARED.keys())
+    items = ".items.parquet"
+    names = [{file.name.removesuffix(items) for file in folder.glob(f"*{items}")} for folder in (one, other)]
+    both = sorted(names[0] & names[1])
     if not both:
         cause = f"{one}: {', '.join(sorted(names[0])) or 'none'}; {other}: {', '.join(sorted(names[1])) or 'none'}"
         raise BertGPTError("BG211", "these folders have no results of the same suite to compare", cause=cause)
-    return [of_suite(suite, one, other) for suite in both]
+    return [found for suite in both for found in of_suite(suite, one, other)]
 
 
-def of_suite(suite: str, one: Path, other: Path) -> dict[str, Any]:
-    """One of them."""
+def of_suite(suite: str, one: Path, other: Path) -> list[dict[str, Any]]:
+    """One of them: each column that both have."""
     import pyarrow.parquet as pq
 
     told = [json.loads((folder / f"{suite}.json").read_text(encoding="utf-8")) for folder in (one, other)]
@@ -39,7 +41,15 @@ def of_suite(suite: str, one: Path, other: Path) -> dict[str, Any]:
     if told[0]["facts"]["data"] != told[1]["facts"]["data"]:
         raise BertGPTError("BG324", f"the two results of {suite} are of other data")
     tables = [pq.read_table(folder / f"{suite}.items.parquet").to_pydict() for folder in (one, other)]
-    column, over, less = COMPARED[suite]
+    columns, over, less = COMPARED.get(suite, OTHERS)
+    shared = [column for column in columns if column in tables[0] and column in tables[1]]
+    if not shared:
+        raise BertGPTError("BG324", f"the two results of {suite} have no items that can be compared")
+    return [of_column(suite, column, tables, over, less) for column in shared]
+
+
+def of_column(suite: str, column: str, tables: list[dict[str, Any]], over: str | None, less: bool) -> dict[str, Any]:
+    """One score, item by item."""
     values = [np.asarray(table[column], np.float64) for table in tables]
     if over is not None:
         below = [np.asarray(table[over], np.float64) for table in tables]

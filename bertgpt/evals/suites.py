@@ -24,7 +24,7 @@ from bertgpt.evals.tables import Row, labels_of, news, rows_of, some_of_all, som
 from bertgpt.evals.tasks import TASKS, TWINS, Part, labelled, of_rows
 from bertgpt.evals.tinyworld import excess, recovery
 from bertgpt.files import sha256_of
-from bertgpt.saved import Saved
+from bertgpt.saved import Saved, no_text
 
 TWIN_ITEMS, TWIN_TRAIN, WORLD_DOCUMENTS = 500, 2000, 200
 HELD_OUT = 1 << 39  # documents of tinyworld from here on are in no corpus
@@ -184,6 +184,8 @@ def evaluated(kept: Saved, suite: str, options: EvalOptions) -> Found:
     """What a suite finds of a model."""
     if suite in (*TASKS, *TWINS) and (suite != "agnews" or kept.head is not None):
         return of_task(kept, suite, options)
+    if kept.head is not None and suite not in ("agnews", "probe"):
+        raise no_text(kept.head)
     items = Items(options, suite)
     if suite in ("agnews", "probe"):
         found = probe(kept, items.parts(), suite, options.full)
@@ -262,6 +264,6 @@ def of_tinyworld(kept: Saved, options: EvalOptions) -> Found:
         sizes = {"train": min(most * 4, TWIN_TRAIN), "dev": most}
         train, test = (of_rows(list(islice(examples(world, task, split), size))) for split, size in sizes.items())
         twin = probe(kept, (train, test), task, False)
-        scores[task] = twin.scores["accuracy"]
+        scores[task], items[task] = twin.scores["accuracy"], twin.items["right"]
         baselines |= {f"{task}, {name}": twin.baselines[name] for name in ("majority", "tf-idf", "random weights")}
     return Found("tinyworld", "tinyworld.seed0/1", len(documents), scores, baselines, items, notes=notes)

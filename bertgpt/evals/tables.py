@@ -59,10 +59,10 @@ def separated(text: str, path: Path, columns: Sequence[str]) -> list[Row]:
     return [dict(zip(names, line, strict=True)) for line in lines]
 
 
-def texts_of(rows: Sequence[Row], column: str, where: str) -> list[str]:
+def texts_of(rows: Sequence[Row], column: str, where: str, option: str = "--text-column") -> list[str]:
     """A column of texts."""
     if column not in rows[0]:
-        raise missing_column(column, rows[0], where)
+        raise missing_column(column, rows[0], where, option)
     found = [row[column] for row in rows]
     for number, text in enumerate(found):
         if not isinstance(text, str):
@@ -74,7 +74,7 @@ def texts_of(rows: Sequence[Row], column: str, where: str) -> list[str]:
 def labels_of(rows: Sequence[Row], column: str, where: str) -> list[str]:
     """A column of classes, by their names."""
     if column not in rows[0]:
-        raise missing_column(column, rows[0], where)
+        raise missing_column(column, rows[0], where, "--label-column")
     found = [row[column] for row in rows]
     if any(label is None or str(label).strip() in ("", "-1") for label in found):
         cause = "labels that are -1 or empty: this is a test set whose answers are kept back"

@@ -257,14 +257,19 @@ def own(name: str, test_data: str | None, columns: tuple[str, str | None, str], 
         limit: int | None) -> TaskSet:  # fmt: skip
     """A file, of which a fifth is reported unless there is another file for that."""
     parts = [rows_of(file) for file in (name, test_data) if file is not None]
+    text, other, label = columns
+    values_of(parts[0], label, name)
     if len(parts) == 1:
         parts = [[row for i, row in enumerate(parts[0]) if (i % 5 == 4) == test] for test in (False, True)]
     if not all(parts):
-        raise BertGPTError("BG310", "there are too few rows to keep some apart", path=name)
+        hint = "every fifth row is: give five at least, or another file with --test-data"
+        raise BertGPTError("BG310", "there are too few rows to keep some apart", path=name, hint=hint)
     files = [name, test_data or name]
-    text, other, label = columns
     texts = [texts_of(part, text, file) for part, file in zip(parts, files, strict=True)]
-    others = [None if other is None else texts_of(part, other, f) for part, f in zip(parts, files, strict=True)]
+    others = [
+        None if other is None else texts_of(part, other, f, "--pair-column")
+        for part, f in zip(parts, files, strict=True)
+    ]
     values = [values_of(part, label, file) for part, file in zip(parts, files, strict=True)]
     numbers = are_numbers(values[0]) if kind == "auto" else kind == "numbers"
     known: list[Any] = [[number_of(v, f) for v in vs] if numbers else vs for vs, f in zip(values, files, strict=True)]

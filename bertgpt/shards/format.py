@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bertgpt.errors import BertGPTError
+from bertgpt.errors import BertGPTError, did_you_mean
 from bertgpt.files import cache_folder, sha256_of, write_json
 from bertgpt.tokens.tokenizer import Tokenizer
 
@@ -163,10 +163,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BertGPTError(
-            "BG307", "this folder has no manifest, so it is no finished artefact", path=str(folder)
-        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise no_artefact(folder) from None
     except (OSError, ValueError) as error:
         raise BertGPTError("BG307", "the manifest cannot be read", path=str(path), cause=str(error)) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -182,6 +180,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if relative.is_absolute() or ".." in relative.parts or (folder / relative).is_symlink():
             raise BertGPTError("BG307", f"the manifest names a file outside of the folder: {relative}", path=str(path))
     return manifest
+
+
+def no_artefact(folder: Path) -> BertGPTError:
+    """What stands there instead."""
+    if folder.is_file():
+        return BertGPTError("BG307", "this is a file, not a folder that `bertgpt shard` makes of it", path=str(folder))
+    if not folder.exists():
+        beside = [str(each) for each in folder.parent.glob("*/")] if folder.parent.is_dir() else []
+        hint = did_you_mean(str(folder), beside)
+        return BertGPTError("BG307", "there is no such folder", path=str(folder), hint=hint)
+    return BertGPTError("BG307", "this folder has no manifest, so it is no finished artefact", path=str(folder))
 
 
 def well_formed(manifest: Mapping[str, Any]) -> bool:

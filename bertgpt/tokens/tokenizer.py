@@ -226,7 +226,9 @@ class Tokenizer:
 
             return from_tiktoken()
         if not os.path.exists(source):  # noqa: PTH110 - a Path of an impossible name raises
-            raise BertGPTError("BG211", f"there is no tokenizer {quoted(source)}", hint="give gpt2, a folder or a file")
+            raise BertGPTError(
+                "BG211", f"there is no tokenizer {quoted(str(source))}", hint="give gpt2, a folder or a file"
+            )
         try:
             tokenizer = from_path(Path(source))
             assert tokenizer.reference
