@@ -64,11 +64,8 @@ def one(kept: "Saved", suite: str, options: EvalOptions, folder: Path, facts: di
     data = "tinyworld" if suite in ("lm", "mlm") and options.suite == "all" else options.data
     found = evaluated(kept, suite, options.model_copy(update={"data": data}))
     found.facts |= facts | {"precision": options.precision}
-    if before := weights_in(folder / f"{suite}.json"):
-        if before != facts["weights"]:
-            console_module.note(
-                f"{folder / suite}.json was of other weights, and is replaced; --out names another folder"
-            )
+    if (before := weights_in(folder / f"{suite}.json")) and before != facts["weights"]:
+        console_module.note(f"{folder / suite}.json was of other weights, and is replaced; --out takes another folder")
     found.write(folder, began)
     return found.as_json()
 
