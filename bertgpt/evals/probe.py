@@ -145,8 +145,10 @@ def classified(train: Any, test: Any, labels: NDArray[Any], full: bool, scaled: 
     from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
     tried = CS if full else FEW_CS
-    fewest = int(np.unique(labels, return_counts=True)[1].min())
-    splitter = StratifiedShuffleSplit(1, test_size=0.1, random_state=SEED)
+    counts = np.unique(labels, return_counts=True)[1]
+    fewest, classes = int(counts.min()), len(counts)
+    apart = classes if 0.1 * len(labels) <= classes - 1 else 0.1  # of every class one at least
+    splitter = StratifiedShuffleSplit(1, test_size=apart, random_state=SEED)
     if full and fewest >= FOLDS:
         splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
     best = 1.0

@@ -26,6 +26,7 @@ WRONG = {
     "a common option before the command": (["--quiet", "inspect"], "BG202", "--quiet stands after the command"),
     "unknown command behind --": (["--", "inspct"], "BG201", "did you mean inspect?"),
     "missing argument": (["inspect"], "BG203", "PATH is missing"),
+    "missing option": (["pretrain", "data/shards"], "BG203", "--out is missing"),
     "one argument too many": (["inspect", "tinyworld", "tinyworld"], "BG203", "bertgpt inspect --help"),
     "missing value": (["inspect", "tinyworld", "--docs"], "BG203", "bertgpt inspect --help"),
     "wrong type": (
@@ -49,6 +50,17 @@ def test_wrong_arguments(case: str, run: Callable[..., Any]) -> None:
     assert done.err.startswith(f"error[{code}]: ")
     assert words in done.err
     assert "Traceback" not in done.err
+
+
+def test_what_is_no_folder_of_ours_is_called_what_it_is(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "text.txt").write_text("text")
+    for name, words in (("shard", "did you mean"), ("nothing", "no such folder"), ("shards", "has no manifest"),
+                        ("text.txt", "a file, not a folder")):  # fmt: skip
+        done = run("pretrain", str(tmp_path / name), "--preset", "tiny-gpt", "--out", str(tmp_path / "out"))
+        assert (done.code, "error[BG307]" in done.err) == (3, True)
+        assert words in done.err
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("case", WRONG)

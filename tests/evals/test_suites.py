@@ -210,6 +210,13 @@ def test_a_classifier_that_does_not_converge_is_no_score(
     assert raised.value.code == "BG323"
 
 
+def test_few_texts_of_many_classes_are_probed(models: dict[str, Saved]) -> None:
+    """A tenth of them, which strengths are chosen by, would not hold each class."""
+    texts = [f"number {i} of {i % 6}" for i in range(36)]
+    part = Part(texts, None, [str(i % 6) for i in range(36)])
+    assert probe(models["bert"], (part, part), "probe", full=False).n == 36
+
+
 def test_what_cannot_be_probed_is_said(models: dict[str, Saved]) -> None:
     train, test = labelled()
     with pytest.raises(BertGPTError, match="one class only"):
@@ -251,14 +258,20 @@ def test_the_same_model_and_data_give_the_same_bytes(run: Run, folder: Path, tmp
 
 def test_two_models_are_compared_on_the_same_items(run: Run, folder: Path, tmp_path: Path) -> None:
     for name in ("gpt", "bert"):
-        argv = ["eval", "probe", "--model", str(folder / name), "--data", str(folder / "labels.tsv")]
-        done = run(*argv, "--out", str(tmp_path / name))
-        assert done.code == 0, done.err
+        for argv in (["probe", "--data", str(folder / "labels.tsv")], ["tinyworld", "--limit", "6"]):
+            done = run("eval", *argv, "--model", str(folder / name), "--out", str(tmp_path / name))
+            assert (done.code, "other weights" in done.err) == (0, False), done.err
     told = run("eval", "compare", str(tmp_path / "gpt"), str(tmp_path / "bert"))
     assert "not distinguishable" in told.out
+    words = [line.split()[:2] for line in told.out.splitlines()]
+    assert [["tinyworld", task] in words for task in ("topic", "sentiment", "acceptability", "cloze")] == [
+        True, True, True, False,  # which a BERT cannot be asked
+    ]  # fmt: skip
     assert run("eval", "compare", str(tmp_path / "gpt")).code == 2
     argv = ["eval", "probe", "--model", str(folder / "bert"), "--data", str(folder / "labels.tsv"), "--limit", "40"]
     run(*argv, "--out", str(tmp_path / "bert"))
+    argv[3] = str(folder / "gpt")
+    assert "probe.json was of other weights, and is replaced" in run(*argv, "--out", str(tmp_path / "bert")).err
     assert "BG324" in run("eval", "compare", str(tmp_path / "gpt"), str(tmp_path / "bert")).err
     assert run("eval", "compare", str(tmp_path / "gpt"), str(folder)).code == 2
 
@@ -282,6 +295,7 @@ def test_the_better_of_two_is_named(tmp_path: Path) -> None:
     ("name", "content", "columns", "code"),
     [
         ("x.tsv", "text\tlabel\na\t1\n", ["--text-column", "sentence"], "BG212"),
+        ("x.tsv", "text\tsign\na\t1\n", [], "BG212"),
         ("x.tsv", "text\tlabel\na\t1\nb\t-1\n", [], "BG322"),
         ("x.tsv", "text\tlabel\na\n", [], "BG303"),
         ("x.csv", "text,label\n", [], "BG310"),

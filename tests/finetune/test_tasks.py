@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import bertgpt
 from bertgpt.errors import BertGPTError
 from bertgpt.evals.tasks import TASKS, labelled
 from tests.conftest import Outcome
@@ -122,6 +123,30 @@ def test_what_is_wrong_with_a_file(
     assert error["code"].startswith(code)
     assert word in json.dumps(error)
     assert not out.exists()
+
+
+def test_a_run_of_another_kind_is_left_alone(run: Run, sheet: Sheet, judge: Path, tmp_path: Path) -> None:
+    """Its folder would hold one's model and the other's checkpoints."""
+    source, there = str(tmp_path / "shards"), tmp_path / "run"
+    bertgpt.shard("tinyworld", out=source, limit_docs=24, train="bpe", vocab_size=400, val_fraction=0.4)
+    options = {"preset": "tiny-gpt", "seq_len": 32, "tokens_per_step": 64, "max_steps": 1, "device": "cpu"}
+    bertgpt.pretrain(source, out=str(there), **options)
+    before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
+    argv = ["finetune", str(sheet(rows_of())), "--model", str(there), "--no-random-baseline", "--out"]
+    assert "error[BG213]" in run(*argv, str(there)).err
+    assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before
+    assert "error[BG404]" in run(*argv, str(tmp_path / "t.csv"), "--dry-run").err
+    assert "error[BG213]" in run("pretrain", source, "--out", str(judge), *flags(options)).err
+
+
+def test_what_was_fine_tuned_says_no_text(run: Run, judge: Path) -> None:
+    for argv in (["generate", "--prompt", "x"], ["eval", "tinyworld"], ["eval", "mlm", "--data", "tinyworld"]):
+        done = run(*argv, "--model", str(judge))
+        assert "error[BG222]: this model was fine-tuned for t.csv" in done.err, argv
+
+
+def test_two_that_were_fine_tuned_are_compared(run: Run, judge: Path) -> None:
+    assert "not distinguishable" in run("eval", "compare", str(judge), str(judge)).out
 
 
 def test_names_that_are_no_task(run: Run, bases: dict[str, Path], judge: Path, tmp_path: Path) -> None:
