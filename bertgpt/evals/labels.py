@@ -132,11 +132,20 @@ def predict(kept: Saved, options: EvalOptions) -> dict[str, Any]:
     columns: dict[str, list[Any]] = {"label" if kept.head.labels else "number": labels}
     for name, shares in zip(kept.head.labels, probabilities(logits).T if kept.head.labels else (), strict=True):
         columns[f"p({name})"] = shares.round(6).tolist()
-    table = pa.table({"text": texts} | ({} if others is None else {"pair": others}) | columns)
+    theirs = {f"given {name}" if name in columns else name: [row.get(name) for row in rows] for name in rows[0]}
+    table = pa.table({name: column_of(values) for name, values in theirs.items()} | columns)
     make_folder(out.parent)
     write_aside(out, lambda aside: WAYS[out.suffix](table, aside))
     counts = Counter(labels) if kept.head.labels else Counter({"numbers": len(labels)})
     return {"path": str(out), "predicted": len(labels), "labels": dict(sorted(counts.items()))}
+
+
+def column_of(values: list[Any]) -> pa.Array:
+    """A column of a file as it is, or in words where it is of many kinds."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else str(value) for value in values])
 
 
 def write_lines(table: pa.Table, path: Path) -> None:

@@ -73,7 +73,8 @@ def told(run: Run) -> Iterator[tuple[str, str, Cell, bool, bool]]:
 
 def figures(run: Run) -> dict[str, float]:
     """The column of a run in the table, for programs: scores by the short names that files have for them."""
-    short = {label: f"{term} loss" for term, label in TERMS.items()} | {label: score for score, label in WORLD.items()}
+    short = {label: f"{term} loss" for term, label in TERMS.items()}
+    short |= {label: score for score, label in WORLD.items() if score != "accuracy"}  # of what, nobody would know
     return {short.get(label, label): cell["value"] for _, label, cell, baseline, _ in told(run) if not baseline}
 
 

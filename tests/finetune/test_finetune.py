@@ -225,6 +225,19 @@ def test_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -
         assert all(abs(float(row["p(bad)"]) + float(row["p(good)"]) - 1) < 1e-4 for row in rows)
 
 
+def test_labels_stand_beside_what_the_file_holds(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -> None:
+    """By which rows are known again."""
+    rows = [(f"m{i}", text, label) for i, (text, label) in enumerate(rows_of(10))]
+    file, out = sheet(rows, ("id", "body", "label"), "mail.csv"), tmp_path / "said.csv"
+    argv = ["--model", str(judge), "--data", str(file), "--text-column", "body", "--out", str(out)]
+    assert run("eval", "predict", *argv).code == 0
+    from bertgpt.evals.tables import rows_of as read
+
+    found = read(str(out))
+    assert list(found[0]) == ["id", "body", "given label", "label", "p(bad)", "p(good)"]
+    assert [(row["id"], row["body"], row["given label"]) for row in found] == rows
+
+
 def test_labels_in_half_precision(judge: Path) -> None:
     texts = [text for text, _ in rows_of(6)]
     full, half = (said(bertgpt.load(judge, "cpu", precision).kept, texts) for precision in ("fp32", "bf16"))
