@@ -26,7 +26,7 @@ def run(options: InspectOptions) -> dict[str, Any]:
         raise BertGPTError(
             "BG210",
             f"there is nothing called {quoted(options.path)} to look into",
-            hint=did_you_mean(options.path, ["tinyworld"]) or "give a folder made by tokenize or shard, or tinyworld",
+            hint=did_you_mean(options.path, ["tinyworld"]) or "give a folder that a command made, or tinyworld",
         )
     from bertgpt.corpora.tinyworld import look
 
@@ -76,6 +76,8 @@ def show_folder(result: dict[str, Any], console: Console) -> None:
     rows = ([f["path"], *(shown(f.get(key, "")) for key in keys), f["sha256"][:12]] for f in result["files"])
     console.table(columns, rows)
     console.text()
+    if "card" in result:
+        console.text(result["card"])
     if result.get("lengths"):
         console.text("tokens in a document: " + ", ".join(f"{name} {n:,}" for name, n in result["lengths"].items()))
     console.text("counts: " + ", ".join(f"{name.replace('_', ' ')} {shown(n)}" for name, n in result["counts"].items()))

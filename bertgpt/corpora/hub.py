@@ -260,7 +260,8 @@ def understanding(repository: str) -> Iterator[None]:
             raise OfflineModeIsEnabled from None
         if isinstance(error, FileNotFoundError):  # no such dataset, revision or file
             raise BertGPTError("BG211", f"{repository} cannot be read", cause=first_line(error)) from None
-        raise BertGPTError("BG408", f"{repository} cannot be reached", cause=first_line(error)) from None
+        hint = "without a network, name files that are here: as SOURCE, or with --data"
+        raise BertGPTError("BG408", f"{repository} cannot be reached", cause=first_line(error), hint=hint) from None
     except (ValueError, RuntimeError) as error:
         hint = "see --subset and --split"
         raise BertGPTError("BG211", f"{repository} cannot be read", cause=first_line(error), hint=hint) from None

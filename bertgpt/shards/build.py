@@ -87,6 +87,9 @@ def shard(options: ShardOptions) -> Facts:
         manifest["splits"] = splits_of(receipts)
         manifest["parent"] = origin.parent
         work.publish(final, manifest, origin.tokenizer_folder(work), origin.run_facts(parts, started))
+    for split, fraction in (("val", options.val_fraction), ("test", options.test_fraction)):
+        if fraction and split not in manifest["splits"]:
+            console.note(f"no document fell into {split}: a larger --{split}-fraction keeps some")
     return summary(out)
 
 

@@ -45,6 +45,8 @@ def look(
     seen |= {key: manifest[key] for key in kept if key in manifest}
     seen["verified"] = "contents" if contents else "sizes, and contents unless they were compared before"
     seen["files"] = [{key: value for key, value in entry.items() if key != "counts"} for entry in manifest["files"]]
+    if manifest["kind"] == "model":
+        seen["card"] = (folder / "card.md").read_text(encoding="utf-8")
     if manifest["kind"] in ("tokens", "shards"):
         seen["lengths"] = lengths_of(folder, manifest, tokenizer.max_id if contents else None)
     return seen

@@ -143,6 +143,7 @@ def test_what_was_fine_tuned_says_no_text(run: Run, judge: Path) -> None:
     for argv in (["generate", "--prompt", "x"], ["eval", "tinyworld"], ["eval", "mlm", "--data", "tinyworld"]):
         done = run(*argv, "--model", str(judge))
         assert "error[BG222]: this model was fine-tuned for t.csv" in done.err, argv
+    assert "# t.csv\n" in run("inspect", str(judge)).out
 
 
 def test_two_that_were_fine_tuned_are_compared(run: Run, judge: Path) -> None:

@@ -101,6 +101,12 @@ def test_duplicates_stay_on_one_side_and_new_data_moves_nothing(
     assert read_manifest(dedup)["counts"]["duplicates"] == 600 + 300 - len(set(texts[:300]))
 
 
+def test_a_part_that_stays_empty_is_named(run: Run, here: Path, tokenizer: Path) -> None:
+    """Or one would train without a look at texts that were held out, and not know it."""
+    argv = ["shard", str(write(here / "a.jsonl", ["One text."])), "--tokenizer", str(tokenizer), "--out", "out"]
+    assert "no document fell into val: a larger --val-fraction" in run(*argv).err
+
+
 def test_another_seed_is_another_split_and_order(run: Run, here: Path, tokenizer: Path, texts: list[str]) -> None:
     source = write(here / "a.jsonl", texts[:400])
     options = ("--tokenizer", str(tokenizer), "--val-fraction", "0.3")
