@@ -1,8 +1,9 @@
-"""A step of Muon for the matrices of one block (d384, ModernBERT's), beside torch's, which computes in bf16 everywhere.
+"""A step of Muon for the matrices of one block (d384, ModernBERT's), beside torch's, which computes in bf16 everywhere,
+and beside our own with every round on the matrix itself.
 
     python benchmarks/muon.py [--rounds 5]
 
-Where the processor has instructions for bf16 both do the same; elsewhere torch's emulates them.
+Where the processor has instructions for bf16 all three do the same; elsewhere torch's emulates them.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from generate import alternate
 
+from bertgpt import muon
 from bertgpt.muon import Muon
 from bertgpt.presets import MODERN, shape
 
@@ -19,13 +21,16 @@ BLOCK = shape(384, 1, 6, 64, MODERN, ffn=576)
 SHAPES = ((3 * BLOCK.dim, BLOCK.dim), (BLOCK.dim, BLOCK.dim), (2 * BLOCK.ffn, BLOCK.dim), (BLOCK.dim, BLOCK.ffn))
 
 
-def steps(kind: Callable[[list[dict[str, Any]]], Any], times: int) -> Callable[[], int]:
+def steps(
+    kind: Callable[[list[dict[str, Any]]], Any], times: int, of_gram: Any = muon.rounds_of_gram
+) -> Callable[[], int]:
     """So many of them, of matrices of its own."""
     draws = torch.Generator().manual_seed(0)
     matrices = [torch.nn.Parameter(torch.randn(size, generator=draws)) for size in SHAPES]
     optimizer = kind([{"params": matrices, "lr": 0.01, "weight_decay": 0.1}])
 
     def go() -> int:
+        muon.rounds_of_gram = of_gram
         for _ in range(times):
             for matrix in matrices:
                 matrix.grad = torch.randn(matrix.shape, generator=draws)
@@ -40,8 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    sides = {"torch's": steps(torch.optim.Muon, 1), "bertgpt's": steps(Muon, 10)}
-    alternate("Muon, one block of d384", "steps", sides, [("bertgpt's", "torch's")], options.rounds)
+    sides = {
+        "torch's": steps(torch.optim.Muon, 1),
+        "on the matrix": steps(Muon, 10, muon.rounds),
+        "bertgpt's": steps(Muon, 10),
+    }
+    pairs = [("bertgpt's", "torch's"), ("bertgpt's", "on the matrix")]
+    alternate("Muon, one block of d384", "steps", sides, pairs, options.rounds)
 
 
 if __name__ == "__main__":
