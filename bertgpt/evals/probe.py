@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from bertgpt import console
 from bertgpt.errors import BertGPTError
 from bertgpt.evals.results import Found, Score
-from bertgpt.evals.tasks import Part
+from bertgpt.evals.tasks import Part, check_classes
 from bertgpt.features import Pooling, embedded, of_layers
 from bertgpt.files import cache_folder, make_folder, trim, write_aside
 from bertgpt.initial import build
@@ -40,13 +40,8 @@ Parts = tuple[Part, Part]  # to learn from, and to be judged by; not pairs of te
 
 def check(data: Parts) -> None:
     """Two classes at least, and none in the test that nobody could have learned."""
-    classes, tested = ({str(label) for label in part.labels} for part in data)
-    if len(classes) < 2:
-        raise BertGPTError("BG322", "there is one class only", cause=f"all are {next(iter(classes))}")
-    unseen = sorted(tested - classes)
-    if unseen:
-        cause = f"{', '.join(unseen[:5])}; known are {', '.join(sorted(classes)[:8])}"
-        raise BertGPTError("BG322", "the test has labels that are not in the training part", cause=cause)
+    learned, judged = ([str(label) for label in part.labels] for part in data)
+    check_classes(sorted(set(learned)), judged)
 
 
 def probe(kept: Saved, data: Parts, suite: str, full: bool) -> Found:

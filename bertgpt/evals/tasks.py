@@ -276,7 +276,7 @@ def own(name: str, test_data: str | None, columns: tuple[str, str | None, str], 
     made = [Part(*columns).only(range(len(columns[0]))[:limit]) for columns in zip(texts, others, known, strict=True)]
     classes = () if numbers else tuple(sorted(set(values[0]), key=in_order))
     if not numbers:
-        check(classes, values[1], name)
+        check_classes(classes, values[1], name)
     metrics = ("pearson", "spearman") if numbers else ("accuracy", "matthews")
     facts = TaskSet(Path(name).name, made[0], made[1], classes, metrics, {}).identity
     return TaskSet(Path(name).name, made[0], made[1], classes, metrics, {"texts": facts})
@@ -306,11 +306,11 @@ def in_order(label: str) -> tuple[float, str]:
         return float("inf"), label
 
 
-def check(classes: Sequence[str], reported: Sequence[str], where: str) -> None:
+def check_classes(classes: Sequence[str], reported: Sequence[str], where: str | None = None) -> None:
     """Two classes at least, and none that nobody could have learned."""
     if len(classes) < 2:
         raise BertGPTError("BG322", "there is one class only", path=where, cause=f"all are {classes[0]}")
     unseen = sorted(set(reported) - set(classes))
     if unseen:
         cause = f"{', '.join(unseen[:5])}; known are {', '.join(classes[:8])}"
-        raise BertGPTError("BG322", "the reported part has labels that the other has not", path=where, cause=cause)
+        raise BertGPTError("BG322", "the test has labels that are not in the training part", path=where, cause=cause)
