@@ -17,16 +17,16 @@ import transformers
 from generate import alternate
 
 import bertgpt
-from bertgpt import saved
-from bertgpt.config import FinetuneOptions
+from bertgpt.config.options import FinetuneOptions
+from bertgpt.config.presets import MODERN, shape
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.evals.tasks import labelled
-from bertgpt.finetuning import Tuning, trainer_of
-from bertgpt.initial import build
-from bertgpt.presets import MODERN, shape
-from bertgpt.processes import Group
-from bertgpt.run_folder import RunFolder
-from bertgpt.saved import Saved
-from bertgpt.tokens.tokenizer import Tokenizer
+from bertgpt.hub import pretrained
+from bertgpt.hub.pretrained import Saved
+from bertgpt.stages.finetune import Tuning, trainer_of
+from bertgpt.training.distributed import Group
+from bertgpt.training.init import build
+from bertgpt.training.run_directory import RunFolder
 
 BATCH, TEXTS = 32, 20_000
 
@@ -85,7 +85,7 @@ def main() -> None:
         folder = Path(name)
         tokenizer = Tokenizer.load(options.data / "tokenizers" / "bert-base-uncased")
         model = build(shape(384, 4, 6, tokenizer.max_id + 1, MODERN, ffn=576, dropout=0.1), 0)
-        saved.save(Saved(model, tokenizer, "masked", length=128), folder / "run" / "final", "# random\n")
+        pretrained.save(Saved(model, tokenizer, "masked", length=128), folder / "run" / "final", "# random\n")
         sides = {
             "transformers' Trainer, padded": theirs(folder / "run", options.data, folder, options.steps),
             "bertgpt finetune": ours(folder / "run", options.data, folder / "tuned", options.steps),

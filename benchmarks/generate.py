@@ -30,14 +30,14 @@ import numpy as np
 import torch
 import transformers
 
-from bertgpt import saved
-from bertgpt.console import Console
-from bertgpt.initial import build
-from bertgpt.kernels import has_bf16
-from bertgpt.language_model import LanguageModel
-from bertgpt.presets import BERT, PRESETS, shape
-from bertgpt.saved import Saved
-from bertgpt.tokens.tokenizer import Tokenizer
+from bertgpt.config.presets import BERT, PRESETS, shape
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.hub import pretrained
+from bertgpt.hub.pretrained import Saved
+from bertgpt.inference.language_model import LanguageModel
+from bertgpt.ops.kernels import has_bf16
+from bertgpt.training.init import build
+from bertgpt.utils.console import Console
 
 NEW, PROMPT = 256, 15  # and the end id before it
 Sides = dict[str, Callable[[], int]]  # each does something, and says how much
@@ -73,7 +73,7 @@ def generation(data: Path, nanogpt: Path, rounds: int) -> None:
     tokenizer = Tokenizer.load(data / "tokenizers" / "gpt2")
     with tempfile.TemporaryDirectory() as folder:
         kept = Saved(build(PRESETS["gpt2"].model, 0), tokenizer, "causal", "joined")
-        saved.save(kept, Path(folder) / "run" / "final", "# random\n")
+        pretrained.save(kept, Path(folder) / "run" / "final", "# random\n")
         bertgpt.export(str(Path(folder) / "run"), out=str(Path(folder) / "hf"))
         theirs = transformers.AutoModelForCausalLM.from_pretrained(Path(folder) / "hf").eval()
         ours = {name: bertgpt.load(str(Path(folder) / "run"), "cpu", name) for name in precisions()}
@@ -131,7 +131,7 @@ def embedding(data: Path, rounds: int, texts: int = 2000) -> None:
     tokenizer = Tokenizer.load(data / "tokenizers" / "bert-base-uncased")
     kept = Saved(build(shape(384, 6, 6, tokenizer.max_id + 1, BERT), 0), tokenizer, "masked")
     with tempfile.TemporaryDirectory() as folder:
-        saved.save(kept, Path(folder) / "run" / "final", "# random\n")
+        pretrained.save(kept, Path(folder) / "run" / "final", "# random\n")
         bertgpt.export(str(Path(folder) / "run"), out=str(Path(folder) / "hf"))
         theirs = transformers.AutoModel.from_pretrained(Path(folder) / "hf").eval()
         their_tokenizer = transformers.AutoTokenizer.from_pretrained(Path(folder) / "hf")

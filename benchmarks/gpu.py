@@ -46,19 +46,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertgpt.config import PretrainOptions
-from bertgpt.console import Console, Progress
-from bertgpt.hub import layout_of, their_config
+from bertgpt.config.options import PretrainOptions
+from bertgpt.config.presets import PRESETS, ModelConfig
+from bertgpt.config.resolve import resolve
+from bertgpt.data.loading.loader import Ahead, Loader, Stream
+from bertgpt.data.loading.mlm import MaskedRows
+from bertgpt.hub.mapping import layout_of, their_config
 from bertgpt.model import ROW_MULTIPLE
-from bertgpt.presets import PRESETS, ModelConfig
-from bertgpt.pretraining import Run, trainer_of
-from bertgpt.processes import Group
-from bertgpt.resolving import resolve
-from bertgpt.run_folder import RunFolder
-from bertgpt.runtime import peak_of
-from bertgpt.shards.loader import Ahead, Loader, Stream
-from bertgpt.shards.masked_rows import MaskedRows
+from bertgpt.stages.pretrain import Run, trainer_of
 from bertgpt.trainer import Trainer
+from bertgpt.training.device import peak_of
+from bertgpt.training.distributed import Group
+from bertgpt.training.run_directory import RunFolder
+from bertgpt.utils.console import Console, Progress
 
 LETTERS = "etaoinshrdlucmfwypvbgk"
 LOGGED = 10  # steps between losses that a peer reads

@@ -15,11 +15,11 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import bertgpt
-from bertgpt import models
-from bertgpt.console import Console
-from bertgpt.corpora.tinyworld import World
-from bertgpt.corpora.tinyworld.tasks import SPLITS
 from bertgpt.evals.tinyworld import excess, recovery
+from bertgpt.inference import load
+from bertgpt.tinyworld import World
+from bertgpt.tinyworld.tasks import SPLITS
+from bertgpt.utils.console import Console
 
 # Documents, and steps where there are more than one round: as usual, and with --long.
 RUNS = {"gpt": ((60_000, None), (200_000, None)), "bert": ((60_000, None), (150_000, 6000))}
@@ -42,7 +42,7 @@ def trained(kind: str, folder: Path, limit: int, steps: int | None) -> dict[str,
 
 def report(run: Path, documents: list[Any]) -> None:
     """By mechanism."""
-    console, (kept, _) = Console(), models.find(run)
+    console, (kept, _) = Console(), load.find(run)
     if kept.objective == "causal":
         found = excess(kept, World(0), documents)
         table = [

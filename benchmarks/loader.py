@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 import bertgpt
-from bertgpt.console import Console
-from bertgpt.shards.loader import Loader, Samples, Stream
-from bertgpt.shards.masked_rows import open_rows
-from bertgpt.shards.windows import Windows
-from bertgpt.tokens.tokenizer import Tokenizer
+from bertgpt.data.loading.causal import Windows
+from bertgpt.data.loading.loader import Loader, Samples, Stream
+from bertgpt.data.loading.mlm import open_rows
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.utils.console import Console
 
 ROWS, LENGTH = 64, 512
 WINDOWS, CONTEXT = 8, 1024

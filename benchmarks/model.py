@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertgpt.console import Console
-from bertgpt.hub import layout_of, their_config
-from bertgpt.initial import build
-from bertgpt.objectives import Hidden, Onward
-from bertgpt.presets import BERT, GPT2, ModelConfig, shape
-from bertgpt.shards.masked_rows import MaskedRows
-from bertgpt.shards.windows import Causal
+from bertgpt.config.presets import BERT, GPT2, ModelConfig, shape
+from bertgpt.data.loading.causal import Causal
+from bertgpt.data.loading.mlm import MaskedRows
+from bertgpt.hub.mapping import layout_of, their_config
+from bertgpt.training.init import build
+from bertgpt.training.objectives import Hidden, Onward
+from bertgpt.utils.console import Console
 
 ROLES = {"pad": 0, "cls": 1, "sep": 2, "mask": 3, "end": 4}
 Call = Callable[[], Any]

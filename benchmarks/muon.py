@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from generate import alternate
 
-from bertgpt import muon
-from bertgpt.muon import Muon
-from bertgpt.presets import MODERN, shape
+from bertgpt.config.presets import MODERN, shape
+from bertgpt.training import muon
+from bertgpt.training.muon import Muon
 
 BLOCK = shape(384, 1, 6, 64, MODERN, ffn=576)
 SHAPES = ((3 * BLOCK.dim, BLOCK.dim), (BLOCK.dim, BLOCK.dim), (2 * BLOCK.ffn, BLOCK.dim), (BLOCK.dim, BLOCK.ffn))

@@ -24,8 +24,8 @@ from typing import Any
 
 import psutil
 
-from bertgpt.console import Console
-from bertgpt.tokens.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.utils.console import Console
 
 PROCESSES = 2
 SHARD = 10_000_000  # tokens
@@ -203,7 +203,7 @@ def corpus(data: Path, work: Path, megabytes: int) -> list[str]:
     import pyarrow.json as pj
     import pyarrow.parquet as pq
 
-    from bertgpt.corpora.tinyworld import World
+    from bertgpt.tinyworld import World
 
     files = [str(path) for path in sorted((data / "fineweb-edu").glob("*.parquet"))]
     size = sum(pq.read_table(file, columns=["text"]).nbytes for file in files)

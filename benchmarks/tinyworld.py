@@ -11,11 +11,11 @@ import statistics
 import time
 from collections import Counter
 
-from bertgpt.console import Console
-from bertgpt.corpora.tinyworld.oracle import posterior
-from bertgpt.corpora.tinyworld.telling import END, MECHANISMS, tokens_of
-from bertgpt.corpora.tinyworld.trigram import Trigram
-from bertgpt.corpora.tinyworld.world import World
+from bertgpt.tinyworld.grammar import END, MECHANISMS, tokens_of
+from bertgpt.tinyworld.oracle import posterior
+from bertgpt.tinyworld.trigram import Trigram
+from bertgpt.tinyworld.world import World
+from bertgpt.utils.console import Console
 
 TRAIN_BYTES, TRAIN_FROM = 20_000_000, 1_000_000
 JUDGED, MASKED = 10_000, 120  # documents

@@ -32,15 +32,15 @@ import torch
 from torch import Tensor
 
 import bertgpt
-from bertgpt.config import PretrainOptions
-from bertgpt.console import Console
-from bertgpt.held_out import HeldOut
-from bertgpt.presets import BERT, GPT2, MODERN, PRESETS, ModelConfig, Preset, shape
-from bertgpt.pretraining import Run, trainer_of
-from bertgpt.processes import Group
-from bertgpt.run_folder import RunFolder
-from bertgpt.shards.format import read_manifest
-from bertgpt.tokens.tokenizer import Tokenizer
+from bertgpt.callbacks.validation import HeldOut
+from bertgpt.config.options import PretrainOptions
+from bertgpt.config.presets import BERT, GPT2, MODERN, PRESETS, ModelConfig, Preset, shape
+from bertgpt.data.format import read_manifest
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.stages.pretrain import Run, trainer_of
+from bertgpt.training.distributed import Group
+from bertgpt.training.run_directory import RunFolder
+from bertgpt.utils.console import Console
 
 Curve = list[tuple[int, float, float]]  # steps, held-out loss, seconds of training
 STEPS, PER_STEP, LENGTH = 300, 8192, 256

@@ -8,22 +8,11 @@ import os
 from importlib import import_module
 from typing import Any
 
+from bertgpt.utils.version import __version__ as __version__
+
 # OpenMP threads that spin while they wait make small training steps up to fifty times slower on a shared machine.
 # It is read when torch is imported, which nothing here does before this line.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def stay_awake() -> None:
-    """Have threads wait for a tenth of a millisecond before they sleep, if this machine has nothing else to do.
-
-    Generation goes from one small product to the next: to wake a thread for each would be a third of its time. But
-    where others compute, threads that wait awake take from everybody. Before torch is imported, as above.
-    """
-    if hasattr(os, "getloadavg") and os.getloadavg()[0] < (os.cpu_count() or 1) / 2:
-        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-
-
-__version__ = "0.1.0"
 
 
 # The commands as functions. They are made when first asked for: importing bertgpt imports almost nothing.
@@ -33,11 +22,11 @@ FUNCTIONS = dict(zip(SAME, SAME, strict=True)) | {"import_hf": "import", "evalua
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        stay_awake()
-        return import_module("bertgpt.language_model").load
+        import_module("bertgpt.utils.threads").stay_awake()
+        return import_module("bertgpt.inference.language_model").load
     if name not in FUNCTIONS:
         raise AttributeError(f"module 'bertgpt' has no attribute {name!r}")
-    made = globals()[name] = import_module("bertgpt.commands").function(FUNCTIONS[name], name)
+    made = globals()[name] = import_module("bertgpt.cli.registry").function(FUNCTIONS[name], name)
     return made
 
 

@@ -20,7 +20,7 @@ def main() -> None:
     """
     previous = signal.signal(signal.SIGINT, leave)
     gc.set_threshold(100_000)  # looking for cycles among all that imports make would be a tenth of the start
-    from bertgpt.cli import run
+    from bertgpt.cli.app import run
 
     signal.signal(signal.SIGINT, previous)
     code = run(sys.argv[1:])

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
-from bertgpt.kernels import attention, block_mask, pack, project
-from bertgpt.presets import ModelConfig
+from bertgpt.config.presets import ModelConfig
+from bertgpt.ops.kernels import attention, block_mask, pack, project
 
 ROW_MULTIPLE = 64  # rows of the embedding in memory: what tensor cores like; those beyond V are zero and stay inside
 GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0  # the slowest turn of rotary positions: ModernBERT's

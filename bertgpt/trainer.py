@@ -16,19 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertgpt import console
-from bertgpt.checkpoint import Checkpoints, read
-from bertgpt.clock import Clock
-from bertgpt.draws import fold
-from bertgpt.errors import BertGPTError
-from bertgpt.files import write_json
-from bertgpt.journal import Journal
-from bertgpt.objectives import Objective, Term
-from bertgpt.optim import NO_END, LossScale, Optimizers, Schedule
-from bertgpt.processes import Asked, Exchange, Group
-from bertgpt.runtime import DTYPES, memory_of, on_device, seed_draws, tensors
-from bertgpt.shards.loader import Ahead, Loader
-from bertgpt.tally import SUMS, Tally
+from bertgpt.data.loading.loader import Ahead, Loader
+from bertgpt.training.checkpoints import Checkpoints, read
+from bertgpt.training.device import DTYPES, memory_of, on_device, seed_draws, tensors
+from bertgpt.training.distributed import Asked, Exchange, Group
+from bertgpt.training.logger import Journal
+from bertgpt.training.metrics import SUMS, Tally
+from bertgpt.training.objectives import Objective, Term
+from bertgpt.training.optimizers import NO_END, LossScale, Optimizers, Schedule
+from bertgpt.training.timer import Clock
+from bertgpt.utils import console
+from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.files import write_json
+from bertgpt.utils.rng import fold
 
 DROPOUT = 11  # the purpose of these draws
 PATIENCE = 3  # steps in a row that may be not finite

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bertgpt import cli, commands
-from bertgpt.fields import Options
+from bertgpt.cli import app, registry
+from bertgpt.config.fields import Options
 
 if TYPE_CHECKING:
-    from bertgpt.tokens.tokenizer import Tokenizer
+    from bertgpt.data.tokenizers.tokenizer import Tokenizer
+
+pytest_plugins = ["tests.fixtures.training", "tests.fixtures.finetuning", "tests.fixtures.runs"]
 
 HERE = Path(__file__).parent
 
@@ -58,7 +60,7 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def hard_strings() -> list[str]:
     """Strings of our own that break careless programs: many scripts, marks, controls and invisible characters."""
-    return (HERE / "data" / "hard_strings.txt").read_text(encoding="utf-8").split("\n%%\n")
+    return (HERE / "assets" / "hard_strings.txt").read_text(encoding="utf-8").split("\n%%\n")
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
     def running(*argv: str) -> Outcome:
         capfd.readouterr()
-        code = cli.run(list(argv))
+        code = app.run(list(argv))
         sys.stdout.flush()
         return Outcome(code, *capfd.readouterr())
 
@@ -98,10 +100,10 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Options], Ca
     """Add a command to the command line for one test."""
 
     def add(name: str, model: type[Options], do: Callable[[Any], dict[str, Any]]) -> None:
-        real = commands.module
+        real = registry.module
         made = SimpleNamespace(run=do, show=lambda result, console: console.text(str(result)))
-        monkeypatch.setitem(commands.COMMANDS, name, model)
-        monkeypatch.setattr(commands, "module", lambda wanted: made if wanted == name else real(wanted))
+        monkeypatch.setitem(registry.COMMANDS, name, model)
+        monkeypatch.setattr(registry, "module", lambda wanted: made if wanted == name else real(wanted))
 
     return add
 
@@ -129,8 +131,8 @@ def needs_gpu(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def tokenizer() -> "Tokenizer":
     """Trained on a little tinyworld."""
-    from bertgpt.corpora.tinyworld import World
-    from bertgpt.tokens.training import train
+    from bertgpt.data.tokenizers.train import train
+    from bertgpt.tinyworld import World
 
     return train("bpe", 700, [document.text for document in World(0).documents(0, 800)])
 

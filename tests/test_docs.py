@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bertgpt import commands
+from bertgpt.cli import registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,7 +34,7 @@ def test_transcripts_are_true(line: str, printed: str, run: Callable[..., Any]) 
 
 def test_the_readme_names_every_command_and_no_other() -> None:
     table = re.findall(r"^\| `bertgpt (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
-    assert list(dict.fromkeys(table)) == list(commands.COMMANDS)
+    assert list(dict.fromkeys(table)) == list(registry.COMMANDS)
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from bertgpt.classifying import logits_of
-from bertgpt.errors import BertGPTError
-from bertgpt.hub import classifier_to_theirs, layout_of, their_config, to_ours, to_theirs
-from bertgpt.initial import build
+from bertgpt.config.presets import BERT, GPT2, MODERN, PRESETS, ModelConfig, shape
+from bertgpt.data.loading.classification import Framed
+from bertgpt.hub.mapping import classifier_to_theirs, layout_of, their_config, to_ours, to_theirs
+from bertgpt.inference.classify import logits_of
 from bertgpt.model import Cache, Transformer
-from bertgpt.packing import Framed
-from bertgpt.presets import BERT, GPT2, MODERN, PRESETS, ModelConfig, shape
-from tests.made import classifier_of
+from bertgpt.training.init import build
+from bertgpt.utils.errors import BertGPTError
+from tests.fixtures.models import classifier_of
 
 V, D, L, H = 320, 64, 4, 4
 ROLES = {"pad": 0, "cls": 1, "sep": 2, "mask": 3, "end": 4}

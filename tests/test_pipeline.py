@@ -20,7 +20,7 @@ from random import Random
 import pytest
 import yaml
 
-from bertgpt import cli
+from bertgpt.cli import app
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -235,7 +235,7 @@ def test_every_command_of_every_pipeline_is_one_that_is_understood(
         for command in [stage.cmd] if isinstance(stage.cmd, str) else stage.cmd:
             words = shlex.split(command.partition(" > ")[0])
             words = words[words.index("bertgpt") + 1 :]  # behind torchrun, where that starts it
-            assert cli.run([*words, "--show-config"]) == 0, (stage.addressing, capfd.readouterr().err)
+            assert app.run([*words, "--show-config"]) == 0, (stage.addressing, capfd.readouterr().err)
 
 
 def test_figures_of_a_commit_can_be_put_beside_those_of_another() -> None:
@@ -248,9 +248,9 @@ def test_figures_of_a_commit_can_be_put_beside_those_of_another() -> None:
 
 def test_a_stage_knows_its_code() -> None:
     """What DVC watches is what runs and work folders compare: else one would think a result stale, the other not."""
-    from bertgpt import finetuning
-    from bertgpt.pretraining import CODE
-    from bertgpt.shards.work import STAGE_CODE
+    from bertgpt.data.execution.workdir import STAGE_CODE
+    from bertgpt.stages import finetune
+    from bertgpt.stages.pretrain import CODE
 
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -259,4 +259,4 @@ def test_a_stage_knows_its_code() -> None:
 
     assert watched(stages["tokenize"]) == set(STAGE_CODE)
     assert watched(stages["pretrain"]["do"]) == set(CODE)
-    assert watched(stages["finetune"]["do"]) == set(finetuning.CODE)
+    assert watched(stages["finetune"]["do"]) == set(finetune.CODE)

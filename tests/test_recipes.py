@@ -14,15 +14,15 @@ import pytest
 import torch
 import yaml
 
-from bertgpt.catalogue import CORPORA
-from bertgpt.corpora.tinyworld import World
+from bertgpt.config.corpora import CORPORA
+from bertgpt.config.presets import PRESETS
 from bertgpt.evals.suites import PUBLISHED
 from bertgpt.evals.tasks import TASKS
 from bertgpt.model import Transformer
-from bertgpt.presets import PRESETS
-from bertgpt.runtime import PEAKS
+from bertgpt.tinyworld import World
+from bertgpt.training.device import PEAKS
 from tests.evals.test_published import blimp_of, parquet
-from tests.hub import Dataset, Hub, serving
+from tests.fixtures.hub_server import Dataset, Hub, serving
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(file.parent.name for file in ROOT.glob("pipelines/*/dvc.yaml"))
@@ -40,11 +40,11 @@ SMALLER = {"gpt2": "tiny-gpt", "modern-gpt-small": "modern-gpt-tiny", "modern-be
 WALK = """
 import json, os, sys
 from pathlib import Path
-from bertgpt import cli
+from bertgpt.cli import app
 for stage in json.loads(sys.stdin.read()):
     for name in stage["deps"]:
         assert Path(name).exists(), (stage, name)
-    assert cli.run(stage["words"]) == 0, stage
+    assert app.run(stage["words"]) == 0, stage
     for name in stage["outs"]:
         assert Path(name).exists(), (stage, name)
 """

@@ -13,12 +13,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bertgpt.errors import BertGPTError
 from bertgpt.evals.intervals import of_mean
 from bertgpt.evals.requests import Answer, answers, sentences
 from bertgpt.evals.results import Found, Score
 from bertgpt.evals.tables import Row
-from bertgpt.saved import Saved
+from bertgpt.hub.pretrained import Saved
+from bertgpt.utils.errors import BertGPTError
 
 
 def needs_text_that_goes_on(kept: Saved, suite: str) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bertgpt.errors import BertGPTError
 from bertgpt.evals.intervals import mcnemar, paired
+from bertgpt.utils.errors import BertGPTError
 
 # What is compared of each suite: columns of its items, what these are divided by, and whether less is better.
 COMPARED = {

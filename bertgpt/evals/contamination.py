@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertgpt import console
-from bertgpt.errors import BertGPTError
+from bertgpt.data.format import TokenFile
+from bertgpt.data.loading.open import names_of, opened
 from bertgpt.evals.tables import Row
-from bertgpt.shards.format import TokenFile
-from bertgpt.shards.opening import names_of, opened
+from bertgpt.utils import console
+from bertgpt.utils.errors import BertGPTError
 
 WORDS = 13
 WORD = re.compile(r"\w+")

@@ -12,17 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bertgpt.classifying import probabilities, said
-from bertgpt.config import EvalOptions
-from bertgpt.errors import BertGPTError
+from bertgpt.config.options import EvalOptions
 from bertgpt.evals.metrics import METRICS, scored
 from bertgpt.evals.probe import classified, on_one_core, tf_idf_features
 from bertgpt.evals.results import Found, Score
 from bertgpt.evals.tables import rows_of, texts_of
 from bertgpt.evals.tasks import Part, TaskSet
-from bertgpt.features import embedded
-from bertgpt.files import make_folder, write_aside
-from bertgpt.saved import Saved
+from bertgpt.hub.pretrained import Saved
+from bertgpt.inference.classify import probabilities, said
+from bertgpt.inference.embed import embedded
+from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.files import make_folder, write_aside
 
 PROBED = 20_000  # texts that a probe of frozen features, a baseline here, learns from at most
 Labels = NDArray[Any]

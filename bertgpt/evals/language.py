@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from bertgpt.errors import BertGPTError
+from bertgpt.data.loading.masking import Scheme, Vocabulary, masked
+from bertgpt.data.loading.segments import Cutter, cut
 from bertgpt.evals.intervals import of_ratio
 from bertgpt.evals.results import Found, Score
-from bertgpt.likelihood import in_rows, onward
-from bertgpt.saved import Saved
-from bertgpt.shards.masking import Scheme, Vocabulary, masked
-from bertgpt.shards.rows import Cutter, cut
+from bertgpt.hub.pretrained import Saved
+from bertgpt.inference.scoring import in_rows, onward
+from bertgpt.utils.errors import BertGPTError
 
 PLANS, SEED = 5, 1337
 

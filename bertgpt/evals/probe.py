@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from bertgpt import console
-from bertgpt.errors import BertGPTError
 from bertgpt.evals.results import Found, Score
 from bertgpt.evals.tasks import Part, check_classes
-from bertgpt.features import Pooling, embedded, of_layers
-from bertgpt.files import cache_folder, make_folder, trim, write_aside
-from bertgpt.initial import build
-from bertgpt.saved import Saved, weights_of
+from bertgpt.hub.pretrained import Saved, weights_of
+from bertgpt.inference.embed import Pooling, embedded, of_layers
+from bertgpt.training.init import build
+from bertgpt.utils import console
+from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.files import cache_folder, make_folder, trim, write_aside
 
 Floats = NDArray[np.float32]
 Labels = tuple[NDArray[Any], NDArray[Any]]  # of what is learned from, and of what is judged

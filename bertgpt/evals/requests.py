@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bertgpt.errors import BertGPTError
-from bertgpt.likelihood import greedy_surprises, onward, pseudo
-from bertgpt.saved import Saved
+from bertgpt.hub.pretrained import Saved
+from bertgpt.inference.scoring import greedy_surprises, onward, pseudo
+from bertgpt.utils.errors import BertGPTError
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertgpt import __version__
 from bertgpt.evals.intervals import Interval, of_mean, wilson
-from bertgpt.files import make_folder, void, write_aside, write_json
+from bertgpt.utils.files import make_folder, void, write_aside, write_json
+from bertgpt.utils.version import __version__
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bertgpt.catalogue import CORPORA
-from bertgpt.config import EvalOptions
-from bertgpt.corpora.pieces import pieces
-from bertgpt.corpora.readers import Policy, read
-from bertgpt.corpora.sources import Reading, find
-from bertgpt.corpora.tinyworld import World, examples
-from bertgpt.errors import BertGPTError
+from bertgpt.config.corpora import CORPORA
+from bertgpt.config.options import EvalOptions
+from bertgpt.data.sources.files import Reading, find
+from bertgpt.data.sources.read import Policy, read
+from bertgpt.data.sources.splits import pieces
 from bertgpt.evals.choices import blimp, endings, lambada, own_rows
 from bertgpt.evals.contamination import text_of
 from bertgpt.evals.labels import fitting, judged, words_only
@@ -23,8 +21,10 @@ from bertgpt.evals.results import Found, Score
 from bertgpt.evals.tables import Row, labels_of, news, rows_of, some_of_all, some_of_each, texts_of
 from bertgpt.evals.tasks import TASKS, TWINS, Part, labelled, of_rows
 from bertgpt.evals.tinyworld import excess, recovery
-from bertgpt.files import sha256_of
-from bertgpt.saved import Saved, no_text
+from bertgpt.hub.pretrained import Saved, no_text
+from bertgpt.tinyworld import World, examples
+from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.files import sha256_of
 
 TWIN_ITEMS, TWIN_TRAIN, WORLD_DOCUMENTS = 500, 2000, 200
 HELD_OUT = 1 << 39  # documents of tinyworld from here on are in no corpus
@@ -82,7 +82,7 @@ class Items:
 
     def hub(self) -> list[list[Row]]:
         """The splits of a published set, from the hub."""
-        from bertgpt.corpora.hub import stream, understanding
+        from bertgpt.data.sources.hub import stream, understanding
 
         published, most = PUBLISHED[self.suite], self.options.limit
         name, commit = published.repository, self.options.revision or published.revision

@@ -8,9 +8,9 @@ from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from bertgpt.corpora.chunks import missing_column, open_bytes, unreadable
-from bertgpt.corpora.sources import Source, local
-from bertgpt.errors import BertGPTError
+from bertgpt.data.sources.chunks import missing_column, open_bytes, unreadable
+from bertgpt.data.sources.files import Source, local
+from bertgpt.utils.errors import BertGPTError
 
 Row = dict[str, Any]
 

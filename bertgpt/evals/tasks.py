@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from bertgpt.catalogue import CORPORA
-from bertgpt.corpora.tinyworld import World, examples
-from bertgpt.errors import BertGPTError, did_you_mean, quoted
+from bertgpt.config.corpora import CORPORA
 from bertgpt.evals.tables import Row, news, rows_of, some_of_each, texts_of
+from bertgpt.tinyworld import World, examples
+from bertgpt.utils.errors import BertGPTError, did_you_mean, quoted
 
 GLUE, GLUE_COMMIT = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 TWIN_TRAIN, TWIN_DEV = 4000, 1000
@@ -173,7 +173,7 @@ def published(name: str, data: str | None, limit: int | None, revision: str | No
 
 def from_hub(task: Task, split: str, limit: int | None, revision: str) -> list[Row]:
     """A split of the hub's."""
-    from bertgpt.corpora.hub import stream, understanding
+    from bertgpt.data.sources.hub import stream, understanding
 
     with understanding(task.repository):
         rows = stream(task.repository, revision, task.subset, split)

@@ -12,13 +12,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from bertgpt.corpora.tinyworld.oracle import Oracle
-from bertgpt.corpora.tinyworld.telling import MECHANISMS, TOKEN
-from bertgpt.corpora.tinyworld.world import Document, World
-from bertgpt.errors import BertGPTError
-from bertgpt.likelihood import in_gaps, surprises
-from bertgpt.saved import Saved
-from bertgpt.tokens.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.hub.pretrained import Saved
+from bertgpt.inference.scoring import in_gaps, surprises
+from bertgpt.tinyworld.grammar import MECHANISMS, TOKEN
+from bertgpt.tinyworld.oracle import Oracle
+from bertgpt.tinyworld.world import Document, World
+from bertgpt.utils.errors import BertGPTError
 
 FRAME = 2  # the ids around a text: an end before and behind it, or [CLS] and [SEP]
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bertgpt.corpora.tinyworld.telling import Unreadable
-from bertgpt.corpora.tinyworld.world import World
-from bertgpt.errors import BertGPTError
-from bertgpt.shards.format import TokenFile, read_manifest, verify, verify_tokenizer
-from bertgpt.shards.look import QUANTILES
-from bertgpt.shards.look_plan import look_plan
-from bertgpt.shards.opening import names_of, opened_base
-from bertgpt.tokens.tokenizer import Tokenizer
+from bertgpt.data.format import TokenFile, read_manifest, verify, verify_tokenizer
+from bertgpt.data.loading.describe import QUANTILES
+from bertgpt.data.loading.describe_mask import look_plan
+from bertgpt.data.loading.open import names_of, opened_base
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.tinyworld.grammar import Unreadable
+from bertgpt.tinyworld.world import World
+from bertgpt.utils.errors import BertGPTError
 
 MOST_IDS = 50_000_000  # that are counted
 FLOOR_DOCUMENTS = 300  # whose true probability is asked for

@@ -6,13 +6,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bertgpt import __version__, console
-from bertgpt.errors import BertGPTError
-from bertgpt.files import disk_error, void, write_aside, write_json
-from bertgpt.reports import said, scores, sections
+from bertgpt.reports import samples, scores, sections
 from bertgpt.reports.data import Data, look_at
-from bertgpt.reports.gather import Run, data_of, gathered
 from bertgpt.reports.markup import Html, el, escaped, joined
+from bertgpt.reports.runs import Run, data_of, gathered
+from bertgpt.utils import console
+from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.files import disk_error, void, write_aside, write_json
+from bertgpt.utils.version import __version__
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"  # nothing can be fetched
 
@@ -88,11 +89,11 @@ def predicted(runs: Sequence[Run], trained_on: dict[str, Data]) -> list[Html]:
     found = []
     for run in runs:
         texts = trained_on[run.name].texts if run.name in trained_on else []
-        if quizzes := said.quizzes(run, texts):
+        if quizzes := samples.quizzes(run, texts):
             found.append(sections.predictions(run.name, quizzes))
     return found
 
 
 def sampled(runs: Sequence[Run]) -> list[Html]:
     """Of each model that goes on with text."""
-    return [sections.samples(run.name, texts) for run in runs if (texts := said.samples(run))]
+    return [sections.samples(run.name, texts) for run in runs if (texts := samples.samples(run))]

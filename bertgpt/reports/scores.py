@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bertgpt.reports.gather import Run
+from bertgpt.reports.runs import Run
 
 TERMS = {
     "causal": "held-out causal loss, nats a token",

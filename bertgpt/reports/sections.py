@@ -6,8 +6,8 @@ from typing import Any
 
 from bertgpt.reports.charts import Chart, Series, bars, interval
 from bertgpt.reports.data import Data
-from bertgpt.reports.gather import Run
 from bertgpt.reports.markup import Html, details, el, joined, table, void
+from bertgpt.reports.runs import Run
 from bertgpt.reports.scores import Row, beside, different, partial, shown_cell
 
 UNITS = {"tokens": "tokens", "time": "seconds of training", "FLOPs": "FLOPs"}

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from bertgpt.errors import BertGPTError
-from bertgpt.fields import Options
-from bertgpt.yaml_files import read_section
+from bertgpt.config.fields import Options
+from bertgpt.config.yaml_files import read_section
+from bertgpt.utils.errors import BertGPTError
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import bertgpt
-from bertgpt.config import InspectOptions
-from bertgpt.console import printable
+from bertgpt.config.options import InspectOptions
+from bertgpt.utils.console import printable
 
 INSPECT = ("inspect", "tinyworld", "--docs", "1")
 

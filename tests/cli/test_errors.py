@@ -11,8 +11,8 @@ import pytest
 from pydantic import Field
 
 import bertgpt
-from bertgpt.errors import CODES, BertGPTError, did_you_mean, import_extra
-from bertgpt.fields import Options
+from bertgpt.config.fields import Options
+from bertgpt.utils.errors import CODES, BertGPTError, did_you_mean, import_extra
 from tests.conftest import seconds_of_libraries, seconds_of_processes
 
 ROOT = Path(__file__).parents[2]

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 import bertgpt
-from bertgpt import commands
-from bertgpt.console import Console
-from bertgpt.corpora.tinyworld.tasks import TASKS
-from bertgpt.fields import base_type, choices
-from bertgpt.help import GENERAL, command_page, main_page, summary
-from bertgpt.tokens.training import train
+from bertgpt.cli import registry
+from bertgpt.cli.help import GENERAL, command_page, main_page, summary
+from bertgpt.config.fields import base_type, choices
+from bertgpt.data.tokenizers.train import train
+from bertgpt.tinyworld.tasks import TASKS
+from bertgpt.utils.console import Console
 from tests.conftest import seconds_of_libraries, seconds_of_processes
 
-SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
-PAGES = ["bertgpt", *commands.COMMANDS]
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+PAGES = ["bertgpt", *registry.COMMANDS]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -47,7 +47,7 @@ def test_one_line_for_each_command_in_the_order_of_the_pipeline(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     listed = run("--help").out.partition("Commands\n")[2].partition("\n\n")[0].splitlines()
-    assert [line.split()[0] for line in listed] == list(commands.COMMANDS)
+    assert [line.split()[0] for line in listed] == list(registry.COMMANDS)
     order = [
         "tokenize",
         "shard",
@@ -61,7 +61,7 @@ def test_one_line_for_each_command_in_the_order_of_the_pipeline(
         "import",
         "report",
     ]
-    assert list(commands.COMMANDS) == [name for name in order if name in commands.COMMANDS]
+    assert list(registry.COMMANDS) == [name for name in order if name in registry.COMMANDS]
 
 
 def test_no_command_at_all_and_short_help_show_the_same_page(run: Callable[..., Any]) -> None:
@@ -72,7 +72,7 @@ def test_no_command_at_all_and_short_help_show_the_same_page(run: Callable[..., 
 def test_pages_fit_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     unbroken = {"  --config FILE[:SECTION]", "  bertgpt COMMAND --help"} | {f"  {term}" for term in GENERAL}
-    pages = [main_page(commands.COMMANDS), *(command_page(name, model) for name, model in commands.COMMANDS.items())]
+    pages = [main_page(registry.COMMANDS), *(command_page(name, model) for name, model in registry.COMMANDS.items())]
     for line in "\n".join(pages).splitlines():
         words = line.removesuffix(" \\").split()
         assert len(line) <= max(columns, 20) + 2 or line in unbroken or len(words) <= 2, line
@@ -85,7 +85,7 @@ def test_examples_run_and_python_returns_what_json_calls_result(
     """Every example in the order of the pipeline, which is the order in which they need each other."""
     monkeypatch.chdir(tmp_path)
     other_model(Path("work/hf"))
-    for name, model in commands.COMMANDS.items():
+    for name, model in registry.COMMANDS.items():
         for example in model.examples:
             program, command, *argv = shlex.split(example)
             assert (program, command) == ("bertgpt", name)
@@ -93,7 +93,7 @@ def test_examples_run_and_python_returns_what_json_calls_result(
             assert done.code == 0, done.err
             told = json.loads(done.out)
             result = as_function(name, [word for word in argv if word != "--json"])
-            commands.module(name).show(result, Console())  # what is printed without --json
+            registry.module(name).show(result, Console())  # what is printed without --json
             grown = name == "generate" and "samples" in result and "masks" not in result["samples"][0]
             assert capfd.readouterr().out or grown  # which was shown while it grew
             for found in (result, told["result"]):
@@ -114,7 +114,7 @@ def other_model(folder: Path) -> None:
 def as_function(name: str, argv: list[str]) -> Any:
     """The same by the function of the command."""
     positional, options = [], {}
-    fields = commands.COMMANDS[name].model_fields
+    fields = registry.COMMANDS[name].model_fields
     words = iter(argv)
     for word in words:
         key = word[2:].replace("-", "_")
@@ -127,14 +127,14 @@ def as_function(name: str, argv: list[str]) -> Any:
 
 
 def test_every_command_has_two_or_three_examples_and_a_summary() -> None:
-    for name, model in commands.COMMANDS.items():
+    for name, model in registry.COMMANDS.items():
         assert 2 <= len(model.examples) <= 3, name
         assert summary(model).endswith("."), name
         assert all(field.description for field in model.model_fields.values()), name
 
 
 def test_tasks_of_the_command_are_those_of_the_world() -> None:
-    assert choices(commands.COMMANDS["inspect"].model_fields["task"]) == tuple(TASKS)
+    assert choices(registry.COMMANDS["inspect"].model_fields["task"]) == tuple(TASKS)
 
 
 def test_help_is_fast() -> None:
@@ -148,7 +148,7 @@ def test_help_is_fast() -> None:
     assert statistics.median(seconds) < max(0.4, 2 * statistics.median(libraries))
 
 
-@pytest.mark.parametrize("code", ["import bertgpt", "from bertgpt.cli import run; run(['--help'])"])
+@pytest.mark.parametrize("code", ["import bertgpt", "from bertgpt.cli.app import run; run(['--help'])"])
 def test_help_imports_nothing_heavy(code: str) -> None:
     check = f"{code}\nimport sys\nprint(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)

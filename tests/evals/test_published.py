@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.evals.suites import PUBLISHED
-from bertgpt.tokens.tokenizer import Tokenizer
-from tests.hub import Dataset, Hub, serving
-from tests.made import written
+from tests.fixtures.hub_server import Dataset, Hub, serving
+from tests.fixtures.models import written
 
 
 def parquet(**columns: list[Any]) -> bytes:

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import bertgpt
-from bertgpt import batches, saved
-from bertgpt.errors import BertGPTError
+from bertgpt.config.presets import GPT2, shape
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.evals.choices import best_of, blimp, endings
 from bertgpt.evals.compare import compared
 from bertgpt.evals.language import lm, mlm
@@ -24,12 +24,13 @@ from bertgpt.evals.requests import answers, split
 from bertgpt.evals.results import Found, Score
 from bertgpt.evals.tables import rows_of
 from bertgpt.evals.tasks import Part
-from bertgpt.initial import build
-from bertgpt.presets import GPT2, shape
-from bertgpt.saved import Saved
-from bertgpt.tokens.tokenizer import Tokenizer
+from bertgpt.hub import pretrained
+from bertgpt.hub.pretrained import Saved
+from bertgpt.inference import batching
+from bertgpt.training.init import build
+from bertgpt.utils.errors import BertGPTError
 from tests.conftest import Outcome
-from tests.made import written
+from tests.fixtures.models import written
 
 Run = Callable[..., Outcome]
 CHOICES = [
@@ -130,13 +131,13 @@ def test_company_changes_no_score(name: str, models: dict[str, Saved], monkeypat
         return [value for each in made for value in each]
 
     together = all_of_it()
-    monkeypatch.setattr(batches, "IDS", 1)
+    monkeypatch.setattr(batching, "IDS", 1)
     assert all_of_it() == pytest.approx(together, abs=1e-4, rel=1e-5)
 
 
 def test_bits_per_byte_are_of_the_texts_bytes(models: dict[str, Saved], tmp_path: Path) -> None:
     """And there are none where a tokenizer does not keep the text."""
-    from bertgpt.tokens.training import train
+    from bertgpt.data.tokenizers.train import train
 
     found = lm(models["gpt2"], TEXTS, None)
     assert found.items["bytes"] == [len(text.encode()) for text in TEXTS]
@@ -233,7 +234,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Saved]) -
     """Runs gpt and bert, and files to ask about."""
     made = tmp_path_factory.mktemp("eval")
     for name, family in (("gpt", "gpt2"), ("bert", "bert")):
-        saved.save(models[family], made / name / "final", "# a model\n")
+        pretrained.save(models[family], made / name / "final", "# a model\n")
     (made / "cloze.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHOICES))
     (made / "labels.tsv").write_text("text\tlabel\n" + "".join(f"rain {i}\t{i % 2}\n" for i in range(60)))
     return made
@@ -371,7 +372,7 @@ def test_log_likelihoods_are_those_of_the_evaluation_harness(data: Path, tmp_pat
     from lm_eval.models.huggingface import HFLM
 
     kept = Saved(build(shape(64, 2, 2, tokenizer.max_id + 1, GPT2), 0).eval(), tokenizer, "causal")
-    saved.save(kept, tmp_path / "run" / "final", "# a model\n")
+    pretrained.save(kept, tmp_path / "run" / "final", "# a model\n")
     bertgpt.export(str(tmp_path / "run"), out=str(tmp_path / "hf"))
     harness = HFLM(pretrained=str(tmp_path / "hf"), device="cpu", dtype="float32", batch_size=16)
     files = {name: rows_of(str(next((data / name).iterdir())))[:200] for name in ("hellaswag", "lambada", "blimp")}

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from bertgpt import batches
-from bertgpt.corpora.tinyworld.oracle import Oracle
-from bertgpt.corpora.tinyworld.telling import MECHANISMS, POSSESSIONS, TOKEN, tokens_of
-from bertgpt.corpora.tinyworld.world import Document, World
-from bertgpt.errors import BertGPTError
+from bertgpt.config.presets import BERT, GPT2, MODERN, shape
+from bertgpt.data.tokenizers.tokenizer import BYTE_OF, OWN_SPECIALS, Tokenizer, byte_level
+from bertgpt.data.tokenizers.train import train
 from bertgpt.evals.tinyworld import excess, recovery, spell
-from bertgpt.initial import build
-from bertgpt.likelihood import in_gaps
-from bertgpt.presets import BERT, GPT2, MODERN, shape
-from bertgpt.saved import Saved
-from bertgpt.tokens.tokenizer import BYTE_OF, OWN_SPECIALS, Tokenizer, byte_level
-from bertgpt.tokens.training import train
+from bertgpt.hub.pretrained import Saved
+from bertgpt.inference import batching
+from bertgpt.inference.scoring import in_gaps
+from bertgpt.tinyworld.grammar import MECHANISMS, POSSESSIONS, TOKEN, tokens_of
+from bertgpt.tinyworld.oracle import Oracle
+from bertgpt.tinyworld.world import Document, World
+from bertgpt.training.init import build
+from bertgpt.utils.errors import BertGPTError
 
 FAMILIES = {"gpt2": GPT2, "bert": BERT, "modern": MODERN | {"window": 8}}
 WORLD = World(seed=0)
@@ -140,7 +140,7 @@ def test_company_changes_nothing(
     kept = model_of(family, tokenizers["bpe"], "causal", dropout=0.5)
     together = excess(kept, WORLD, documents)
     kept.model.train()
-    monkeypatch.setattr(batches, "IDS", 1)
+    monkeypatch.setattr(batching, "IDS", 1)
     close(together, excess(kept, WORLD, documents[::-1]))
 
 
@@ -170,7 +170,7 @@ def test_gaps_are_filled_one_at_a_time(
     kept.model.train()
     roles, ids = kept.tokenizer.roles, kept.tokenizer.encode(documents[1].text)
     gaps = [[0], [3, 4, 5], [7, 2], [len(ids) - 1]] * 30  # more than a batch
-    assert len(ids) * len(gaps) > batches.IDS
+    assert len(ids) * len(gaps) > batching.IDS
     found = [logits.argmax(dim=1).tolist() for logits in in_gaps(kept, ids, gaps)]
     for places, said in zip(gaps[:4], found[:4], strict=True):
         row = [roles["cls"], *(roles["mask"] if i in places else own for i, own in enumerate(ids)), roles["sep"]]

@@ -1,0 +1,1 @@
+"""What runs during training beside the steps: validation, benchmarks, samples."""

@@ -1,0 +1,1 @@
+"""Options, presets, named corpora, resolution of values, YAML."""

@@ -1,0 +1,164 @@
+"""Corpora known by name. To add one, add an entry: it is then a SOURCE, a preset, and a line of `shard --list`.
+
+A revision is a commit of the repository on the hub, so that a name means the same bytes for ever. Sizes are rounded and
+serve to plan only; what was read is counted in a manifest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from bertgpt.utils.errors import BertGPTError, did_you_mean, quoted
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where a corpus is, how it is read, and how it is sharded unless asked otherwise."""
+
+    what: str
+    licence: str
+    documents: int
+    text_bytes: int
+    files: Mapping[str, str]  # train, val, test: a pattern of files, or an address. Splits that are here are kept
+    repository: str = ""  # on the hub
+    revision: str = ""
+    subsets: Mapping[str, str] = field(default_factory=dict)  # name: pattern of files, in which {} is the name
+    begins: str = ""  # where rows are lines: what the first row of a document looks like
+    rows: int = 1  # where rows are sentences, and nothing says where a text ends: how many are a document
+    joint: str = ""  # what is put between such rows
+    shard_tokens: int = 100_000_000
+    tokenizer: str = "gpt2"
+
+    def patterns(self, subset: str | None) -> Mapping[str, str]:
+        """The files of each split."""
+        if subset is None:
+            return self.files
+        for name, pattern in self.subsets.items():
+            if fnmatchcase(subset, name):
+                return {"train": pattern.format(subset)}
+        raise BertGPTError(
+            "BG211",
+            f"there is no subset {quoted(subset)} of it",
+            cause=f"the subsets are {', '.join(self.subsets)}" if self.subsets else "it has none",
+            hint=did_you_mean(subset, self.subsets),
+        )
+
+
+FINEWEB_SUBSETS = {
+    "sample-10BT": "sample/10BT/*.parquet",
+    "sample-100BT": "sample/100BT/*.parquet",
+    "sample-350BT": "sample/350BT/*.parquet",
+    "default": "data/*/*.parquet",
+    "CC-MAIN-*": "data/{}/*.parquet",
+}
+
+CORPORA: dict[str, Corpus] = {
+    "fineweb": Corpus(
+        what="FineWeb-Edu: educational web pages, a sample of 10 B tokens",
+        licence="ODC-By 1.0",
+        documents=9_672_101,
+        text_bytes=47_000_000_000,
+        repository="HuggingFaceFW/fineweb-edu",
+        revision="87f09149ef4734204d70ed1d046ddc9ca3f2b8f9",
+        files={"train": FINEWEB_SUBSETS["sample-10BT"]},
+        subsets=FINEWEB_SUBSETS,
+        shard_tokens=10_000_000,
+    ),
+    "fineweb-raw": Corpus(
+        what="FineWeb: web pages, a sample of 10 B tokens",
+        licence="ODC-By 1.0",
+        documents=14_868_862,
+        text_bytes=46_000_000_000,
+        repository="HuggingFaceFW/fineweb",
+        revision="9bb295ddab0e05d785b879661af7260fed5140fc",
+        files={"train": FINEWEB_SUBSETS["sample-10BT"]},
+        subsets=FINEWEB_SUBSETS,
+        shard_tokens=10_000_000,
+    ),
+    "wikitext103": Corpus(
+        what="WikiText-103: good articles of Wikipedia",
+        licence="CC BY-SA 3.0, GFDL",
+        documents=28_600,
+        text_bytes=542_000_000,
+        repository="Salesforce/wikitext",
+        revision="b08601e04326c79dfdd32d625aee71d232d685c3",
+        files={
+            "train": "wikitext-103-raw-v1/train-*.parquet",
+            "val": "wikitext-103-raw-v1/validation-*.parquet",
+            "test": "wikitext-103-raw-v1/test-*.parquet",
+        },
+        begins=r" = [^=].* = \n",
+    ),
+    "wikitext2": Corpus(
+        what="WikiText-2: a small part of it",
+        licence="CC BY-SA 3.0, GFDL",
+        documents=720,
+        text_bytes=13_000_000,
+        repository="Salesforce/wikitext",
+        revision="b08601e04326c79dfdd32d625aee71d232d685c3",
+        files={
+            "train": "wikitext-2-raw-v1/train-*.parquet",
+            "val": "wikitext-2-raw-v1/validation-*.parquet",
+            "test": "wikitext-2-raw-v1/test-*.parquet",
+        },
+        begins=r" = [^=].* = \n",
+    ),
+    "openwebtext": Corpus(
+        what="OpenWebText: pages that Reddit linked to, as GPT-2 read them",
+        licence="CC0 (the packaging)",
+        documents=8_013_769,
+        text_bytes=39_800_000_000,
+        repository="Skylion007/openwebtext",
+        revision="79d93d786212f7344586290adb811d4ae6a1762c",
+        files={"train": "plain_text/train-*.parquet"},
+    ),
+    "tinystories": Corpus(
+        what="TinyStories: stories in the words of small children, by GPT-3.5 and GPT-4",
+        licence="CDLA-Sharing 1.0",
+        documents=2_141_709,
+        text_bytes=1_920_000_000,
+        repository="roneneldan/TinyStories",
+        revision="f54c09fd23315a6f9c86f9dc80f725de7d8f9c64",
+        files={"train": "data/train-*.parquet", "val": "data/validation-*.parquet"},
+    ),
+    "wikipedia": Corpus(
+        what="Wikipedia in English, November 2023",
+        licence="CC BY-SA 3.0, GFDL",
+        documents=6_407_814,
+        text_bytes=20_000_000_000,
+        repository="wikimedia/wikipedia",
+        revision="b04c8d1ceb2f5cd4588862100d08de323dccfbaa",
+        files={"train": "20231101.en/train-*.parquet"},
+        subsets={"20231101.*": "{}/train-*.parquet"},
+    ),
+    "bookcorpus": Corpus(
+        what="BookCorpus: unpublished novels, sentence by sentence, as BERT read them",
+        licence="unknown",
+        documents=74_004_228 // 64,
+        text_bytes=4_850_000_000,
+        repository="bookcorpus/bookcorpus",
+        revision="refs/convert/parquet",  # the hub's own conversion: its commit is looked up, and kept in the manifest
+        files={"train": "plain_text/train/*.parquet"},
+        rows=64,
+        joint="\n",
+    ),
+    "tinyshakespeare": Corpus(
+        what="Shakespeare, 1 MB",
+        licence="public domain",
+        documents=7_222,
+        text_bytes=1_100_000,
+        files={
+            "train": "https://raw.githubusercontent.com/karpathy/char-rnn/"
+            "6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt"
+        },
+    ),
+    "agnews": Corpus(
+        what="AG News: beginnings of news stories, without their topics",
+        licence="non-commercial research",
+        documents=127_600,
+        text_bytes=30_000_000,
+        repository="fancyzhx/ag_news",
+        revision="eb185aade064a813bc0b7f42de02595523103ca4",
+        files={"train": "data/train-*.parquet", "test": "data/test-*.parquet"},
+    ),
+}

@@ -1,0 +1,254 @@
+"""The stages `tokenize` and `shard`: from options to a published folder."""
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bertgpt.utils import console
+from bertgpt.config.options import ShardOptions, TextOptions, TokenizeOptions
+from bertgpt.data.sources.files import Source
+from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.files import check_space, put, sha256_of
+from bertgpt.data.format import broken_files, manifest_of, read_manifest, verify
+from bertgpt.data.build.shuffle import Documents, Plan, ShardWriter, make_plan, shard_tasks
+from bertgpt.data.execution.tasks import Facts, Job, Receipt
+from bertgpt.data.build.inputs import Parts, Text, is_tokens
+from bertgpt.data.build.tokenize_worker import CUT, FILE_FACTS, PART, PART_FACTS
+from bertgpt.data.execution.workdir import Work, differences, fingerprint
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+
+PART_SHARE, SHARD_SHARE = 0.55, 0.5  # bytes on disk for each byte of text, about
+
+
+def tokenize(options: TokenizeOptions) -> Facts:
+    """Make a folder of token parts."""
+    text = Text(options)
+    out = output_of(options, "tokens", text.sources)
+    if options.dry_run:
+        return text.plan(out, PART_SHARE)
+    if options.task_index is not None:
+        return one_share(text, out, text.config)
+    text.announce(out, PART_SHARE)
+    with Work(out, options.fresh) as work:
+        if work.is_new:
+            work.prepare(options.workers, text.size, options.tokenizer)
+        if work.finished(text.config):
+            return summary(out)
+        started = time.monotonic()
+        check_space(work.root, int(text.size * PART_SHARE))
+        receipts, tokenizer, folder = text.parts(work)
+        final = work.folder(text.config, "final", empty=True)
+        files, counts = [], totals(receipts)
+        for receipt in receipts:
+            entry = file_entry(receipt)
+            entry["path"] = receipt.name.replace(CUT, PART)
+            put(folder / receipt.name, final / entry["path"])
+            files.append(entry)
+        manifest = manifest_of("tokens", text.config, tokenizer, counts, files)
+        manifest["sources"] = text.counted(receipts)
+        work.publish(final, manifest, text.tokenizer_folder(work), text.run_facts(receipts, started))
+    return summary(out)
+
+
+def shard(options: ShardOptions) -> Facts:
+    """Make a folder of shards, from text or from token parts."""
+    if options.repair is not None:
+        return repair(options)
+    if options.val_fraction + options.test_fraction >= 1:
+        raise BertGPTError("BG204", "--val-fraction and --test-fraction leave nothing for training")
+    origin = Parts(options) if is_tokens(options.sources) else Text(options)
+    out = output_of(options, "shards", origin.sources)
+    if options.dry_run:
+        return origin.plan(out, PART_SHARE + SHARD_SHARE)
+    if options.task_index is not None:
+        return one_share(origin, out, shard_config(options, origin.config))
+    origin.announce(out, PART_SHARE + SHARD_SHARE)
+    with Work(out, options.fresh) as work:
+        if work.is_new:
+            work.prepare(options.workers, origin.size, options.tokenizer)
+        config = shard_config(options, origin.config)
+        if work.finished(config):
+            return summary(out)
+        started = time.monotonic()
+        check_space(work.root, int(origin.size * (PART_SHARE + SHARD_SHARE)))
+        parts, tokenizer, folder = origin.parts(work)
+        plan, receipts, made = gather(options, work, config, parts, folder, tokenizer)
+        final = work.folder(config, "final", empty=True)
+        for receipt in receipts:
+            put(made / receipt.name, final / receipt.name)
+        files = [file_entry(receipt) | {"split": receipt.name.rpartition("-")[0]} for receipt in receipts]
+        counts = totals(parts) | {"duplicates": plan.duplicates, "cut_documents": plan.cut}
+        manifest = manifest_of("shards", config, tokenizer, counts, files)
+        manifest["sources"] = origin.counted(parts)
+        manifest["splits"] = splits_of(receipts)
+        manifest["parent"] = origin.parent
+        work.publish(final, manifest, origin.tokenizer_folder(work), origin.run_facts(parts, started))
+    for split, fraction in (("val", options.val_fraction), ("test", options.test_fraction)):
+        if fraction and split not in manifest["splits"]:
+            console.note(f"no document fell into {split}: a larger --{split}-fraction keeps some")
+    return summary(out)
+
+
+def one_share(origin: "Text | Parts", out: Path, config: Facts) -> Facts:
+    """Tokenize one share of the text, for whoever puts the shares together."""
+    options = origin.options
+    if isinstance(origin, Parts):
+        raise BertGPTError("BG203", "token parts are finished: nothing is left to be shared out")
+    with Work(out, options.fresh, options.task_index) as work:
+        work.prepare(options.workers, origin.size // (options.num_tasks or 1), options.tokenizer)
+        if work.finished(config):
+            return summary(out)
+        check_space(work.root, int(origin.size * PART_SHARE) // (options.num_tasks or 1))
+        receipts = origin.share(work)
+        return {
+            "path": str(out),
+            "task": options.task_index,
+            "of": options.num_tasks,
+            **{name: sum(receipt.facts[name] for receipt in receipts) for name in ("documents", "tokens", "bytes")},
+        }
+
+
+def repair(options: ShardOptions) -> Facts:
+    """Rebuild what is broken in a folder of shards, and nothing else; the result must be what the manifest says."""
+    folder = Path(options.repair or "")
+    manifest = read_manifest(folder)
+    broken = broken_files(folder, manifest, contents=True)
+    if not broken:
+        console.note(f"nothing is broken in {folder}")
+        return summary(folder)
+    options = options_again(options, folder, manifest)
+    origin = Parts(options) if is_tokens(options.sources) else Text(options)
+    with Work(folder, fresh=True) as work:
+        config = shard_config(options, origin.config)
+        if config != manifest["config"]:
+            raise BertGPTError(
+                "BG305",
+                "these shards were made of something else",
+                path=str(folder),
+                cause="; ".join(differences(manifest["config"], config)),
+                hint="give the SOURCE that they were made of",
+            )
+        work.prepare(options.workers, origin.size)
+        parts, tokenizer, parts_folder = origin.parts(work)
+        _, receipts, made = gather(options, work, config, parts, parts_folder, tokenizer, only=set(broken))
+        named = {file["path"]: file for file in manifest["files"]}
+        for receipt in receipts:
+            if receipt.sha256 != named[receipt.name]["sha256"]:
+                raise BertGPTError("BG305", "a rebuilt file is another one than before", path=receipt.name)
+            shutil.copyfile(made / receipt.name, work.root / receipt.name)
+            (work.root / receipt.name).replace(folder / receipt.name)
+        work.remove()
+    console.note(f"rebuilt {', '.join(sorted(broken))}")
+    verify(folder, manifest)
+    return summary(folder)
+
+
+def options_again(options: ShardOptions, folder: Path, manifest: Mapping[str, Any]) -> ShardOptions:
+    """The options that a folder was made with; sources from the command line, else from its run.json."""
+    try:
+        kept = json.loads((folder / "run.json").read_text(encoding="utf-8"))["options"]
+        sources = options.sources or list(kept["sources"])
+        given = kept["tokenizer"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BertGPTError(
+            "BG307", "run.json is missing or broken, and tells how these shards were made", path=str(folder)
+        ) from None
+    tokenizer = given and str(folder / "tokenizer")
+    return ShardOptions.model_validate(kept | {"sources": sources, "tokenizer": tokenizer, "workers": options.workers})
+
+
+# ------------------------------------------------------------------------------------------------- the shards
+
+
+def shard_config(options: ShardOptions, tokens: Facts) -> Facts:
+    """What decides the bytes of the shards."""
+    return {
+        "tokens": tokens,
+        "shard_tokens": options.shard_tokens,
+        "val_fraction": options.val_fraction,
+        "test_fraction": options.test_fraction,
+        "seed": options.seed,
+        "dedup": options.dedup,
+    }
+
+
+def gather(
+    options: ShardOptions,
+    work: Work,
+    config: Facts,
+    parts: Sequence[Receipt],
+    folder: Path,
+    tokenizer: Tokenizer,
+    only: set[str] | None = None,
+) -> tuple[Plan, list[Receipt], Path]:
+    """Deal the documents of the parts to shards, and write those."""
+    documents = Documents.of([folder / receipt.name for receipt in parts], [receipt.facts for receipt in parts])
+    paths = [folder / receipt.name for receipt in parts]
+    fractions = {"val": options.val_fraction, "test": options.test_fraction}
+    fractions = {split: fraction for split, fraction in fractions.items() if fraction}
+    plan = make_plan(documents, options.seed, options.shard_tokens, fractions, options.dedup)
+    made = work.folder(config, "shards")
+    identity = config | {"parts": [receipt.sha256 for receipt in parts]}
+    tasks = [task for task in shard_tasks(plan, identity) if only is None or task.name in only]
+    arguments = ([str(path) for path in paths], options.shard_tokens, tokenizer.end, tokenizer.max_id)
+    job = Job(ShardWriter, arguments, made, fingerprint())
+    return plan, work.run(job, tasks, "gathering", durable=True), made
+
+
+def splits_of(receipts: Sequence[Receipt]) -> Facts:
+    """Documents, tokens and bytes of each split."""
+    splits: dict[str, Counter[str]] = {}
+    for receipt in receipts:
+        split = splits.setdefault(receipt.name.rpartition("-")[0], Counter())
+        split.update({"files": 1} | {name: receipt.facts[name] for name in ("documents", "tokens", "bytes")})
+    return {name: dict(counts) for name, counts in splits.items()}
+
+
+def output_of(options: TextOptions, kind: str, sources: Sequence[Source]) -> Path:
+    """The folder to make."""
+    if options.out is not None:
+        return Path(options.out)
+    if len(sources) == 1 and sources[0].format == "tinyworld":
+        return Path("data") / kind / "tinyworld"
+    if len(options.sources) == 1 and sources and (corpus := sources[0].corpus):
+        return Path("data") / kind / corpus.rpartition("/")[2]
+    raise BertGPTError("BG203", "--out is missing: the folder to make")
+
+
+def totals(receipts: Iterable[Receipt]) -> Facts:
+    """The counts of all parts together."""
+    counts: Counter[str] = Counter(dict.fromkeys(("documents", "tokens", "bytes"), 0))
+    for receipt in receipts:
+        counts.update({name: receipt.facts[name] for name in ("documents", "tokens", "bytes")})
+        counts.update(receipt.facts["counts"])
+    return dict(counts)
+
+
+def file_entry(receipt: Receipt) -> Facts:
+    """What the manifest says of a file."""
+    entry = {
+        "path": receipt.name,
+        "bytes": receipt.bytes,
+        "sha256": receipt.sha256,
+        "text_bytes": receipt.facts["bytes"],
+    }
+    return entry | {name: receipt.facts[name] for name in (*FILE_FACTS, *PART_FACTS) if name in receipt.facts}
+
+
+def summary(out: Path) -> Facts:
+    """What a command returns: the manifest in brief."""
+    manifest = read_manifest(out)
+    return {
+        "path": str(out),
+        "kind": manifest["kind"],
+        "files": len(manifest["files"]),
+        "counts": manifest["counts"],
+        "splits": manifest.get("splits", {}),
+        "dtype": manifest["dtype"],
+        "tokenizer_sha256": manifest["tokenizer"]["sha256"],
+        "manifest_sha256": sha256_of(out / "manifest.json"),
+    }

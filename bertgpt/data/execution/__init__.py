@@ -1,0 +1,1 @@
+"""Tasks, their results, the work directory, and worker processes."""

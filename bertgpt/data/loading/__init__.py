@@ -1,0 +1,1 @@
+"""Shards to batches: order, causal windows, MLM rows, masking, prefetch."""

@@ -1,0 +1,184 @@
+"""Masked samples: rows of a plan with some of their ids hidden, by draws, by stored masks, or stored as a whole.
+
+The three are the same, byte for byte, for as many epochs as are stored; after these the stored ones come again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertgpt.data.format import TokenFile
+from bertgpt.data.loading.epoch_file import CopiesFile
+from bertgpt.data.loading.masking import Masked, Scheme, Vocabulary, masked
+from bertgpt.data.loading.open import names_of, opened, opened_base
+from bertgpt.data.loading.rows import Array, Framer, Frames, SpanFile, Specials
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MaskedRows:
+    """Rows of a plan as a model sees them. The slots for hidden ids beyond `scored` are at position 0, [CLS]."""
+
+    ids: Array  # (rows, L)
+    length: Array  # (rows,): without padding
+    piece_starts: Array  # (rows, P): where [CLS] is; L where a row has no more pieces
+    second_starts: Array  # (rows, P): where B begins; the piece's end where it has none
+    next_sentence: Array  # (rows, P): 0 next, 1 not next, 2 not scored
+    positions: Array  # (rows, K): what is hidden, in order
+    labels: Array  # (rows, K): and what is there
+    scored: Array  # (rows,): how many slots are used
+
+
+class Masker:
+    """Hides ids by draws. Whatever training uses, held-out rows have the usual masks, and always the same."""
+
+    def __init__(self, config: dict[str, Any], split: str, tokenizer: Tokenizer) -> None:
+        self.fixed = split != "train"
+        shares = ("rate", "mask_share", "random_share")
+        self.scheme = Scheme(config["scheme"], **({} if self.fixed else {name: config[name] for name in shares}))
+        self.seed = config["seed"]
+        used = np.array(sorted(set(tokenizer.vocab.values()) - tokenizer.special_ids), tokenizer.dtype)
+        self.vocabulary = Vocabulary(tokenizer.roles["mask"], used, tokenizer.starts_word)
+
+    def masks(self, frames: Frames, samples: Numbers, epochs: Numbers) -> Masked:
+        """What is hidden of these rows in these epochs."""
+        epochs = np.zeros_like(epochs) if self.fixed else epochs
+        rows = (frames.ids, frames.text, frames.begins)
+        return masked(*rows, samples, epochs, self.seed, self.scheme, self.vocabulary)
+
+
+class PlannedRows:
+    """Rows of a split, put together from shards when they are asked for."""
+
+    def __init__(
+        self,
+        spans: Sequence[SpanFile],
+        flats: Sequence[NDArray[Any]],
+        framer: Framer,
+        masker: Masker,
+        stored: Sequence[CopiesFile] = (),
+        first: int = 0,
+    ) -> None:
+        self.spans, self.flats, self.framer, self.masker, self.stored = spans, flats, framer, masker, stored
+        self.first = first + np.cumsum([0, *map(len, spans)])  # the first sample of each file
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def batch(self, samples: Numbers, epochs: Numbers) -> MaskedRows:
+        """Rows, each with the masks of its epoch."""
+        frames, masks = self.parts(samples, epochs)
+        at = masks.positions.astype(np.int64)
+        scored = masks.scored.sum(axis=1)
+        labels = np.where(masks.scored, np.take_along_axis(frames.ids, at, axis=1), 0).astype(frames.ids.dtype)
+        np.put_along_axis(frames.ids, at, masks.replacements, axis=1)
+        pieces = (frames.length, frames.piece_starts, frames.second_starts, frames.next_sentence)
+        return MaskedRows(frames.ids, *pieces, masks.positions, labels, scored)
+
+    def parts(self, samples: Numbers, epochs: Numbers) -> tuple[Frames, Masked]:
+        """Rows, and what is to be hidden in them."""
+        homes = np.searchsorted(self.first, samples, side="right") - 1
+        places = samples - self.first[homes]
+        rows = list(zip(homes.tolist(), places.tolist(), strict=True))
+        frames = self.framer.frames([(self.spans[home], self.flats[home], place) for home, place in rows])
+        if self.stored:
+            return frames, self.stored_masks(frames, rows, epochs)
+        return frames, self.masker.masks(frames, samples, epochs)
+
+    def stored_masks(self, frames: Frames, rows: list[tuple[int, int]], epochs: Numbers) -> Masked:
+        """Masks that were drawn before."""
+        shape = (len(rows), self.masker.scheme.slots(self.framer.length))
+        positions = np.zeros(shape, np.uint16)
+        replacements = np.repeat(frames.ids[:, :1], shape[1], axis=1)
+        scored = np.zeros(shape, np.bool_)
+        for i, ((home, place), epoch) in enumerate(zip(rows, epochs.tolist(), strict=True)):
+            row = self.stored[home].row(place, epoch)
+            used = len(row["positions"])
+            positions[i, :used], replacements[i, :used] = row["positions"], row["replacements"]
+            scored[i, :used] = True
+        return Masked(positions, replacements, scored)
+
+
+class StoredRows:
+    """Rows of a split that lie ready, for each of some epochs."""
+
+    def __init__(self, stored: Sequence[CopiesFile], pieces: int, slots: int) -> None:
+        self.stored, self.pieces, self.slots = stored, pieces, slots
+        self.first = np.cumsum([0, *map(len, stored)])
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def batch(self, samples: Numbers, epochs: Numbers) -> MaskedRows:
+        """The rows as they lie there, the lists padded."""
+        homes = np.searchsorted(self.first, samples, side="right") - 1
+        places = (samples - self.first[homes]).tolist()
+        found = [
+            self.stored[home].row(place, epoch)
+            for home, place, epoch in zip(homes.tolist(), places, epochs.tolist(), strict=True)
+        ]
+        ids = np.stack([row["input_ids"] for row in found])
+        length = ids.shape[1]
+        labels = [row["masked_labels"] for row in found]
+
+        def padded(name: str, width: int, fill: int) -> NDArray[Any]:
+            return side_by_side([row[name] for row in found], width, fill)
+
+        return MaskedRows(
+            ids,
+            length=np.array([row["length"][0] for row in found]),
+            piece_starts=padded("piece_starts", self.pieces, length),
+            second_starts=padded("second_starts", self.pieces, length),
+            next_sentence=padded("next_sentence", self.pieces, 2),
+            positions=padded("masked_positions", self.slots, 0),
+            labels=side_by_side(labels, self.slots, 0),
+            scored=np.array(list(map(len, labels)), np.int64),
+        )
+
+
+def side_by_side(lists: list[NDArray[Any]], width: int, fill: int) -> NDArray[Any]:
+    """Lists as the rows of one array, padded."""
+    rows = np.full((len(lists), width), fill, lists[0].dtype)
+    for row, values in zip(rows, lists, strict=True):
+        row[: len(values)] = values
+    return rows
+
+
+def open_rows(folder: Path, split: str, shards: Path | None = None) -> PlannedRows | StoredRows:
+    """The rows of a split of a plan, in the form in which the plan has them."""
+    manifest, tokenizer = opened(folder, "plan")
+    config = manifest["config"]
+    masker = Masker(config, split, tokenizer)
+    pieces = max((file["most_pieces"] for file in manifest["files"] if "most_pieces" in file), default=1)
+    spans = names_of(manifest, split, ".spans.arrow")
+    if config["materialize"]:
+        stored = [CopiesFile(folder / name.replace(".spans.", ".rows.")) for name in spans]
+        return StoredRows(stored, pieces, masker.scheme.slots(config["seq_len"]))
+    base = opened_base(folder, manifest, shards)
+    masks = [CopiesFile(folder / name.replace(".spans.", ".masks.")) for name in spans if config["static"]]
+    return PlannedRows(
+        [SpanFile(folder / name) for name in spans],
+        [TokenFile(base / name.replace(".spans.", ".")).flat for name in spans],
+        Framer(config["seq_len"], pieces, Specials.of(tokenizer), tokenizer.dtype),
+        masker,
+        masks,
+    )
+
+
+def a_piece(rows: PlannedRows | StoredRows, among: int = 32) -> list[int]:
+    """The longest piece of the first rows, its A if it is a pair, as it was before anything was hidden."""
+    numbers = np.arange(min(among, len(rows)))
+    some = rows.batch(numbers, np.zeros_like(numbers))
+    ids = some.ids.copy()
+    for row, places, labels, scored in zip(ids, some.positions, some.labels, some.scored, strict=True):
+        row[places[:scored]] = labels[:scored]
+    starts, stops = some.piece_starts.astype(np.int64) + 1, some.second_starts.astype(np.int64) - 1
+    row, piece = divmod(int((stops - starts).argmax()), starts.shape[1])
+    found: list[int] = ids[row, starts[row, piece] : stops[row, piece]].tolist()
+    return found

@@ -1,0 +1,1 @@
+"""Files, URLs, the hub, and the readers that turn them into documents."""

@@ -1,0 +1,1 @@
+"""Load, train, encode and detokenize."""

@@ -1,0 +1,397 @@
+"""One class for every tokenizer: what `tokenizers` would read from tokenizer.json, and which ids play which role.
+
+A tokenizer is known by the hash of its content. Its folder opens in `transformers` too. Special tokens that are typed
+in a text are text; special ids come from us, by role.
+"""
+
+import hashlib
+import json
+import os
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertgpt.utils.errors import BertGPTError, quoted
+from bertgpt.utils.files import void, write_aside
+
+ROLES = ("pad", "unk", "cls", "sep", "mask", "end")
+OWN_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|end|>")  # ids 0-5 of a tokenizer trained here
+FRAMING = ("pad", "cls", "sep", "mask")  # what rows of BERT are framed, filled and masked with
+CONFIG_KEYS = {"pad": "pad_token", "unk": "unk_token", "cls": "cls_token", "sep": "sep_token", "mask": "mask_token"}
+Frame = Literal["around", "before"]  # what special tokens do to a text
+NOT_IDENTITY = ("version", "truncation", "padding", "post_processor")
+
+
+def byte_alphabet() -> dict[str, int]:
+    """GPT-2's way of writing bytes as printable characters: character to byte (Radford et al., 2019)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer: `content` is that of tokenizer.json, `roles` has the id of each special role it knows."""
+
+    content: dict[str, Any]
+    roles: dict[str, int]
+
+    # ----------------------------------------------------------------------------------------- identity
+
+    @property
+    def kind(self) -> str:
+        """ "bpe" (byte-level) or "wordpiece"."""
+        return str(self.content["model"]["type"]).lower()
+
+    @cached_property
+    def vocab(self) -> dict[str, int]:
+        """Every token with its id, special ones included."""
+        added = {token["content"]: token["id"] for token in self.content.get("added_tokens", ())}
+        vocab: dict[str, int] = self.content["model"]["vocab"] | added
+        return vocab
+
+    @cached_property
+    def max_id(self) -> int:
+        """The largest id, which decides how ids are stored."""
+        return max(self.vocab.values())
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint16 wherever it holds every id."""
+        return np.dtype(np.uint16 if self.max_id < 1 << 16 else np.uint32)
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 of all that decides which ids a text becomes, and of the roles."""
+        content = {key: value for key, value in self.content.items() if key not in (*NOT_IDENTITY, "model")}
+        model = {key: value for key, value in self.content["model"].items() if key not in ("vocab", "merges")}
+        vocab = sorted((i, token) for token, i in self.content["model"]["vocab"].items())
+        digest = hashlib.sha256(json.dumps([content, model, self.roles], sort_keys=True, ensure_ascii=False).encode())
+        for entries in ((f"{i} {token}" for i, token in vocab), map(" ".join, self.content["model"].get("merges", ()))):
+            digest.update(b"\0\0" + "\0".join(entries).encode())
+        return digest.hexdigest()
+
+    @property
+    def end(self) -> int:
+        """The id that closes a document."""
+        return self.roles["end"]
+
+    # ------------------------------------------------------------------------------------- text and ids
+
+    @property
+    def plain_added(self) -> list[dict[str, Any]]:
+        """Tokens beside the model that are no special ones."""
+        return [token for token in self.content.get("added_tokens", ()) if not token["special"]]
+
+    @cached_property
+    def plain_content(self) -> str:
+        """tokenizer.json without special tokens, so that one that is typed in a text stays text."""
+        plain = self.content | {
+            "added_tokens": self.plain_added,
+            "post_processor": None,
+            "truncation": None,
+            "padding": None,
+        }
+        return json.dumps(plain, ensure_ascii=False)
+
+    @cached_property
+    def reference(self) -> Any:
+        """The `tokenizers.Tokenizer` that defines what is right."""
+        import tokenizers
+
+        return tokenizers.Tokenizer.from_str(self.plain_content)
+
+    @cached_property
+    def _decoder(self) -> Any:
+        import tokenizers
+
+        return tokenizers.Tokenizer.from_str(json.dumps(self.content, ensure_ascii=False))
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of one text, by the reference."""
+        return list(self.reference.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; special ones are written out."""
+        return str(self._decoder.decode([int(i) for i in ids], skip_special_tokens=False))
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """The token of each id; an id that nobody uses is empty."""
+        tokens = [""] * (self.max_id + 1)
+        for token, i in self.vocab.items():
+            tokens[i] = token
+        return tokens
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that no text produces."""
+        return frozenset(self.roles.values()) | {
+            token["id"] for token in self.content.get("added_tokens", ()) if token["special"]
+        }
+
+    @cached_property
+    def special_texts(self) -> list[str]:
+        """What special tokens look like when somebody types them."""
+        return sorted({self.tokens[i] for i in self.special_ids})
+
+    @cached_property
+    def token_bytes(self) -> NDArray[np.int32] | None:
+        """How many bytes of text each id stands for; None where a tokenizer does not keep the text (WordPiece)."""
+        if self.kind != "bpe":
+            return None
+        return np.array([len(self.bytes_of(i)) for i in range(self.max_id + 1)], np.int32)
+
+    def bytes_of(self, i: int) -> bytes:
+        """The bytes that an id of a byte-level tokenizer stands for; none for special ones."""
+        if i in self.special_ids:
+            return b""
+        token = self.tokens[i]
+        return token.encode() if token in self.added else bytes(BYTE_OF[c] for c in token)
+
+    @cached_property
+    def added(self) -> frozenset[str]:
+        """Tokens that stand beside the model, written as they are."""
+        return frozenset(token["content"] for token in self.content.get("added_tokens", ()))
+
+    @cached_property
+    def starts_word(self) -> NDArray[np.bool_]:
+        """Which ids begin a word: whole words are masked together, and documents are cut between words."""
+        if self.kind == "wordpiece":
+            return np.array([not token.startswith("##") for token in self.tokens], np.bool_)
+        spaces = (*(char for char, byte in BYTE_OF.items() if bytes([byte]).isspace()), *string.whitespace)
+        starts = np.array([token.startswith(spaces) for token in self.tokens], np.bool_)
+        starts[list(self.special_ids)] = True
+        return starts
+
+    def with_specials(self) -> "Tokenizer":
+        """The same with the special tokens that masked rows need, those that it lacks behind its largest id."""
+        names = {role: name for role, name in zip(ROLES, OWN_SPECIALS, strict=True) if role in FRAMING}
+        missing = {role: name for role, name in names.items() if role not in self.roles}
+        if not missing:
+            return self
+        ids = dict(zip(missing, range(self.max_id + 1, self.max_id + 1 + len(missing)), strict=True))
+        added = [special_token(name, ids[role]) for role, name in missing.items()]
+        content = self.content | {"added_tokens": [*self.content.get("added_tokens", ()), *added]}
+        return Tokenizer(content, self.roles | ids)
+
+    # ------------------------------------------------------------------------------------------- folders
+
+    def save(
+        self, folder: Path, longest: int | None = None, frame: Frame | None = None, segments: bool = False
+    ) -> None:
+        """Write the folder that `Tokenizer.load` and `transformers` read.
+
+        There, rows are cut at `longest`, texts get the special tokens of a `frame`, and it is said which sentence each
+        id is of where a model has `segments`.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        config: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            "eos_token": self.tokens[self.end],
+        } | {CONFIG_KEYS[role]: self.tokens[i] for role, i in self.roles.items() if role in CONFIG_KEYS}
+        config |= {} if longest is None else {"model_max_length": longest}
+        config |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]} if segments else {}
+        write_json(folder / "tokenizer.json", self.content | ({"post_processor": self.framing(frame)} if frame else {}))
+        write_json(folder / "tokenizer_config.json", config)
+
+    def framing(self, frame: Frame) -> dict[str, Any]:
+        """How `tokenizers` puts special tokens around one text, or two: [CLS] A [SEP] B [SEP], or end A end B."""
+        around = frame == "around"
+        first, between = (self.tokens[self.roles[role]] for role in (("cls", "sep") if around else ("end", "end")))
+
+        def special(token: str, kind: int) -> dict[str, Any]:
+            return {"SpecialToken": {"id": token, "type_id": kind}}
+
+        def text(name: str, kind: int) -> dict[str, Any]:
+            return {"Sequence": {"id": name, "type_id": kind}}
+
+        single = [special(first, 0), text("A", 0), *([special(between, 0)] if around else [])]
+        pair = [*single, text("B", 1), special(between, 1)] if around else [*single, special(between, 0), text("B", 0)]
+        ids = {token: {"id": token, "ids": [self.vocab[token]], "tokens": [token]} for token in {first, between}}
+        return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": ids}
+
+    @classmethod
+    def load(cls, source: str | Path) -> "Tokenizer":
+        """Read a tokenizer by name ("gpt2"), from a folder or from a file."""
+        if source == "gpt2" and not Path(source).exists():
+            from bertgpt.data.tokenizers.gpt2 import from_tiktoken
+
+            return from_tiktoken()
+        if not os.path.exists(source):  # noqa: PTH110 - a Path of an impossible name raises
+            raise BertGPTError(
+                "BG211", f"there is no tokenizer {quoted(str(source))}", hint="give gpt2, a folder or a file"
+            )
+        try:
+            tokenizer = from_path(Path(source))
+            assert tokenizer.reference
+            if tokenizer.kind == "bpe":
+                letters = set("".join(tokenizer.content["model"]["vocab"])) - BYTE_OF.keys()
+                assert not letters, f"characters that stand for no byte: {' '.join(sorted(letters))}"
+        except (BertGPTError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # `tokenizers` panics with exceptions of its own kind
+            cause = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            raise BertGPTError("BG314", "this tokenizer cannot be read", path=str(source), cause=cause) from None
+        return tokenizer
+
+
+BYTE_OF = byte_alphabet()
+
+
+def from_path(path: Path) -> Tokenizer:
+    """The tokenizer in a folder or file, not yet looked at closely."""
+    return from_folder(path) if path.is_dir() else from_file(path)
+
+
+def from_folder(folder: Path) -> Tokenizer:
+    """The tokenizer in a folder: tokenizer.json, or GPT-2's or BERT's own files."""
+    if (folder / "tokenizer.json").exists():
+        config = folder / "tokenizer_config.json"
+        return from_json(folder / "tokenizer.json", read_json(config) if config.exists() else {})
+    for vocab, merges in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
+        if (folder / vocab).exists() and (folder / merges).exists():
+            lines = read_lines(folder / merges)
+            pairs = [line.split(" ") for line in lines if line and line[:9] != "#version:"]
+            return byte_level(read_json(folder / vocab), pairs)
+    if (folder / "vocab.txt").exists():
+        return from_file(folder / "vocab.txt")
+    raise BertGPTError(
+        "BG314",
+        "this folder holds no tokenizer",
+        path=str(folder),
+        hint="it should have tokenizer.json, encoder.json with vocab.bpe, or vocab.txt",
+    )
+
+
+def from_file(path: Path) -> Tokenizer:
+    """A tokenizer.json, or BERT's vocab.txt."""
+    if path.suffix == ".json":
+        return from_json(path, {})
+    words = read_lines(path)
+    missing = [special for special in OWN_SPECIALS[:5] if special not in words]
+    if missing or len(set(words)) != len(words):
+        what = f"{', '.join(missing)} missing" if missing else "a word stands twice"
+        raise BertGPTError("BG314", "this is no WordPiece vocabulary", path=str(path), cause=what)
+    return wordpiece({word: i for i, word in enumerate(words)})
+
+
+def from_json(path: Path, config: dict[str, Any]) -> Tokenizer:
+    """A tokenizer.json, its roles found in tokenizer_config.json or by the usual names."""
+    content = read_json(path)
+    model = content.get("model", {})
+    if not isinstance(model, dict) or model.get("type") not in ("BPE", "WordPiece") or not model.get("vocab"):
+        raise BertGPTError("BG314", "this tokenizer is neither BPE nor WordPiece", path=str(path))
+    if model["type"] == "BPE" and "ByteLevel" not in json.dumps(content.get("pre_tokenizer")):
+        raise BertGPTError("BG314", "this tokenizer's BPE is not one of bytes", path=str(path))
+    if model["type"] == "BPE":
+        model["merges"] = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    vocab = model["vocab"] | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
+    named = {role: config.get(key) for role, key in CONFIG_KEYS.items()} | {"end": config.get("eos_token")}
+    usual = dict(zip(ROLES, OWN_SPECIALS, strict=True))
+    roles = {}
+    for role in ROLES:
+        name = named[role]
+        name = (name["content"] if isinstance(name, dict) else name) or usual[role]
+        if name in vocab:
+            roles[role] = vocab[name]
+    if "end" not in roles:
+        ends = [vocab[name] for name in ("<|endoftext|>", "</s>") if name in vocab] + [
+            roles[r] for r in ("sep",) if r in roles
+        ]
+        if not ends:
+            raise BertGPTError("BG314", "this tokenizer has no token that ends a document", path=str(path))
+        roles["end"] = ends[0]
+    return Tokenizer(content, roles)
+
+
+def special_token(content: str, i: int) -> dict[str, Any]:
+    """An entry of `added_tokens`."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {"id": i, "content": content, **flags}
+
+
+def byte_level(vocab: dict[str, int], merges: Iterable[Sequence[str]], specials: Sequence[str] = ()) -> Tokenizer:
+    """Byte-level BPE as GPT-2 has it; without `specials` its own <|endoftext|> ends documents."""
+    options = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    names = specials or ["<|endoftext|>"]
+    vocab = dict(sorted(vocab.items(), key=lambda entry: entry[1]))  # so that the file is the same bytes too
+    content = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [special_token(name, vocab[name]) for name in names],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", **options},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", **options},
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+            "vocab": vocab, "merges": [list(merge) for merge in merges],
+        },
+    }  # fmt: skip
+    roles = (
+        dict(zip(ROLES, map(vocab.__getitem__, specials), strict=True)) if specials else {"end": vocab["<|endoftext|>"]}
+    )
+    return Tokenizer(content, roles)
+
+
+def wordpiece(vocab: dict[str, int], specials: Sequence[str] = ()) -> Tokenizer:
+    """WordPiece as BERT has it, lower-casing unless the vocabulary holds capitals; [SEP] ends documents by default."""
+    lower = not any(token != token.lower() for token in vocab if not token.startswith(("[", "<|")))
+    names = specials or OWN_SPECIALS[:5]
+    vocab = dict(sorted(vocab.items(), key=lambda entry: entry[1]))  # so that the file is the same bytes too
+    normalizer = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": lower}
+    content = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [special_token(name, vocab[name]) for name in names],
+        "normalizer": {"type": "BertNormalizer", **normalizer},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": None,
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": False},
+        "model": {
+            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocab,
+        },
+    }  # fmt: skip
+    roles = dict(zip(ROLES, map(vocab.__getitem__, names), strict=False))
+    return Tokenizer(content, roles | {"end": roles.get("end", vocab["[SEP]"])})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a tokenizer's file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BertGPTError(
+            "BG314", "a file of the tokenizer cannot be read", path=str(path), cause=str(error)
+        ) from None
+    if not isinstance(content, dict):
+        raise BertGPTError("BG314", "a file of the tokenizer is not a JSON object", path=str(path))
+    return content
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a tokenizer's text file; only \\n ends a line here."""
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, ValueError) as error:
+        raise BertGPTError(
+            "BG314", "a file of the tokenizer cannot be read", path=str(path), cause=str(error)
+        ) from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON that is the same bytes for the same content; on one line, since Python writes that ten times faster."""
+    text = json.dumps(content, ensure_ascii=False) + "\n"
+    write_aside(path, lambda aside: void(aside.write_text(text, encoding="utf-8")))

@@ -1,0 +1,1 @@
+"""Pretrained-model folders and the layouts of transformers: mapping, import, export."""

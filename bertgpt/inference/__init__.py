@@ -1,0 +1,1 @@
+"""Load a model; generate, fill masks, score, embed, classify."""

@@ -1,1 +1,0 @@
-"""Ids on disk, and batches of them."""

@@ -1,0 +1,43 @@
+"""tinyworld: a generative little world in plain English whose every probability is known.
+
+It stands in for a corpus where there is no network, and it measures learning where there is: how close a model comes
+to the true entropy, and which mechanism it lacks (names, pronouns, possessions, agreement). The modules, from the
+words up: `lexicon` and `words` (what can be said), `telling` (tables of choices, the writer and the reader), `tale`,
+`stories` and `notices` (the grammar), `world` (documents and their probabilities), `oracle` and `trigram` (the best
+and the forgetful guess), `tasks` (the twins of the evaluations).
+"""
+
+from itertools import islice
+from typing import Any
+
+from bertgpt.tinyworld.grammar import MECHANISMS
+from bertgpt.tinyworld.tasks import examples
+from bertgpt.tinyworld.world import Document, Reading, World
+
+__all__ = ["Document", "Reading", "World", "examples", "look"]
+
+
+def look(seed: int, start: int, docs: int, task: str | None, split: str) -> dict[str, Any]:
+    """Some documents with all that is known about them, or some examples of a task."""
+    world = World(seed)
+    seen: dict[str, Any] = {"kind": "tinyworld", "seed": seed}
+    if task is not None:
+        found = islice(examples(world, task, split, start), docs)
+        return seen | {"task": task, "split": split, "examples": list(found)}
+    return seen | {"documents": [described(world, document) for document in world.documents(start, start + docs)]}
+
+
+def described(world: World, document: Document) -> dict[str, Any]:
+    """A document with its surprise, in nats, by mechanism."""
+    words = world.read(document.text).words
+    return {
+        "index": document.index,
+        "text": document.text,
+        "genre": document.genre,
+        "topic": document.topic,
+        "mood": document.mood,
+        "words": sum(word.text[0].isalpha() for word in words),
+        "bytes": len(document.text.encode()),
+        "nats": -document.logp,
+        "nats_by_mechanism": {m: 0.0 - sum(w.logp for w in words if w.mechanism == m) for m in MECHANISMS},
+    }

@@ -1,0 +1,1 @@
+"""Objectives, optimizers, schedules, distributed training, device, checkpoints, run directory, metrics."""

@@ -1,0 +1,1 @@
+"""Errors, console, files, random numbers."""

@@ -1,0 +1,328 @@
+"""Damaged artefacts and bad input on the command line: the designed error before any harm is done, and the way out."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import bertgpt
+from bertgpt.utils.files import sha256_of
+from bertgpt.data.format import TokenFile
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+
+TRAIN = ("--train", "bpe", "--vocab-size", "400")
+TEXTS = ["the first of three texts", "the second text is bad", "the third and last text"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Token parts, and shards made from text and from them."""
+    folder = tmp_path_factory.mktemp("made")
+    common = {"limit_docs": 300, "train": "bpe", "vocab_size": 400}
+    bertgpt.tokenize("tinyworld", out=str(folder / "tokens"), **common)
+    bertgpt.shard("tinyworld", out=str(folder / "shards"), shard_tokens=10_000, val_fraction=0.1, **common)
+    bertgpt.shard(str(folder / "tokens"), out=str(folder / "from_tokens"), shard_tokens=10_000, val_fraction=0.1)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with copies of them, and a cache of its own."""
+    for name in ("tokens", "shards", "from_tokens"):
+        shutil.copytree(made / name, tmp_path / name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("BERTGPT_WORK", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def fails(run: Callable[..., Any]) -> Callable[..., dict[str, str]]:
+    """Run a command line that fails with a code, and with these words in what it says; each detail of the error."""
+
+    def running(code: str, argv: tuple[str, ...] | list[str], *words: str) -> dict[str, str]:
+        done = run(*argv, "--json")
+        error: dict[str, str] = json.loads(done.out)["error"]
+        said = " ".join(str(detail) for detail in error.values())
+        assert (error["code"], done.code) == (code, int(code[2])), said
+        assert "Traceback" not in done.err
+        for word in words:
+            assert word in said
+        return error
+
+    return running
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def edit(path: Path, change: Callable[[Any], Any]) -> None:
+    """Change a JSON file."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content = change(content) or content
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "cut at the end": ("BG304", lambda path: path.write_bytes(path.read_bytes()[:-1])),
+    "cut in the middle": ("BG304", lambda path: path.write_bytes(path.read_bytes()[:999] + path.read_bytes()[2000:])),
+    "8 bytes left": ("BG304", lambda path: path.write_bytes(path.read_bytes()[:8])),
+    "nothing left": ("BG304", lambda path: path.write_bytes(b"")),
+    "longer": ("BG304", lambda path: path.write_bytes(path.read_bytes() + b"\0")),
+    "one bit": ("BG305", flip),
+    "missing": ("BG306", lambda path: path.unlink()),
+}
+
+
+# ---------------------------------------------------------------------------------------------- damaged files
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_shard_is_found_and_rebuilt(case: str, here: Path, run: Any, fails: Any) -> None:
+    """F02, F03, F04."""
+    code, damage = DAMAGE[case]
+    assert run("inspect", "shards").code == 0
+    whole, times = contents(here / "shards"), {path: path.stat() for path in (here / "shards").iterdir()}
+    broken = here / "shards" / "train-00001.arrow"
+    size = broken.stat().st_size
+    damage(broken)
+    for options in ((), ("--verify",), ("--doc", "0")):
+        error = fails(code, ["inspect", "shards", *options], "train-00001.arrow")
+    if code == "BG304":
+        assert f"{size:,}" in error["cause"]
+        assert f"{broken.stat().st_size:,} bytes on disk" in error["cause"]
+    if code == "BG305":
+        assert sha256_of(broken) in error["cause"]
+        assert whole["train-00001.arrow"] in error["cause"]
+    assert run("shard", "--repair", "shards").code == 0
+    assert contents(here / "shards") == whole
+    assert run("inspect", "shards", "--verify").code == 0
+    for path, status in times.items():
+        assert path == broken or path.stat().st_mtime_ns == status.st_mtime_ns
+    assert not [path for path in here.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_parts_are_no_source(case: str, here: Path, fails: Any) -> None:
+    code, damage = DAMAGE[case]
+    damage(here / "tokens" / "part-00000.arrow")
+    fails(code, ["shard", "tokens", "--out", "new"], "part-00000.arrow")
+    fails(code, ["inspect", "tokens"], "part-00000.arrow")
+    assert not (here / "new").exists()
+
+
+def test_shards_made_from_parts_are_rebuilt_from_them(here: Path, run: Any, fails: Any) -> None:
+    whole = contents(here / "from_tokens")
+    for name, damage in (("train-00000.arrow", flip), ("val-00000.arrow", Path.unlink)):
+        damage(here / "from_tokens" / name)
+    done = run("shard", "tokens", "--repair", "from_tokens")
+    assert done.code == 0, done.err
+    assert contents(here / "from_tokens") == whole
+
+
+def test_shards_are_not_rebuilt_from_something_else(here: Path, run: Any, fails: Any) -> None:
+    flip(here / "shards" / "train-00000.arrow")
+    before = contents(here / "shards")
+    fails("BG305", ["shard", "tinyworld:1", "--repair", "shards"], "sources")
+    assert contents(here / "shards") == before
+    (here / "shards" / "run.json").unlink()
+    fails("BG307", ["shard", "--repair", "shards"], "run.json")
+    assert contents(here / "shards").items() <= before.items()
+
+
+def test_nothing_is_rebuilt_where_nothing_is_broken(here: Path, run: Any) -> None:
+    before = contents(here / "shards")
+    done = run("shard", "--repair", "shards")
+    assert (done.code, contents(here / "shards")) == (0, before)
+    assert "nothing is broken" in done.err
+
+
+def test_missing_and_extra_shards_are_both_named(here: Path, fails: Any) -> None:
+    """F04."""
+    shutil.copy(here / "shards" / "train-00000.arrow", here / "shards" / "train-00077.arrow")
+    fails("BG306", ["inspect", "shards"], "not in the manifest: train-00077.arrow")
+    (here / "shards" / "train-00000.arrow").unlink()
+    fails("BG306", ["inspect", "shards"], "missing: train-00000.arrow", "not in the manifest: train-00077.arrow")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("inspect", "shards", "--doc", "0"),
+        ("inspect", "shards", "--verify"),
+        ("inspect", "tokens", "--verify"),
+        ("shard", "tokens", "--out", "new"),
+    ],
+)
+def test_an_edited_tokenizer(command: tuple[str, ...], here: Path, fails: Any) -> None:
+    """F05."""
+    folder = here / command[1]
+    named = json.loads((folder / "manifest.json").read_text())["tokenizer"]["sha256"]
+    edit(folder / "tokenizer" / "tokenizer.json", lambda content: content["model"]["merges"].pop() and None)
+    fails("BG308", command, named, Tokenizer.load(folder / "tokenizer").identity)
+    assert not (here / "new").exists()
+
+
+def with_id(folder: Path, name: str, row: int, new: int) -> None:
+    """Put an id into a row of a file, and make the manifest vouch for it."""
+    path = folder / name
+    file = TokenFile(path)
+    tokens = file.batch.column("tokens")
+    flat = np.array(file.flat)
+    flat[file.offsets[row] + 1] = new
+    values = pa.array(flat, tokens.type.value_type)
+    changed = pa.LargeListArray.from_arrays(pa.array(file.offsets), values, type=tokens.type)
+    columns = [changed if column.equals(tokens) else column for column in file.batch.columns]
+    batch = pa.RecordBatch.from_arrays(columns, schema=file.batch.schema)
+    del file, tokens
+    path.unlink()
+    with pa.ipc.new_file(path, batch.schema) as writer:
+        writer.write_batch(batch)
+
+    def vouch(manifest: dict[str, Any]) -> None:
+        entry = next(entry for entry in manifest["files"] if entry["path"] == name)
+        entry |= {"sha256": sha256_of(path), "bytes": path.stat().st_size, "max_id": new}
+
+    edit(folder / "manifest.json", vouch)
+
+
+@pytest.mark.parametrize("new", [400, 60_000])
+def test_an_id_above_the_vocabulary(new: int, here: Path, fails: Any) -> None:
+    """F06."""
+    name = json.loads((here / "shards" / "manifest.json").read_text())["files"][0]["path"]
+    with_id(here / "shards", name, 3, new)
+    fails("BG309", ["inspect", "shards", "--doc", "0"], f"id {new} ", name, "row 3")
+    with_id(here / "tokens", "part-00000.arrow", 5, new)
+    fails("BG309", ["shard", "tokens", "--out", "new"], f"id {new} ", ".arrow", "row ")
+    assert not (here / "new").exists()
+
+
+def link(path: Path) -> Callable[[dict[str, Any]], None]:
+    def change(manifest: dict[str, Any]) -> None:
+        name = path / manifest["files"][0]["path"]
+        name.rename(path.parent / "elsewhere.arrow")
+        name.symlink_to(path.parent / "elsewhere.arrow")
+
+    return change
+
+
+MANIFESTS: dict[str, Callable[[Path], Any]] = {
+    "missing": lambda folder: (folder / "manifest.json").unlink(),
+    "empty": lambda folder: (folder / "manifest.json").write_bytes(b""),
+    "cut": lambda folder: (folder / "manifest.json").write_bytes((folder / "manifest.json").read_bytes()[:200]),
+    "no UTF-8": lambda folder: (folder / "manifest.json").write_bytes(b'{"format": "\xff"}'),
+    "a list": lambda folder: (folder / "manifest.json").write_text("[]"),
+    "a folder": lambda folder: ((folder / "manifest.json").unlink(), (folder / "manifest.json").mkdir()),
+    "of others": lambda folder: edit(folder / "manifest.json", lambda it: it.update(format="parquet")),
+    "newer": lambda folder: edit(folder / "manifest.json", lambda it: it.update(version=99)),
+    "without files": lambda folder: edit(folder / "manifest.json", lambda it: {"format": "bertgpt", "version": 1}),
+    "files that are none": lambda folder: edit(folder / "manifest.json", lambda it: it.update(files=[3])),
+    "a path above": lambda folder: edit(folder / "manifest.json", lambda it: it["files"][0].update(path="../a.arrow")),
+    "an absolute path": lambda folder: edit(folder / "manifest.json", lambda it: it["files"][0].update(path="/a.txt")),
+    "a link": lambda folder: edit(folder / "manifest.json", link(folder)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_manifests_that_cannot_be_trusted(case: str, here: Path, fails: Any) -> None:
+    MANIFESTS[case](here / "shards")
+    for command in (["inspect", "shards"], ["inspect", "shards", "--doc", "0"], ["shard", "--repair", "shards"]):
+        fails("BG307", command, "shards")
+
+
+# -------------------------------------------------------------------------------------------------- bad text
+
+
+def jsonl(*lines: str | bytes) -> bytes:
+    """Three texts a line each, and these lines after the first."""
+    rows = [json.dumps({"text": text}).encode() for text in TEXTS[::2]]
+    rows[1:1] = [line if isinstance(line, bytes) else line.encode() for line in lines]
+    return b"\n".join(rows) + b"\n"
+
+
+BAD: dict[str, tuple[str, bytes, str, str, str]] = {  # file, content, code, words, what is counted
+    "bad UTF-8": ("t.txt", b"\n\n".join([TEXTS[0].encode(), b"bad \xff\xfe"]), "BG301", "t.txt, byte 26", "bad_utf8"),
+    "UTF-16": ("t.txt", TEXTS[0].encode("utf-16"), "BG311", "looks like UTF-16", ""),
+    "a lone surrogate": ("t.jsonl", jsonl(r'{"text": "a \ud800 b"}'), "BG301", "t.jsonl:2", "bad_utf8"),
+    "no JSON": ("t.jsonl", jsonl('{"text": "' + "x" * 500), "BG302", "t.jsonl:2", "bad_lines"),
+    "the last line cut": ("t.jsonl", jsonl()[:-9], "BG302", "t.jsonl:2", "bad_lines"),
+    "null": ("t.jsonl", jsonl('{"text": null}'), "BG303", "t.jsonl:2", "no_text"),
+    "a number": ("t.jsonl", jsonl('{"text": 3}'), "BG303", "t.jsonl:2", "no_text"),
+    "too long": ("t.jsonl", jsonl(json.dumps({"text": "x" * 5000})), "BG312", "--max-doc-bytes", "too_long"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_text(case: str, here: Path, run: Any, fails: Any) -> None:
+    """F09 to F13."""
+    name, content, code, words, count = BAD[case]
+    (here / name).write_bytes(content)
+    command = ["shard", name, *TRAIN, "--out", "new", "--max-doc-bytes", "4000", "--val-fraction", "0"]
+    error = fails(code, command, words)
+    assert len(error["message"]) < 120
+    assert error["hint"]
+    assert not (here / "new").exists()
+    if count:
+        for policy in ("skip", "replace"):
+            done = run(*command, "--on-error", policy, "--fresh")
+            assert done.code == 0, done.err
+            assert "bad data 1 times" in done.err
+            assert json.loads((here / "new" / "manifest.json").read_text())["counts"][count] == 1
+
+
+@pytest.mark.parametrize("content", [b"", b" \n\n\t\n \n", "\u00a0\u2003\n".encode()])
+@pytest.mark.parametrize("command", ["tokenize", "shard"])
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_no_text_at_all(kind: str, command: str, content: bytes, here: Path, fails: Any) -> None:
+    """F08."""
+    (here / "t.txt").write_bytes(content)
+    fails("BG310", [command, "t.txt", "--train", kind, "--vocab-size", "300", "--out", "new"], "0 documents", "t.txt")
+    assert not (here / "new").exists()
+
+
+def test_an_empty_file_beside_others_is_no_error(here: Path, run: Any) -> None:
+    for name, content in (("a.jsonl", b""), ("b.jsonl", jsonl()), ("c.csv", b""), ("d.txt", b"")):
+        (here / name).write_bytes(content)
+    assert run("tokenize", "a.jsonl", "b.jsonl", "c.csv", "d.txt", *TRAIN, "--out", "new").code == 0
+    assert json.loads((here / "new" / "manifest.json").read_text())["counts"]["documents"] == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xef\xbb\xbf" + TEXTS[0].encode(), f"nul \0 bell \a {TEXTS[0]} 你好 👍 שלום".encode()]
+)
+def test_odd_text_comes_back(content: bytes, here: Path, run: Any) -> None:
+    """F10, F11."""
+    (here / "t.txt").write_bytes(content)
+    assert run("shard", "t.txt", *TRAIN, "--out", "new", "--val-fraction", "0").code == 0
+    document = json.loads(run("inspect", "new", "--doc", "0", "--json").out)["result"]["document"]
+    assert document["text"] == content.decode("utf-8-sig") + "<|end|>"
+
+
+@pytest.mark.parametrize("command", ["tokenize", "shard"])
+def test_a_missing_column(command: str, here: Path, fails: Any) -> None:
+    """F13."""
+    (here / "t.jsonl").write_bytes(jsonl())
+    argv = [command, "t.jsonl", *TRAIN, "--out", "new", "--text-column", "txt"]
+    fails("BG212", argv, "did you mean text?", "the columns are text", "t.jsonl")
+    assert not list(here.glob("*new*"))
+
+
+def test_special_tokens_in_the_text_are_counted(here: Path, run: Any) -> None:
+    """F14."""
+    (here / "t.jsonl").write_bytes(jsonl(json.dumps({"text": "typed <|end|> and [MASK] and <|end|>"})))
+    done = run("shard", "t.jsonl", *TRAIN, "--out", "new", "--val-fraction", "0")
+    assert "special tokens stand in the text 3 times" in done.err
+    file = TokenFile(here / "new" / "train-00000.arrow")
+    assert np.flatnonzero(file.flat < 6).tolist() == (file.offsets[1:] - 1).tolist()

@@ -1,0 +1,251 @@
+"""F01 and its kin: a run that is killed anywhere and begun again ends in the bytes of one that was never disturbed."""
+
+import glob
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bertgpt.tinyworld import World
+
+POINTS = [
+    "file.written:1", "file.written:4", "file.synced:1", "file.synced:5", "file.renamed:1", "file.renamed:6",
+    "task.unreceipted:1", "task.unreceipted:8", "task.done:1", "task.done:9", "publish.ready", "publish.renamed",
+]  # fmt: skip
+WORK_FILES = ["text-a.jsonl", "text-b.jsonl", "text-c.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven megabytes in three files: enough for several tasks, and for worker processes."""
+    folder = tmp_path_factory.mktemp("corpus")
+    documents = World(5).documents(0, 24_000)
+    for name in WORK_FILES:
+        lines = (json.dumps({"text": next(documents).text}) + "\n" for _ in range(8_000))
+        (folder / name).write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def command(corpus: Path, out: Path, *more: str, workers: int = 2, files: list[str] | None = None) -> list[str]:
+    names = [str(corpus / name) for name in files or WORK_FILES]
+    options = ["--train", "bpe", "--vocab-size", "600", "--train-bytes", "300k", "--shard-tokens", "400k"]
+    return [
+        sys.executable, "-m", "bertgpt", "shard", *names, "--out", str(out), *options, "--val-fraction", "0.05",
+        "--workers", str(workers), "--quiet", *more,
+    ]  # fmt: skip
+
+
+def run(argv: list[str], **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, env=os.environ | env, capture_output=True, text=True, timeout=110)
+
+
+def content(folder: Path) -> dict[str, str]:
+    """The hash of every file that is part of the artefact."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    done = run(command(corpus, out))
+    assert done.returncode == 0, done.stderr
+    assert not list(out.parent.glob(".*"))
+    return content(out)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers(workers: int, corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    assert run(command(corpus, tmp_path / "out", workers=workers)).returncode == 0
+    assert content(tmp_path / "out") == undisturbed
+
+
+def test_files_in_another_order_and_another_place(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path / "elsewhere" / "deeper")
+    argv = command(tmp_path / "elsewhere" / "deeper", tmp_path / "x" / "y", files=WORK_FILES[::-1])
+    assert run(argv, PYTHONHASHSEED="7", BERTGPT_WORK=str(tmp_path / "work")).returncode == 0
+    assert content(tmp_path / "x" / "y") == undisturbed
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_killed_at_every_point(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    """One output, killed at each of the named points in turn, each time further on."""
+    out = tmp_path / "out"
+    for point in POINTS:
+        done = run(command(corpus, out, workers=1), BERTGPT_FAULT=point)
+        assert done.returncode in (-signal.SIGKILL, 0), (point, done.stderr)
+        if out.exists():  # what is visible is whole
+            assert content(out) == undisturbed, point
+    assert run(command(corpus, out, workers=1)).returncode == 0
+    assert content(out) == undisturbed
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("point", ["publish.ready", "publish.aside", "publish.renamed"])
+def test_an_output_that_is_made_anew_is_there_before_and_after(point: str, corpus: Path, tmp_path: Path) -> None:
+    out, small = tmp_path / "out", ["text-a.jsonl"]
+    assert run(command(corpus, out, workers=1, files=small)).returncode == 0
+    before = content(out)
+    fresh = command(corpus, out, "--fresh", "--seed", "2", workers=1, files=small)
+    assert run(fresh, BERTGPT_FAULT=point).returncode == -signal.SIGKILL
+    if point == "publish.ready":
+        assert content(out) == before
+    assert run(fresh).returncode == 0
+    assert content(out) != before
+    assert run(command(corpus, tmp_path / "again", "--seed", "2", workers=1, files=small)).returncode == 0
+    assert content(out) == content(tmp_path / "again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "out"]
+
+
+def receipts(folder: Path) -> dict[str, int]:
+    """The finished tasks of a run, with the time at which their file was written."""
+    found = {}
+    for receipt in glob.glob(f"{folder}/.out.work/*/*/*.arrow.json"):  # noqa: PTH207 - bears with folders that go away
+        with suppress(FileNotFoundError):
+            found[receipt] = Path(receipt.removesuffix(".json")).stat().st_mtime_ns
+    return found
+
+
+def killed_after(argv: list[str], folder: Path, more: int) -> tuple[int, dict[str, int]]:
+    """Start a run and kill it when so many more tasks are done; what it left."""
+    before = len(receipts(folder))
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while running.poll() is None and len(receipts(folder)) < before + more:
+            os.sched_yield()
+        running.kill()
+        running.wait()
+    return running.returncode, receipts(folder)
+
+
+def kill_often(corpus: Path, tmp_path: Path, kills: int) -> tuple[int, int]:
+    """Kill and restart; the number of kills, and of tasks that were done more than once."""
+    draw = random.Random(3)
+    redone = done = 0
+    kept: dict[str, int] = {}
+    argv = command(corpus, tmp_path / "out")
+    while done < kills:
+        if (tmp_path / "out").exists():
+            shutil.rmtree(tmp_path / "out")
+        code, left = killed_after(argv, tmp_path, draw.randrange(0, 7))
+        done += code == -signal.SIGKILL
+        redone += sum(left.get(file, time) != time for file, time in kept.items() if Path(file).exists())
+        kept = left
+    return done, redone
+
+
+def check_kills(corpus: Path, undisturbed: dict[str, str], tmp_path: Path, kills: int) -> None:
+    done, redone = kill_often(corpus, tmp_path, kills)
+    assert redone == 0  # a task with a receipt is never done again; one that was under way is, at most two a kill
+    assert run(command(corpus, tmp_path / "out", "--fresh")).returncode == 0
+    assert content(tmp_path / "out") == undisturbed
+    assert done == kills
+
+
+def test_killed_often(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    check_kills(corpus, undisturbed, tmp_path, 8)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_killed_fifty_times(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    check_kills(corpus, undisturbed, tmp_path, 50)
+
+
+def test_work_that_a_machine_lost_is_done_again(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    """Nothing is forced to the disk before the end: after a power cut a file may have its size, but not its content."""
+    assert run(command(corpus, tmp_path / "out"), BERTGPT_FAULT="publish.ready").returncode == -signal.SIGKILL
+    for name in ("part-00001.arrow", "train-00001.arrow"):
+        (lost,) = tmp_path.rglob(f".out.work/*/*s/{name}")
+        size = lost.stat().st_size
+        lost.unlink()  # another name of it is in the finished folder
+        lost.write_bytes(bytes(size))
+    assert run(command(corpus, tmp_path / "out")).returncode == 0
+    assert content(tmp_path / "out") == undisturbed
+
+
+def workers_of(process: subprocess.Popen[str]) -> Iterator[psutil.Process]:
+    for child in psutil.Process(process.pid).children():
+        if "spawn_main" in " ".join(child.cmdline()):
+            yield child
+        if "forkserver" in " ".join(child.cmdline()):
+            yield from child.children()
+
+
+def test_a_worker_killed_from_outside_costs_one_retry(
+    corpus: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    """F10: a pool of multiprocessing would hang for ever."""
+    running = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
+    while running.poll() is None and not receipts(tmp_path):
+        os.sched_yield()
+    next(workers_of(running)).kill()
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 0, err
+    assert content(tmp_path / "out") == undisturbed
+
+
+def test_workers_go_with_a_killed_parent(corpus: Path, tmp_path: Path) -> None:
+    running = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
+    while running.poll() is None and not receipts(tmp_path):
+        os.sched_yield()
+    workers = list(workers_of(running))
+    running.kill()
+    assert len(workers) == 2
+    assert not psutil.wait_procs(workers, timeout=30)[1]
+    running.communicate(timeout=30)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_stop_cleanly_and_lose_nothing(
+    number: signal.Signals, code: int, corpus: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    """F31 and F32, and case 23: DVC must not take a stopped stage for a finished one."""
+    running = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
+    while running.poll() is None and not receipts(tmp_path):
+        os.sched_yield()
+    running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == code
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+    kept = receipts(tmp_path)
+    assert kept
+    assert run(command(corpus, tmp_path / "out")).returncode == 0
+    assert content(tmp_path / "out") == undisturbed
+
+
+def test_a_full_disk_keeps_what_is_finished(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    """F17: files may not grow beyond a limit, which is the same to a writer as a disk that is full."""
+    limited = ["bash", "-c", 'ulimit -f 300; exec "$@"', "bash", *command(corpus, tmp_path / "out", workers=1)]
+    done = run(limited)
+    assert done.returncode == 4
+    assert "error[BG403]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert run(command(corpus, tmp_path / "out", workers=1)).returncode == 0
+    assert content(tmp_path / "out") == undisturbed
+
+
+def test_two_writers_of_one_folder(corpus: Path, tmp_path: Path) -> None:
+    """Case 12: the second is refused, and named the first; the lock of a dead process is free."""
+    first = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
+    while first.poll() is None and not receipts(tmp_path):
+        os.sched_yield()
+    first.send_signal(signal.SIGSTOP)
+    second = subprocess.run(command(corpus, tmp_path / "out"), capture_output=True, text=True)
+    assert second.returncode == 6
+    assert "error[BG601]" in second.stderr
+    assert f"pid {first.pid} on" in second.stderr
+    first.kill()
+    first.communicate()
+    assert subprocess.run(command(corpus, tmp_path / "out"), capture_output=True).returncode == 0

@@ -1,0 +1,56 @@
+"""Shards as flat files of ids."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bertgpt.data.format import TokenFile, read_manifest
+from tests.conftest import Outcome
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def shards(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    options = ["--limit-docs", "900", "--train", "bpe", "--vocab-size", "500", "--shard-tokens", "20k"]
+    assert run("shard", "tinyworld", *options, "--val-fraction", "0.1", "--out", "shards").code == 0
+    return tmp_path / "shards"
+
+
+def test_a_loader_that_maps_the_file_sees_the_stream(shards: Path, run: Run) -> None:
+    done = run("export", "shards", "--out", "bin")
+    assert done.code == 0, done.err
+    manifest = read_manifest(shards)
+    assert len(manifest["files"]) > 3
+    for split in ("train", "val"):
+        found = np.memmap(f"bin/{split}.bin", dtype=np.uint16, mode="r")
+        files = [shards / file["path"] for file in manifest["files"] if file["split"] == split]
+        assert np.array_equal(found, np.concatenate([TokenFile(path).flat for path in files]))
+        assert len(found) == manifest["splits"][split]["tokens"]
+        x, y = found[10:74].astype(np.int64), found[11:75].astype(np.int64)  # as a batch is cut from it
+        assert (x[1:] == y[:-1]).all()
+
+
+def test_export_is_made_once_and_anew_where_the_shards_are_others(shards: Path, run: Run) -> None:
+    assert run("export", "shards", "--out", "bin").code == 0
+    again = run("export", "shards", "--out", "bin")
+    assert (again.code, "nothing to do" in again.err) == (0, True)
+    assert run("shard", "shards", "--out", "bin").code == 2
+    options = ["--limit-docs", "500", "--tokenizer", "shards/tokenizer"]
+    assert run("shard", "tinyworld", *options, "--out", "others").code == 0
+    assert run("export", "others", "--out", "bin").code == 2
+    assert run("export", "others", "--out", "bin", "--fresh").code == 0
+
+
+def test_only_shards_can_be_exported(shards: Path, run: Run) -> None:
+    options = ["--limit-docs", "100", "--tokenizer", "shards/tokenizer"]
+    assert run("tokenize", "tinyworld", *options, "--out", "tokens").code == 0
+    done = run("export", "tokens", "--out", "bin")
+    assert (done.code, "holds tokens, not shards" in done.err) == (2, True)
+    assert run("export", "nowhere", "--out", "bin").code == 3
+    (shards / "train-00000.arrow").write_bytes(b"")
+    assert run("export", "shards", "--out", "bin").code == 3
+    assert not Path("bin").exists()

@@ -1,0 +1,154 @@
+"""Naming what to read: files, globs, folders and worlds, in an order of their own, and the pieces they are cut into."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bertgpt.data.sources import files
+from bertgpt.data.sources.files import Piece, Reading, find
+from bertgpt.data.sources.splits import pieces
+from bertgpt.utils.errors import BertGPTError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two texts, one of them deeper, and things that are none."""
+    (tmp_path / "texts" / "deep").mkdir(parents=True)
+    (tmp_path / "texts" / "b.txt").write_text("bee")
+    (tmp_path / "texts" / "deep" / "a.jsonl").write_text('{"text": "ay"}\n')
+    (tmp_path / "texts" / "picture.png").write_bytes(b"\x89PNG")
+    (tmp_path / "texts" / ".hidden.txt").write_text("hidden")
+    (tmp_path / "texts" / "folder.txt").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(*wanted: str) -> list[str]:
+    return [source.name for source in find(wanted)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (["texts"], ["a.jsonl", "b.txt"]),
+        (["texts/"], ["a.jsonl", "b.txt"]),
+        (["texts/b.txt", "texts/deep/a.jsonl"], ["a.jsonl", "b.txt"]),
+        (["texts/deep/a.jsonl", "texts/b.txt"], ["a.jsonl", "b.txt"]),
+        (["texts/**/*.jsonl"], ["a.jsonl"]),
+        (["texts/*"], ["b.txt"]),
+        (["texts/*", "texts/deep"], ["a.jsonl", "b.txt"]),
+        (["texts/b.txt", "tinyworld"], ["b.txt", "tinyworld"]),
+        (["tinyworld:7", "tinyworld"], ["tinyworld", "tinyworld:7"]),
+    ],
+)
+def test_files_globs_folders_and_worlds(wanted: list[str], found: list[str], folder: Path) -> None:
+    assert names(*wanted) == found
+
+
+def test_files_of_one_name_are_ordered_by_content(folder: Path) -> None:
+    for name, text in (("x", "2"), ("y", "1"), ("z", "3")):
+        (folder / name).mkdir()
+        (folder / name / "same.txt").write_text(text)
+    forth, back = find(["x/same.txt", "y/same.txt", "z/same.txt"]), find(["z", "y", "x"])
+    assert [source.identity() for source in forth] == [source.identity() for source in back]
+    assert [source.sha256 for source in forth] == sorted(source.sha256 for source in forth)
+
+
+def test_the_identity_knows_no_folder(folder: Path) -> None:
+    [here], [there] = find(["texts/b.txt"]), find([str(folder / "texts" / "b.txt")])
+    assert here.identity() == there.identity() == {"name": "b.txt", "bytes": 3, "sha256": here.sha256}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.txt", ("txt", None)),
+        ("a.TXT.GZ", ("txt", "gzip")),
+        ("a.b.jsonl.zst", ("jsonl", "zstd")),
+        ("a.ndjson", ("jsonl", None)),
+        ("a.parquet", ("parquet", None)),
+        ("a.tsv", ("tsv", None)),
+        ("a.gz", None),
+        ("txt", None),
+        ("a.png", None),
+    ],
+)
+def test_the_name_tells_the_kind(name: str, kind: tuple[str, str | None] | None) -> None:
+    assert files.kind(Path(name)) == kind
+
+
+WRONG = {
+    "twice": (["texts/b.txt", "texts/b.txt"], "named twice"),
+    "twice by two names": (["texts/b.txt", "texts/../texts/b.txt"], "named twice"),
+    "twice by file and glob": (["texts/b.txt", "texts/*.txt"], "named twice"),
+    "twice by file and folder": (["texts", "texts/b.txt"], "named twice"),
+    "the same world twice": (["tinyworld", "tinyworld:0"], "named twice"),
+    "a glob that matches nothing": (["texts/*.csv"], "texts/*.csv"),
+    "nothing there": (["texts/b.tx"], "did you mean b.txt?"),
+    "nearly a world": (["tinywrold"], "did you mean tinyworld?"),
+    "no number of a world": (["tinyworld:x"], "tinyworld:SEED"),
+    "no known kind": (["texts/picture.png"], ".jsonl"),
+    "an empty folder": (["texts/folder.txt"], "holds no text"),
+    "a glob of unknown kinds": (["texts/*.png"], "texts/*.png"),
+    "a name too long for any file": (["x" * 5000], "nothing matches"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_no_such_source(case: str, folder: Path) -> None:
+    """F16."""
+    wanted, words = WRONG[case]
+    with pytest.raises(BertGPTError) as wrong:
+        find(wanted)
+    assert wrong.value.code == "BG211"
+    assert words in str(wrong.value)
+
+
+def test_what_matches_nothing_says_where_it_was_looked_for(folder: Path) -> None:
+    with pytest.raises(BertGPTError) as wrong:
+        find(["*.parquet"])
+    assert str(folder) in str(wrong.value.cause)
+
+
+def spans(cut: list[Piece]) -> list[tuple[int, int]]:
+    return [(piece.start, piece.stop) for piece in cut]
+
+
+def test_pieces_cover_a_file_without_gaps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertgpt.data.sources.splits.SMALLEST", 10)
+    (folder / "long.txt").write_bytes(b"x" * 35)
+    assert spans(pieces(find(["long.txt"]), Reading(), None)) == [(0, 10), (10, 20), (20, 30), (30, 35)]
+    assert spans(pieces(find(["long.txt"]), Reading(txt_documents="file"), None)) == [(0, -1)]
+
+
+def test_pieces_depend_neither_on_order_nor_on_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertgpt.data.sources.splits.SMALLEST", 2)
+    (folder / "moved").mkdir()
+    for name in ("b.txt", "deep/a.jsonl"):
+        (folder / "moved" / Path(name).name).write_bytes((folder / "texts" / name).read_bytes())
+    one, two, three = (
+        [piece.identity() for piece in pieces(find(wanted), Reading(), None)]
+        for wanted in (["texts"], ["texts/b.txt", "texts/deep/a.jsonl"], ["moved/b.txt", "moved/a.jsonl"])
+    )
+    assert one == two == three
+    assert len(one) > 5
+
+
+def test_pieces_are_runs_of_row_groups(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertgpt.data.sources.splits.SMALLEST", 6000)
+    table = pa.table({"text": [f"{i:0>1000}" for i in range(20)]})
+    pq.write_table(table, folder / "t.parquet", row_group_size=2, use_dictionary=False)
+    cut = spans(pieces(find(["t.parquet"]), Reading(), None))
+    assert 1 < len(cut) < 10
+    assert [start for start, _ in cut] == [0, *(stop for _, stop in cut[:-1])]
+    assert cut[-1][1] == 10
+
+
+def test_pieces_of_a_world_end_where_the_limit_is() -> None:
+    cut = pieces(find(["tinyworld"]), Reading(), 20_000)
+    assert spans(cut) == [(0, 8192), (8192, 16384), (16384, 20000)]
+    with pytest.raises(BertGPTError, match="tinyworld has no end") as wrong:
+        pieces(find(["tinyworld"]), Reading(), None)
+    assert wrong.value.code == "BG203"

@@ -1,0 +1,60 @@
+"""Batches of documents: what is said of all at once must be true of each."""
+
+import hashlib
+
+import pyarrow as pa
+import pytest
+
+from bertgpt.data.documents import Texts
+
+DOCUMENTS = [b"a", "é und ß".encode(), b" b", "日本".encode()]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()])
+def test_a_column_that_is_a_slice_of_another(kind: pa.DataType) -> None:
+    column = pa.array([b"before", *DOCUMENTS, b"after"], pa.binary()).cast(kind).slice(1, len(DOCUMENTS))
+    texts = Texts.of_column(column)
+    assert texts.documents == Texts.of(DOCUMENTS).documents == DOCUMENTS
+    assert [texts[i] for i in range(len(texts))] == DOCUMENTS
+    assert texts.sizes.tolist() == list(map(len, DOCUMENTS))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_binary()])
+def test_an_empty_column(kind: pa.DataType) -> None:
+    assert Texts.of_column(pa.array([], kind)).documents == []
+    assert Texts.of_column(pa.array([""], kind)).documents == [b""]
+
+
+def test_sound() -> None:
+    assert Texts.of(DOCUMENTS).are_sound(longest=8 + 1)
+    assert not Texts.of(DOCUMENTS).are_sound(longest=8)
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        [b"one", b"\xc3", b"\xa9 two"],  # two halves of a character, which together would be one
+        [b"one", b"tw\xffo"],
+        [b"one", b"", b"two"],
+        [b"one", b" \n", b"two"],
+        [b"one", "\u3000\u2003".encode(), b"two"],
+        [],
+    ],
+)
+def test_not_sound(documents: list[bytes]) -> None:
+    assert not Texts.of(documents).are_sound(longest=100)
+
+
+def test_nothing_is_counted_across_documents() -> None:
+    assert Texts.of([b"<|en", b"d|>"]).count([b"<|end|>", b"[SEP]"]) == 0
+    assert Texts.of([b"<|en", b"d|> <|end|>", b"<|end|><|end|>"]).count([b"<|end|>", b"[SEP]"]) == 3
+
+
+@pytest.mark.parametrize(("size", "few"), [(0, 1), (1, 1), (2, 2), (100, 4)])
+def test_a_beginning(size: int, few: int) -> None:
+    assert Texts.of(DOCUMENTS).beginning(size).documents == DOCUMENTS[:few]
+
+
+def test_digests() -> None:
+    one_by_one = [hashlib.blake2b(document, digest_size=16).digest() for document in DOCUMENTS]
+    assert Texts.of(DOCUMENTS).digests() == b"".join(one_by_one)

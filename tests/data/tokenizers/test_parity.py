@@ -1,0 +1,54 @@
+"""Ids equal those of `tokenizers` for every document of the real data, with both vocabularies. Takes minutes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bertgpt.data.documents import Texts
+from bertgpt.data.sources.files import Reading, find
+from bertgpt.data.sources.read import Policy, read
+from bertgpt.data.sources.splits import pieces
+from bertgpt.data.tokenizers.encoders import Encoder, Reference
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+
+SOURCES = {  # folder of the data: its text column
+    "fineweb-edu": "text",
+    "enwiki": "text",
+    "tinyshakespeare": "text",
+    "wikitext-103": "text",
+    "glue/SST-2": "sentence",
+    "agnews/train-25k.csv": "text",
+    "hellaswag": "ctx_full",
+    "lambada": "context",
+    "blimp": "sentence_good",
+}
+
+
+def batches(data: Path) -> Iterator[Texts]:
+    for name, column in SOURCES.items():
+        for piece in pieces(find([str(data / name)]), Reading(text_column=column), None):
+            yield from read(piece, Policy("stop"))
+    yield Texts.of(
+        [text.encode() for text in json.loads((data / "edge_text" / "blns.json").read_text(encoding="utf-8")) if text]
+    )
+    yield Texts.of([line for line in (data / "edge_text" / "emoji-test.txt").read_bytes().splitlines() if line])
+    yield Texts.of([(data / "edge_text" / "utf8tests.bin").read_bytes().decode(errors="replace").encode()])
+    yield Texts.of([(data / "agnews" / "test.csv").read_bytes(), (data / "glue" / "CoLA" / "train.tsv").read_bytes()])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["gpt2", "bert-base-uncased"])
+def test_every_document(name: str, data: Path) -> None:
+    tokenizer = Tokenizer.load(data / "tokenizers" / name)
+    encoder, reference = Encoder(tokenizer, pytest.fail), Reference(tokenizer)
+    assert encoder.backend.name in ("gigatoken", "tokie")
+    documents = 0
+    for batch in batches(data):
+        for found, wanted in zip(encoder.encode(batch), reference.encode(batch), strict=True):
+            assert np.array_equal(found, wanted)
+        documents += len(batch)
+    assert documents > 150_000

@@ -1,0 +1,338 @@
+"""Tokenizers: from every form that they come in, the same text gives the same ids, and ids give back the text."""
+
+import hashlib
+import inspect
+import json
+import re
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from bertgpt.data.tokenizers.tokenizer import BYTE_OF, Tokenizer
+from bertgpt.data.tokenizers.train import train
+from bertgpt.utils.errors import BertGPTError
+
+END = "<|endoftext|>"
+TEXT = "The cat sat on the mat. The dogs sat on the other mats, it is said; 12 cats and 345 dogs."
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "sat", ".", "[", "]", "mask", "é", "e"]
+MERGES = ["h e", "l l", "he ll", "Ġ w"]
+KINDS = ["gpt2", "bert-base-uncased", "bpe", "wordpiece"]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(request: pytest.FixtureRequest) -> Callable[[str], Tokenizer]:
+    """A real tokenizer by its name, or one of our own by its kind."""
+    known: dict[str, Tokenizer] = {}
+
+    def made(kind: str) -> Tokenizer:
+        if kind not in known:
+            own = kind in ("bpe", "wordpiece")
+            data = None if own else request.getfixturevalue("data")
+            known[kind] = train(kind, 400, [TEXT] * 9) if own else Tokenizer.load(data / "tokenizers" / str(kind))
+        return known[kind]
+
+    return made
+
+
+def byte_vocab() -> dict[str, int]:
+    tokens = [*BYTE_OF, *(merge.replace(" ", "") for merge in MERGES), END]
+    return {token: i for i, token in enumerate(tokens)}
+
+
+def gpt2_files(folder: Path, vocab: str = "encoder.json", merges: str = "vocab.bpe") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / vocab).write_text(json.dumps(byte_vocab()))
+    (folder / merges).write_text("\n".join(["#version: 0.2", *MERGES]) + "\n", encoding="utf-8")
+    return folder
+
+
+def bert_file(folder: Path, words: list[str] = WORDS) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    return folder / "vocab.txt"
+
+
+# ------------------------------------------------------------------------------------------------- loading
+
+
+@pytest.mark.parametrize("files", [("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")])
+def test_gpt2s_own_files(files: tuple[str, str], tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(gpt2_files(tmp_path / "t", *files))
+    ids = tokenizer.encode("hello world")
+    assert [tokenizer.tokens[i] for i in ids] == ["hell", "o", "Ġw", "o", "r", "l", "d"]
+    assert tokenizer.roles == {"end": tokenizer.vocab[END]}
+    assert (tokenizer.kind, tokenizer.max_id, tokenizer.dtype) == ("bpe", 260, np.uint16)
+
+
+def test_berts_own_file(tmp_path: Path) -> None:
+    file = bert_file(tmp_path / "t")
+    tokenizer = Tokenizer.load(file)
+    assert [WORDS[i] for i in tokenizer.encode("The CATs sat. É")] == ["the", "cat", "##s", "sat", ".", "e"]
+    assert tokenizer.encode("dogs") == [1]
+    assert tokenizer.roles == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "end": 3}
+    assert Tokenizer.load(file.parent).identity == tokenizer.identity
+    cased = Tokenizer.load(bert_file(tmp_path / "cased", [*WORDS, "The"]))
+    assert [[*WORDS, "The"][i] for i in cased.encode("The the CAT é")] == ["The", "the", "[UNK]", "é"]
+
+
+def test_a_vocabulary_with_crlf(tmp_path: Path) -> None:
+    file = bert_file(tmp_path / "t")
+    identity = Tokenizer.load(file).identity
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert Tokenizer.load(file).identity == identity
+
+
+def test_a_tokenizer_json_of_others(tmp_path: Path) -> None:
+    content = Tokenizer.load(gpt2_files(tmp_path / "t")).content
+    content["model"]["merges"] = MERGES  # as it was written in former times
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert tokenizer.identity == Tokenizer.load(tmp_path / "t").identity
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "hell"}, "pad_token": END}))
+    roles = Tokenizer.load(tmp_path).roles
+    assert roles == {"pad": tokenizer.vocab[END], "end": tokenizer.vocab["hell"]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_folder_is_the_same_tokenizer(kind: str, tokenizer: Any, tmp_path: Path) -> None:
+    tokenizer(kind).save(tmp_path / "one")
+    again = Tokenizer.load(tmp_path / "one")
+    assert (again.identity, again.roles) == (tokenizer(kind).identity, tokenizer(kind).roles)
+    again.save(tmp_path / "two")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_the_identity_is_that_of_ids_and_roles(tokenizer: Any, tmp_path: Path) -> None:
+    identities = {tokenizer("bpe").identity, tokenizer("wordpiece").identity}
+    content = tokenizer("wordpiece").content
+    roles = tokenizer("wordpiece").roles
+    lower = content | {"normalizer": content["normalizer"] | {"lowercase": False}}
+    identities |= {Tokenizer(lower, roles).identity, Tokenizer(content, roles | {"end": 3}).identity}
+    assert len(identities) == 4
+    assert Tokenizer(content | {"padding": {"length": 3}}, roles).identity == tokenizer("wordpiece").identity
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transformers_opens_a_saved_folder(
+    kind: str, tokenizer: Any, tmp_path: Path, hard_strings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    transformers = pytest.importorskip("transformers")
+    ours = tokenizer(kind)
+    ours.save(tmp_path / "t")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "t", local_files_only=True)
+    typed = "|".join(map(re.escape, ours.special_texts))  # theirs takes those for special
+    for text in (TEXT, *(re.sub(typed, "", text) for text in hard_strings)):
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text), text
+    assert theirs.eos_token_id == ours.end
+    assert theirs.mask_token_id == ours.roles.get("mask")
+    assert len(theirs) == ours.max_id + 1
+
+
+# --------------------------------------------------------------------------------------------- GPT-2 by name
+
+
+@pytest.fixture
+def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No network, and an empty cache for tiktoken."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("there is no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
+def test_gpt2_by_name_is_gpt2_from_its_files(no_network: Path, data: Path) -> None:
+    from tiktoken_ext import openai_public
+
+    for url in re.findall(r'"(https://[^"]+)"', inspect.getsource(openai_public.gpt2)):
+        shutil.copy(
+            data / "tokenizers" / "gpt2" / url.rpartition("/")[2], no_network / hashlib.sha1(url.encode()).hexdigest()
+        )
+    named, given = Tokenizer.load("gpt2"), Tokenizer.load(data / "tokenizers" / "gpt2")
+    assert named.identity == given.identity
+    assert named.encode(TEXT) == given.encode(TEXT)
+    assert (named.end, named.max_id) == (50256, 50256)
+
+
+def test_gpt2_by_name_without_network(no_network: Path) -> None:
+    with pytest.raises(BertGPTError) as wrong:
+        Tokenizer.load("gpt2")
+    assert (wrong.value.code, wrong.value.exit_code) == ("BG405", 4)
+    assert "TIKTOKEN_CACHE_DIR" in str(wrong.value.hint)
+
+
+# --------------------------------------------------------------------------------------------- text and ids
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+@example("\x00\x1b[31m \r\n\u2028\ufeff")
+@example("👩‍👩‍👧‍👦 e\u0301é \u202eשלום\u202c 你好")
+@example(f"{END}[MASK]<|end|> 's  \t\n  x")
+def test_bytes_come_back_exactly(text: str) -> None:
+    ids = OWN.encode(text)
+    assert OWN.decode(ids) == text
+    assert OWN.token_bytes is not None
+    assert int(OWN.token_bytes[ids].sum()) == len(text.encode())
+    assert not OWN.special_ids & set(ids)
+
+
+OWN = train("bpe", 300, [TEXT])
+
+
+def test_real_documents_come_back_exactly(tokenizer: Any, data: Path, hard_strings: list[str]) -> None:
+    gpt2 = tokenizer("gpt2")
+    for text in (*hard_strings, *json.loads((data / "edge_text" / "blns.json").read_text(encoding="utf-8"))):
+        ids = gpt2.encode(text)
+        assert gpt2.decode(ids) == text
+        assert int(gpt2.token_bytes[ids].sum()) == len(text.encode())
+    assert gpt2.token_bytes[gpt2.end] == 0
+
+
+def test_wordpiece_does_not_keep_bytes(tokenizer: Any) -> None:
+    assert tokenizer("wordpiece").token_bytes is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_special_tokens_that_are_typed_are_text(kind: str, tokenizer: Any) -> None:
+    """F14."""
+    ours = tokenizer(kind)
+    for special in {*ours.special_texts, END, "[MASK]", "[SEP]", "<|end|>"}:
+        for text in (special, f"a{special}b", f" {special} ", special * 3):
+            ids = set(ours.encode(text))
+            assert not ids & ours.special_ids - {ours.roles.get("unk")}, text
+
+
+def test_special_ids_are_written_out(tokenizer: Any) -> None:
+    own = tokenizer("bpe")
+    assert own.decode([2, *own.encode("the cat"), own.end]) == "[CLS]the cat<|end|>"
+
+
+def test_tokens_that_start_words(tokenizer: Any) -> None:
+    def starts(kind: str, text: str) -> list[bool]:
+        return [bool(start) for start in tokenizer(kind).starts_word[tokenizer(kind).encode(text)]]
+
+    assert starts("gpt2", "Hello there, unbelievable") == [False, True, False, True]
+    assert starts("gpt2", "a\n\tb") == [False, True, True, False]
+    assert starts("bert-base-uncased", "unaffable cats.") == [True, False, False, True, True]
+    for kind in KINDS:
+        assert all(tokenizer(kind).starts_word[i] for i in tokenizer(kind).special_ids)
+        assert len(tokenizer(kind).starts_word) == tokenizer(kind).max_id + 1
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(65535, np.uint16), (65536, np.uint16), (65537, np.uint32)])
+def test_the_largest_id_decides_how_ids_are_stored(size: int, dtype: Any) -> None:
+    """F07."""
+    content = {"model": {"type": "WordPiece", "vocab": {str(i): i for i in range(size)}}}
+    assert Tokenizer(content, {}).dtype == dtype
+    content["model"]["vocab"] = {"a": 0, "b": size - 1}  # type: ignore[index]  # ids nobody uses in between
+    assert Tokenizer(content, {}).dtype == dtype
+
+
+# ------------------------------------------------------------------------------------------- what may be wrong
+
+
+def in_json(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        content = json.loads(json.dumps(OWN.content))
+        change(content)
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+        return folder
+
+    return write
+
+
+def without_end(content: dict[str, Any]) -> None:
+    content["added_tokens"] = []
+    for name in ("<|end|>", "[SEP]"):
+        content["model"]["vocab"].pop(name)
+
+
+def raw(name: str, content: str | bytes) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return folder / name
+
+    return write
+
+
+def damaged(name: str, change: Callable[[str], str]) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        file = gpt2_files(folder) / name
+        file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
+        return folder
+
+    return write
+
+
+BAD: dict[str, Callable[[Path], Path]] = {
+    "an empty folder": lambda folder: folder,
+    "garbage": raw("tokenizer.json", "garbage"),
+    "no UTF-8": raw("tokenizer.json", b"\xff\xfe{}"),
+    "a list": raw("tokenizer.json", "[]"),
+    "no model": raw("tokenizer.json", "{}"),
+    "a model that is none": raw("tokenizer.json", '{"model": 3}'),
+    "another kind": in_json(lambda content: content["model"].update(type="Unigram")),
+    "no vocabulary": in_json(lambda content: content["model"].pop("vocab")),
+    "no merges": in_json(lambda content: content["model"].pop("merges")),
+    "merges of unknown tokens": in_json(lambda content: content["model"]["merges"].append(["a", "\u0101\u0101"])),
+    "BPE of characters": in_json(lambda content: content.update(pre_tokenizer={"type": "Whitespace"}, decoder=None)),
+    "ids that are no numbers": in_json(lambda content: content["model"]["vocab"].update(a="x")),
+    "no end": in_json(without_end),
+    "encoder.json alone": lambda folder: gpt2_files(folder) / "encoder.json",
+    "vocab.bpe alone": lambda folder: gpt2_files(folder) / "vocab.bpe",
+    "encoder.json with a token called model": raw("encoder.json", json.dumps({**byte_vocab(), "model": 9999})),
+    "encoder.json cut": damaged("encoder.json", lambda text: text[:-20]),
+    "no end of text": damaged("encoder.json", lambda text: text.replace(END, "<end>")),
+    "a merge of three": damaged("vocab.bpe", lambda text: text + "a b c\n"),
+    "a merge of one": damaged("vocab.bpe", lambda text: text + "abc\n"),
+    "a merge that is not in the vocabulary": damaged("vocab.bpe", lambda text: text + "a b\n"),
+    "words without a mask": lambda folder: bert_file(folder, [word for word in WORDS if word != "[MASK]"]),
+    "a word twice": lambda folder: bert_file(folder, [*WORDS, "cat"]),
+    "words that are no UTF-8": raw("vocab.txt", b"[PAD]\n\xff\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files(case: str, tmp_path: Path) -> None:
+    path = BAD[case](tmp_path)
+    with pytest.raises(BertGPTError) as wrong:
+        Tokenizer.load(path).encode("some text")
+    assert (wrong.value.code, wrong.value.exit_code) == ("BG314", 3)
+    assert str(tmp_path) in str(wrong.value.path)
+
+
+def test_no_such_tokenizer() -> None:
+    with pytest.raises(BertGPTError) as wrong:
+        Tokenizer.load("/no/such/tokenizer")
+    assert wrong.value.code == "BG211"
+
+
+def test_a_blank_last_line_of_merges_is_no_merge(tmp_path: Path) -> None:
+    folder = damaged("vocab.bpe", lambda text: text + "\n")(tmp_path)
+    assert Tokenizer.load(folder).encode("hello") == Tokenizer.load(gpt2_files(tmp_path / "t")).encode("hello")
+
+
+def test_added_tokens_that_are_no_bytes(tmp_path: Path) -> None:
+    """As in GPT-NeoX's: runs of spaces, written as they are."""
+    spaces = {"id": OWN.max_id + 1, "content": "    ", "single_word": False, "lstrip": False, "rstrip": False}
+    spaces |= {"normalized": True, "special": False}
+    tokenizer = Tokenizer.load(in_json(lambda content: content["added_tokens"].append(spaces))(tmp_path))
+    ids = tokenizer.encode("a    b")
+    assert tokenizer.max_id in ids
+    assert tokenizer.token_bytes is not None
+    assert int(tokenizer.token_bytes[ids].sum()) == 6
+    assert tokenizer.starts_word[tokenizer.max_id]

@@ -1,0 +1,113 @@
+"""Training a tokenizer: the same sample gives the same tokenizer in any process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bertgpt.data.tokenizers.tokenizer import OWN_SPECIALS
+from bertgpt.data.tokenizers.train import train
+from bertgpt.tinyworld import World
+
+KINDS = ["bpe", "wordpiece"]
+IN_A_PROCESS = """
+import hashlib, sys
+from pathlib import Path
+from bertgpt.tinyworld import World
+from bertgpt.data.tokenizers.train import train
+texts = [document.text for document in World(0).documents(0, 400)] + ["Zoë, 你好 שלום ÀÉÎ 👍 e\\u0301", "ab ba " * 50]
+for kind in ("bpe", "wordpiece"):
+    tokenizer = train(kind, 700, texts)
+    tokenizer.save(Path(sys.argv[1]) / kind)
+    print(kind, tokenizer.identity)
+"""
+
+
+def many_letters() -> Iterator[str]:
+    """Text with more different letters than a small vocabulary can hold."""
+    yield "the common words are common " * 200
+    for start in range(0x4E00, 0x5E00, 64):
+        yield " ".join(chr(code) for code in range(start, start + 64))
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return [document.text for document in World(0).documents(0, 300)]
+
+
+def test_three_processes_train_the_same(tmp_path: Path) -> None:
+    found = set()
+    for seed in ("0", "1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", IN_A_PROCESS, str(tmp_path / seed)],
+            env=os.environ | {"PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": str(int(seed) + 1)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        files = sorted(path for path in (tmp_path / seed).rglob("*") if path.is_file())
+        found.add((done.stdout, *(path.read_bytes() for path in files)))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [300, 512])
+def test_a_trained_tokenizer(kind: str, size: int, texts: list[str]) -> None:
+    tokenizer = train(kind, size, texts)
+    assert tuple(tokenizer.tokens[:6]) == OWN_SPECIALS
+    assert list(tokenizer.roles.values()) == [0, 1, 2, 3, 4, 5]
+    assert sorted(tokenizer.vocab.values()) == list(range(len(tokenizer.vocab)))
+    assert len(tokenizer.vocab) <= size
+    assert tokenizer.special_ids == frozenset(range(6))
+    assert tokenizer.end == 5
+    seen = {i for text in texts for i in tokenizer.encode(text)}
+    assert not seen & tokenizer.special_ids
+    assert len(seen) > size / 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_larger_vocabulary_makes_fewer_tokens(kind: str, texts: list[str]) -> None:
+    small, large = train(kind, 300, texts), train(kind, 600, texts)
+    assert len(large.encode(texts[0])) < len(small.encode(texts[0]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_the_texts_does_not_matter(kind: str, texts: list[str]) -> None:
+    assert train(kind, 400, texts).identity == train(kind, 400, texts[::-1]).identity
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_letters_than_the_vocabulary_holds(kind: str) -> None:
+    tokenizer = train(kind, 300, many_letters())
+    assert len(tokenizer.vocab) <= 300
+    assert sorted(tokenizer.vocab.values()) == list(range(len(tokenizer.vocab)))
+    assert len(tokenizer.encode("common")) < 6
+    if kind == "wordpiece":
+        assert tokenizer.encode("丠乀 common")[-1] != tokenizer.roles["unk"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("nothing", [[], [""], [" \n\t "], ["\x00"]])
+def test_nothing_to_train_on(kind: str, nothing: list[str]) -> None:
+    tokenizer = train(kind, 300, nothing)
+    assert tuple(tokenizer.tokens[:6]) == OWN_SPECIALS
+    assert len(tokenizer.vocab) <= 300
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_special_tokens_in_the_text_are_learnt_as_text(kind: str) -> None:
+    tokenizer = train(kind, 400, [" ".join(OWN_SPECIALS) * 50, "[MASK]" * 50, "<|end|>" * 50, "words"])
+    assert tuple(tokenizer.tokens[:6]) == OWN_SPECIALS
+    for special in OWN_SPECIALS:
+        assert not set(tokenizer.encode(f"{special} x{special}")) & tokenizer.special_ids - {1}
+
+
+def test_wordpiece_is_of_lower_case(texts: list[str]) -> None:
+    letters = "".join(chr(code) for code in range(0x20, 0x3000))
+    tokenizer = train("wordpiece", 12_000, [*texts, letters, " ".join(letters)])
+    assert tokenizer.content["normalizer"]["lowercase"]
+    assert tokenizer.encode("THE Café") == tokenizer.encode("the cafe")
+    assert not [token for token in tokenizer.tokens[6:] if token != token.lower()]

@@ -1,0 +1,128 @@
+"""Models leave for `transformers` and come back, and are the same there."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.hub import mapping, pretrained, to_hf
+from bertgpt.hub.pretrained import Saved
+from tests.conftest import Outcome
+from tests.fixtures.models import FAMILIES, written
+
+Run = Callable[..., Outcome]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_saved_and_read_again(family: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    kept = written(tmp_path, family, tokenizer)
+    again = pretrained.load(tmp_path)
+    assert again.model.config == kept.model.config
+    assert again.tokenizer.identity == tokenizer.identity
+    for name, weight in kept.model.state_dict().items():
+        assert torch.equal(weight, again.model.state_dict()[name])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_export_opens_in_transformers_and_comes_back(
+    family: str, tmp_path: Path, tokenizer: Tokenizer, run: Run, hard_strings: list[str]
+) -> None:
+    kept = written(tmp_path / "run", family, tokenizer)
+    out = tmp_path / "hf"
+    done = run("export", str(tmp_path / "run"), "--out", str(out), "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["result"]["difference"] < 1e-4
+    causal = kept.objective == "causal"
+    auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForMaskedLM
+    model = auto.from_pretrained(out).eval()
+    ids = torch.randint(6, 700, (2, 100), generator=torch.Generator().manual_seed(1))
+    assert (model(ids).logits - kept.model.logits(kept.model(ids, causal=causal))).abs().max() < 1e-4
+    theirs = transformers.AutoTokenizer.from_pretrained(out)
+    assert theirs.model_max_length == 128
+    for text in hard_strings:
+        if not any(special in text for special in tokenizer.special_texts):
+            assert theirs(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text)
+    names = {"cls": "cls_token_id", "sep": "sep_token_id", "mask": "mask_token_id", "pad": "pad_token_id"}
+    assert {role: getattr(theirs, name) for role, name in names.items()} == {r: tokenizer.roles[r] for r in names}
+    assert (theirs("a lamp")["input_ids"][0] == tokenizer.roles["cls"]) is not causal
+    if family == "bert":
+        pair = theirs("a lamp", "a clock")
+        first = pair["input_ids"].index(tokenizer.roles["sep"])
+        assert pair["token_type_ids"] == [0] * (first + 1) + [1] * (len(pair["input_ids"]) - first - 1)
+    else:
+        assert "token_type_ids" not in theirs("a lamp")
+    if causal:
+        text = transformers.pipeline("text-generation", model=model, tokenizer=theirs)("The lamp", max_new_tokens=4)
+        assert text[0]["generated_text"].startswith("The lamp")
+    else:
+        guesses = transformers.pipeline("fill-mask", model=model, tokenizer=theirs)("The [MASK] was old.")
+        assert len(guesses) == 5
+    done = run("import", str(out), "--out", str(tmp_path / "back"), "--json")
+    assert done.code == 0, done.err
+    back = pretrained.load(tmp_path / "back")
+    assert back.objective == kept.objective
+    assert back.tokenizer.roles == tokenizer.roles
+    for name, weight in kept.model.state_dict().items():
+        assert torch.equal(weight, back.model.state_dict()[name]), name
+    assert run("export", str(tmp_path / "run"), "--out", str(out)).code == 0  # nothing to do
+
+
+def test_a_hybrid_leaves_as_a_causal_model(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
+    kept = written(tmp_path, "decoder", tokenizer)
+    pretrained.save(Saved(kept.model, tokenizer, "hybrid"), tmp_path / "hybrid" / "final", "# both\n")
+    done = run("export", str(tmp_path / "hybrid"), "--out", str(tmp_path / "hf"), "--json")
+    assert json.loads(done.out)["result"]["architecture"] == "ModernBertDecoderForCausalLM"
+    assert "hybrid" in done.err
+
+
+def test_an_export_that_computes_something_else_is_not_put_in_place(
+    tmp_path: Path, tokenizer: Tokenizer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path / "run", "bert", tokenizer)
+    monkeypatch.setattr(to_hf, "their_config", lambda *given: mapping.their_config(*given) | {"layer_norm_eps": 0.1})
+    done = run("export", str(tmp_path / "run"), "--out", str(tmp_path / "hf"), "--json")
+    assert json.loads(done.out)["error"]["code"] == "BG319"
+    assert not (tmp_path / "hf").exists()
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | changes))
+
+
+def test_what_is_refused(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
+    written(tmp_path / "run", "gpt2", tokenizer)
+    assert run("export", str(tmp_path / "run"), "--out", str(tmp_path / "hf")).code == 0
+
+    def code(*argv: str) -> tuple[int, str]:
+        done = run(*argv, "--json")
+        return done.code, json.loads(done.out)["error"]["code"]
+
+    assert code("export", str(tmp_path / "run"), "--to", "bin", "--out", str(tmp_path / "x")) == (2, "BG204")
+    change_config(tmp_path / "hf", activation_function="relu")
+    assert code("import", str(tmp_path / "hf"), "--out", str(tmp_path / "a")) == (2, "BG218")
+    change_config(tmp_path / "hf", activation_function="gelu_new", vocab_size=300)
+    assert code("import", str(tmp_path / "hf"), "--out", str(tmp_path / "a")) == (2, "BG219")
+    change_config(tmp_path / "hf", vocab_size=tokenizer.max_id + 1, n_layer=5)
+    assert code("import", str(tmp_path / "hf"), "--out", str(tmp_path / "a")) == (3, "BG318")
+    change_config(tmp_path / "hf", n_layer=4, model_type="mamba")
+    assert code("import", str(tmp_path / "hf"), "--out", str(tmp_path / "a")) == (2, "BG218")
+    hf = tmp_path / "hf"
+    (hf / "model.safetensors").write_bytes(b"no tensors")
+    change_config(hf, model_type="gpt2")
+    assert code("import", str(hf), "--out", str(tmp_path / "a")) == (3, "BG318")
+    (hf / "config.json").write_text('{"model_type": "gpt2"}')
+    assert code("import", str(hf), "--out", str(tmp_path / "a")) == (3, "BG318")
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    assert code("import", str(tmp_path / "pickled"), "--out", str(tmp_path / "a")) == (2, "BG220")
+    assert "safetensors" in run("import", str(tmp_path / "pickled"), "--out", str(tmp_path / "a")).err
+    weights = tmp_path / "run" / "final" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert code("export", str(tmp_path / "run"), "--out", str(tmp_path / "y")) == (3, "BG305")

@@ -1,0 +1,362 @@
+"""`bertgpt generate` on models that look back."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+import bertgpt
+from bertgpt.hub.pretrained import load
+from bertgpt.tinyworld import World
+from bertgpt.utils import console
+from bertgpt.utils.errors import BertGPTError
+from tests.conftest import Outcome
+
+Run = Callable[..., Outcome]
+
+
+def prompts_of_many_lengths(count: int) -> list[str]:
+    """Beginnings of documents of tinyworld; the first is empty."""
+    texts = [document.text for document in World(5).documents(0, count)]
+    return [" ".join(text.split()[: number % 23]) for number, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("name", ["gpt", "modern"])
+def test_greedy_text_is_that_of_transformers(name: str, runs: Path, tmp_path: Path) -> None:
+    """Token for token over 100 prompts, all at once and one by one."""
+    bertgpt.export(str(runs / name), out=str(tmp_path / "hf"))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    model, prompts = bertgpt.load(str(runs / name)), prompts_of_many_lengths(100)
+    assert len({len(model.kept.tokenizer.encode(prompt)) for prompt in prompts}) > 15
+    together = model.generate(prompts, temperature=0, max_new_tokens=12)
+    for number, (prompt, made) in enumerate(zip(prompts, together, strict=True)):
+        ids = torch.tensor([[model.kept.tokenizer.end, *model.kept.tokenizer.encode(prompt)]])
+        found = theirs.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, ids.size(1) :]
+        assert made["tokens"] == found.tolist()
+        assert made["prompt"] == prompt
+        if number < 20:
+            alone = model.generate(prompt, temperature=0, max_new_tokens=12)
+            assert alone[0]["tokens"] == made["tokens"]
+            assert alone[0]["logprobs"] == pytest.approx(made["logprobs"], abs=1e-4)
+
+
+def test_the_same_seed_gives_the_same_text_whatever_is_beside_it(runs: Path) -> None:
+    """F43. And a prompt that is given twice is gone on with in two ways, as if two samples were asked for."""
+    model = bertgpt.load(str(runs / "gpt"))
+    how: dict[str, Any] = {"max_new_tokens": 15, "seed": 3}
+
+    def texts(prompts: str | list[str], **more: Any) -> list[str]:
+        return [sample["text"] for sample in model.generate(prompts, **how | more)]
+
+    both = texts(["There was", "She"], num_samples=3)
+    assert len(set(both)) == 6
+    assert texts("She", num_samples=2) == both[3:5]
+    assert texts(["She", "x", "She", "There was"]) == [both[3], texts("x")[0], both[4], both[0]]
+    assert texts("She", seed=4) != texts("She")
+
+
+def test_probabilities_are_those_of_the_model(runs: Path) -> None:
+    """Whatever was done to them before the draw."""
+    kept = load(runs / "gpt")
+    [made] = bertgpt.load(str(runs / "gpt")).generate("There", temperature=2.0, top_k=50, max_new_tokens=9)
+    ids = [kept.tokenizer.end, *kept.tokenizer.encode("There"), *made["tokens"]]
+    with torch.inference_mode():
+        odds = kept.model.logits(kept.model(torch.tensor([ids]), causal=True))[0].log_softmax(dim=1)
+    start = len(ids) - 9
+    found = [float(odds[start + n - 1, i]) for n, i in enumerate(made["tokens"])]
+    assert made["logprobs"] == pytest.approx(found, abs=1e-4)
+
+
+def test_a_text_ends_where_a_document_does_or_at_a_stop(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = bertgpt.load(str(runs / "gpt"))
+    [whole] = model.generate("It", max_new_tokens=40, seed=11)
+    text = whole["text"]
+    stop = text[6:9]
+    place = text.index(stop)
+    [cut] = model.generate("It", max_new_tokens=40, seed=11, stop=["never there", stop])
+    assert (cut["text"], cut["ended"]) == (text[:place], "stop")
+    assert whole["tokens"][: len(cut["tokens"])] == cut["tokens"]
+    with torch.no_grad():
+        model.kept.model.tokens.weight[model.kept.tokenizer.end] *= 30
+    model.kept.model.settle()
+    ends = model.generate("It", num_samples=20, max_new_tokens=40)
+    ended = [each for each in ends if each["ended"] == "end"]
+    assert ended
+    for each in ended:
+        assert each["tokens"][-1] == model.kept.tokenizer.end
+        assert model.kept.tokenizer.decode(each["tokens"][:-1]) == each["text"]
+
+
+def test_what_is_shown_as_it_grows_is_the_text(run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several samples, of which the second waits until the first is over; the beginnings of a stop are held back."""
+    argv = ["generate", "--model", str(runs / "gpt"), "--prompt", "She ", "--num-samples", "3", "--seed", "2",
+            "--max-new-tokens", "30", "--stop", " the", "--stop", "\x1b"]  # fmt: skip
+    samples = json.loads(run(*argv, "--json").out)["result"]["samples"]
+    written: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(console, "write", written.append)
+        assert run(*argv).code == 0
+    shown = "\n\n".join(f"{n} of 3\nShe {console.printable(sample['text'])}" for n, sample in enumerate(samples, 1))
+    assert "".join(written) == shown + "\n"
+    assert len(written) > 40
+    assert {key for sample in samples for key in sample} == {"prompt", "text", "tokens", "logprobs", "ended"}
+
+
+def test_a_stop_over_two_tokens_is_not_shown_even_for_a_moment(run: Run, runs: Path) -> None:
+    argv = ["generate", "--model", str(runs / "gpt"), "--prompt", "She", "--seed", "2", "--max-new-tokens", "30"]
+    [sample] = json.loads(run(*argv, "--json").out)["result"]["samples"]
+    decode = bertgpt.load(str(runs / "gpt")).kept.tokenizer.decode
+    joints = [len(decode(sample["tokens"][:count])) for count in range(3, 20)]
+    across = (sample["text"][joint - 1 : joint + 1] for joint in joints)
+    stop = next(both for both in across if both.isascii() and both.isprintable())
+    place = sample["text"].index(stop)
+    assert run(*argv, "--stop", stop).out == f"She{console.printable(sample['text'][:place])}\n"
+
+
+def test_how_likely_each_token_was_is_shown_by_a_figure(run: Run, runs: Path) -> None:
+    argv = ["generate", "--model", str(runs / "gpt"), "--max-new-tokens", "12", "--prompt", ""]
+    [sample] = json.loads(run(*argv, "--json").out)["result"]["samples"]
+    line = run(*argv, "--logprobs").out
+    figures = ["⁰¹²³⁴⁵⁶⁷⁸⁹".index(c) for c in line.partition("\n\n")[0] if c in "⁰¹²³⁴⁵⁶⁷⁸⁹"]
+    tenths = [int(math.exp(logprob) * 10) for logprob in sample["logprobs"]]
+    assert figures[0] == tenths[0]
+    assert len(figures) <= len(tenths)
+
+
+# ------------------------------------------------------------------------------------------------ what is asked
+
+
+def test_an_empty_prompt_begins_at_an_end(run: Run, runs: Path) -> None:
+    """F42: and one that is in no language of the tokenizer is read byte by byte."""
+    argv = ["generate", "--model", str(runs / "gpt"), "--max-new-tokens", "4", "--json"]
+    for prompt in ("", "\N{SNOWMAN}\u202eабв\x00\x1b[31m", "   ", "\n"):
+        done = run(*argv, "--prompt", prompt)
+        assert done.code == 0, done.err
+        assert json.loads(done.out)["result"]["samples"][0]["prompt"] == prompt
+        assert "\x1b" not in done.out
+
+
+def test_prompts_come_from_a_file_or_are_piped(
+    process: Callable[..., Outcome], run: Run, runs: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("\ufeffThere was\r\n\nShe\n".encode())
+    argv = ["generate", "--model", str(runs / "gpt"), "--max-new-tokens", "3", "--json"]
+    found = json.loads(run(*argv, "--prompts-file", str(file), "--prompt", "A").out)["result"]["samples"]
+    assert [sample["prompt"] for sample in found] == ["A", "There was", "She"]
+    for piped, prompt in (("It was\nso\n", "It was\nso"), ("", "")):
+        done = process(*argv, input=piped)
+        assert json.loads(done.out)["result"]["samples"][0]["prompt"] == prompt
+    assert run(*argv, "--prompts-file", str(tmp_path / "none")).code == 3
+    (tmp_path / "blank").write_text("\n\n")
+    assert "BG310" in run(*argv, "--prompts-file", str(tmp_path / "blank")).err
+    (tmp_path / "latin").write_bytes(b"caf\xe9\n")
+    assert "BG301" in run(*argv, "--prompts-file", str(tmp_path / "latin")).err
+    assert "BG301" in run(*argv, "--prompt", "caf\udce9").err
+
+
+def test_a_prompt_that_is_too_long(run: Run, runs: Path) -> None:
+    """F41: cut from the left with a notice, or refused."""
+    argv = ["generate", "--model", str(runs / "gpt"), "--max-new-tokens", "5", "--prompt", "She was glad. " * 60]
+    done = run(*argv, "--json")
+    assert "its beginning is not read" in done.err
+    [sample] = json.loads(done.out)["result"]["samples"]
+    assert len(sample["tokens"]) == 5
+    refused = run(*argv, "--no-truncate")
+    assert refused.code == 2
+    assert "BG204" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [
+        ("temperature", "0", 0), ("temperature", "-1", 2), ("temperature", "nan", 2), ("temperature", "inf", 2),
+        ("top-k", "0", 0), ("top-k", "100000", 0), ("top-k", "-1", 2), ("top-p", "0", 2), ("top-p", "1", 0),
+        ("top-p", "1.1", 2), ("max-new-tokens", "0", 0), ("repetition-penalty", "0", 2), ("num-samples", "0", 2),
+    ],
+)  # fmt: skip
+def test_ranges(option: str, value: str, code: int, run: Run, runs: Path) -> None:
+    """F43."""
+    done = run("generate", "--model", str(runs / "gpt"), "--prompt", "a", "--max-new-tokens", "2", f"--{option}", value)
+    assert done.code == code, done.err
+    if option == "top-k" and value == "100000":
+        assert "all 700 ids" in done.err
+    if option == "max-new-tokens":
+        assert done.out == "a\n"
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def test_without_a_model_those_that_there_are_are_named(
+    run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(runs.parent)
+    done = run("generate", "--prompt", "a")
+    assert done.code == 2
+    assert "bertgpt generate --model runs/bert; or bertgpt generate --model runs/gpt" in done.err
+    assert "did you mean runs/gpt?" in run("generate", "--model", "runs/gtp").err
+    monkeypatch.chdir(tmp_path)
+    assert "bertgpt pretrain makes one" in run("generate").err
+
+
+def test_a_model_is_refused_what_it_cannot_do_with_the_command_that_works(
+    run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F44."""
+    monkeypatch.setattr(sys, "stdin", None)
+    bert, gpt, both = (str(runs / name) for name in ("bert", "gpt", "both"))
+    for argv, told in (
+        ([bert, "--prompt", "no gap"], f'--model {bert} --prompt "A text with a [MASK] in it."'),
+        ([bert], "[MASK]"),
+        ([gpt, "--prompt", "a [MASK]"], f'--model {gpt} --prompt "..."'),
+        ([gpt, "--show-masked", "a text"], "goes on with text"),
+        ([both, "--prompt", "a [MASK]", "--prompt", "a"], "hybrid either fills"),
+    ):
+        done = run("generate", "--model", *argv)
+        assert done.code == 2, argv
+        assert "BG222" in done.err
+        assert told in done.err
+    with pytest.raises(BertGPTError, match="masked model"):
+        bertgpt.load(bert).generate("a")
+    with pytest.raises(BertGPTError, match="causal model"):
+        bertgpt.load(gpt).fill("a [MASK]")
+
+
+def test_one_process(run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = run("generate", "--model", str(runs / "gpt"))
+    assert (done.code, "BG223" in done.err) == (2, True)
+
+
+def test_a_model_of_transformers_is_taken_as_it_is(runs: Path, tmp_path: Path) -> None:
+    bertgpt.export(str(runs / "gpt"), out=str(tmp_path / "hf"))
+    wanted, found = (
+        bertgpt.generate(model=str(m), prompt="She", max_new_tokens=9) for m in (runs / "gpt", tmp_path / "hf")
+    )
+    assert found["samples"][0]["tokens"] == wanted["samples"][0]["tokens"]
+
+
+# --------------------------------------------------------------------------------------- pipes, ends, interrupts
+
+
+def test_a_reader_that_leaves(runs: Path) -> None:
+    """F34."""
+    argv = [sys.executable, "-m", "bertgpt", "generate", "--model", str(runs / "gpt"), "--prompt", "a\n",
+            "--max-new-tokens", "100000"]  # fmt: skip
+    made = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert made.stdout is not None
+    assert made.stdout.readline() == b"a\n"
+    made.stdout.close()
+    assert made.stderr is not None
+    assert b"Traceback" not in made.stderr.read()
+    assert made.wait(60) == 141
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_closed_streams(closed: str, runs: Path) -> None:
+    """F34."""
+    command = f'"{sys.executable}" -m bertgpt generate --model "{runs / "gpt"}" --max-new-tokens 3 {closed}'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == (0 if closed == "<&-" else 141)
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_promises_nothing(runs: Path) -> None:
+    argv = [sys.executable, "-m", "bertgpt", "generate", "--model", str(runs / "gpt"), "--prompt", "a\n",
+            "--max-new-tokens", "100000"]  # fmt: skip
+    made = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert made.stdout is not None
+    made.stdout.readline()
+    made.send_signal(2)
+    _, said = made.communicate(timeout=60)
+    assert (made.returncode, said.strip()) == (130, "interrupted")
+
+
+def test_threads_stay_awake_only_where_nobody_else_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for load_average, wanted in ((0.1, "5000"), (64.0, None)):
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+        monkeypatch.setattr(os, "getloadavg", lambda load_average=load_average: (load_average,) * 3)
+        bertgpt.stay_awake()
+        assert os.environ.get("GOMP_SPINCOUNT") == wanted
+
+
+def test_nothing_is_loaded_that_is_not_needed(process: Callable[..., Outcome], runs: Path) -> None:
+    program = (
+        "import sys, bertgpt; bertgpt.generate(model=sys.argv[1], prompt='a', max_new_tokens=2);"
+        "print(*sorted({m.partition('.')[0] for m in sys.modules} | {'torch._inductor'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(runs / "gpt")], capture_output=True, text=True)
+    assert not {"transformers", "datasets", "sklearn", "rich", "typer", "torch._inductor", "tiktoken"} & set(
+        done.stdout.split()
+    ), done.stdout + done.stderr
+
+
+# ------------------------------------------------------------------------------------- what a reader has tripped over
+
+
+def test_what_is_no_part_of_a_text_is_never_said(runs: Path, tmp_path: Path) -> None:
+    """Special ids, and those of an embedding that has more rows than the tokenizer has ids, as many on the hub have."""
+    bertgpt.export(str(runs / "gpt"), out=str(tmp_path / "hf"))
+    weights = load_file(tmp_path / "hf" / "model.safetensors")
+    rows = weights["transformer.wte.weight"]
+    likely = bertgpt.load(str(runs / "gpt")).generate("She", max_new_tokens=1, temperature=0)[0]["tokens"]
+    weights["transformer.wte.weight"] = torch.cat((rows, 3 * rows[likely].expand(50, -1)))
+    weights["transformer.wte.weight"][:5] = 3 * rows[likely]
+    save_file(weights, tmp_path / "hf" / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config | {"vocab_size": len(rows) + 50}))
+    model = bertgpt.load(tmp_path / "hf")
+    for sample in model.generate("She", num_samples=20, max_new_tokens=5):
+        assert all(4 < token < len(rows) for token in sample["tokens"])
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-7])
+def test_what_is_nearly_0_is_the_likeliest_too(temperature: float, runs: Path) -> None:
+    model = bertgpt.load(str(runs / "gpt"))
+    wanted, found = (model.generate("She", max_new_tokens=8, temperature=each) for each in (0, temperature))
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"temperature": -1.0}, {"temperature": math.nan}, {"top_k": -1}, {"top_p": 0.0}, {"repetition_penalty": 0.0},
+        {"num_samples": 0}, {"max_new_tokens": -1}, {"stop": [""]}, {"max_tokens": 3}, {"prompts": [1]},
+    ],
+)  # fmt: skip
+def test_python_is_told_what_is_wrong(how: dict[str, Any], runs: Path) -> None:
+    with pytest.raises(BertGPTError):
+        bertgpt.load(str(runs / "gpt")).generate(**({"prompts": "a"} | how))
+
+
+def test_a_single_stop_is_one(runs: Path) -> None:
+    model = bertgpt.load(str(runs / "gpt"))
+    one, other = (model.generate("She", max_new_tokens=30, stop=stop) for stop in ("ther", ["ther"]))
+    assert one == other
+
+
+def test_loading_is_told_what_is_wrong(runs: Path, tmp_path: Path) -> None:
+    for given in ({"precision": "int8"}, {"device": "tpu"}):
+        with pytest.raises(BertGPTError):
+            bertgpt.load(str(runs / "gpt"), **given)
+    with pytest.raises(BertGPTError, match="no model here"):
+        bertgpt.load(tmp_path / "nowhere")
+    assert repr(bertgpt.load(runs / "gpt")).startswith("<causal model of ")
+    bertgpt.export(str(runs / "gpt"), out=str(tmp_path / "hf"))
+    assert bertgpt.load(tmp_path / "hf").kept.window == bertgpt.load(runs / "gpt").kept.window
+
+
+def test_a_run_is_looked_into_by_its_name(runs: Path, run: Run) -> None:
+    one, other = (run("inspect", str(runs / "gpt" / part)) for part in ("", "final"))
+    assert one.code == 0
+    assert one.out == other.out

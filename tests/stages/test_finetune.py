@@ -1,0 +1,280 @@
+"""Fine-tuning: exact when it is interrupted, chosen by what is held out, and honest about what came of it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import bertgpt
+from bertgpt.config.options import FinetuneOptions
+from bertgpt.evals.labels import judged, numbers_of
+from bertgpt.evals.tasks import Part, TaskSet
+from bertgpt.hub import pretrained
+from bertgpt.inference.classify import said
+from bertgpt.stages import finetune
+from bertgpt.stages.finetune import Tuning, parted, plain
+from bertgpt.trainer import Trainer
+from tests.conftest import Outcome
+from tests.fixtures.finetuning import QUICK, Sheet, rows_of, saved_of
+from tests.fixtures.training import assert_same, deterministic, flags
+from tests.training.test_resume import interrupt, killed
+
+Run = Callable[..., Outcome]
+Bases = dict[str, Path]
+
+
+def test_what_is_reported(judge: Path) -> None:
+    """The mean over seeds, each of them, and dumb methods beside; the same figures for programs."""
+    told = json.loads((judge / "t.csv.json").read_text())
+    scores, baselines = told["scores"], told["baselines"]
+    each = [scores[f"accuracy, seed {number}"]["value"] for number in (1, 2)]
+    assert scores["accuracy"]["value"] == pytest.approx(np.mean(each), abs=1e-6)
+    assert scores["accuracy, spread of seeds"]["value"] == pytest.approx(np.std(each, ddof=1), abs=1e-6)
+    assert set(baselines) == {"majority", "tf-idf", "frozen probe", "random weights"}
+    assert baselines["majority"]["value"] == 0.5
+    assert told["n"] == 12
+    assert not told["partial"]
+    figures = json.loads((judge / "metrics.json").read_text())
+    assert figures["accuracy"] == scores["accuracy"]["value"]
+    assert figures["baseline_random_weights"] == baselines["random weights"]["value"]
+    items = pq.read_table(judge / "t.csv.items.parquet").to_pydict()
+    assert sum(items["right"]) / 12 == pytest.approx(scores["accuracy"]["value"])
+    assert [round(sum(shares), 4) for shares in items["probabilities"]] == [1.0] * 12
+
+
+def test_the_best_on_what_was_held_out_is_kept(judge: Path) -> None:
+    """Of the checkpoints of a seed, and of the seeds; never by what is reported."""
+    figures = {}
+    for seed in (1337, 1338):
+        run = judge / f"seed-{seed}"
+        lines = [line for line in deterministic(run) if line["split"] == "val"]
+        assert all(line["error"] == pytest.approx(1 - line["accuracy"]) for line in lines)
+        looks = {line["step"]: line["error"] for line in lines}
+        assert sorted(looks) == [2, 4, 6, 8]
+        chosen = json.loads((run / "metrics.json").read_text())["chosen_step"]
+        assert looks[chosen] == min(looks.values())
+        kept = load_file(run / "checkpoints" / f"step-{chosen:08}" / "model.safetensors")
+        final = load_file(run / "final" / "model.safetensors")
+        assert all(torch.equal(kept[name], final[name]) for name in kept)
+        figures[seed] = json.loads((run / "metrics.json").read_text())["val_error"]
+    best = min(figures, key=lambda seed: figures[seed])
+    files = [folder / "final" / "model.safetensors" for folder in (judge, judge / f"seed-{best}")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_it_learns(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
+    for family, options in (("encoder", {}), ("gpt2", {"optimizer": "muon"})):
+        out = tmp_path / family
+        bertgpt.finetune(str(sheet(rows_of(100))), model=str(bases[family]), out=str(out),
+                         **(QUICK | {"max_steps": 60, "eval_every": 20, "lr": 2e-3} | options))  # fmt: skip
+        assert json.loads((out / "metrics.json").read_text())["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("family", ["bert", "decoder"])
+def test_losses_do_not_depend_on_the_micro_batch(family: str, bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
+    found = []
+    for micro in (8, 2, 1):
+        out = tmp_path / str(micro)
+        options = QUICK | {"dropout": 0.0, "max_steps": 10, "micro_batch": micro, "eval_every": 10}
+        bertgpt.finetune(str(sheet(rows_of())), model=str(bases[family]), out=str(out), **options)
+        lines = deterministic(out / "seed-1337")
+        found.append([line["loss"] for line in lines if line["split"] == "train"])
+    assert len(found[0]) == 10
+    assert found[1] == pytest.approx(found[0], abs=1e-6)
+    assert found[2] == pytest.approx(found[0], abs=1e-6)
+
+
+def test_seeds_that_were_interrupted_go_on(
+    bases: Bases, sheet: Sheet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first, and in the second; with dropout, and in the end the same bytes."""
+    file, options = str(sheet(rows_of())), QUICK | {"seeds": 2, "micro_batch": 4}
+    bertgpt.finetune(file, model=str(bases["encoder"]), out=str(tmp_path / "straight"), **options)
+    for step in (4, 8):  # of the second seed
+        with monkeypatch.context() as patched:
+            interrupt(patched, Trainer, "train_step", step, killed)
+            with pytest.raises(RuntimeError, match="killed"):
+                bertgpt.finetune(file, model=str(bases["encoder"]), out=str(tmp_path / "broken"), **options)
+    bertgpt.finetune(file, model=str(bases["encoder"]), out=str(tmp_path / "broken"), **options)
+    for seed in ("seed-1337", "seed-1338"):
+        assert_same(tmp_path / "straight" / seed, tmp_path / "broken" / seed)
+    for name in ("metrics.json", "t.csv.json", "final/model.safetensors", "final/manifest.json"):
+        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
+
+
+def test_a_run_begun_otherwise_is_refused(judge: Path, bases: Bases, run: Run) -> None:
+    argv = ["finetune", str(judge.parent / "t.csv"), "--model", str(bases["encoder"]), "--out", str(judge)]
+    options = QUICK | {"max_steps": 8, "lr": 2e-3}
+    del options["random_baseline"]
+    done = run(*argv, *flags(options), "--json")
+    assert json.loads(done.out)["error"]["code"] == "BG213"
+    assert "options.lr was 0.001, is now 0.002" in done.out
+
+
+def test_what_is_held_out() -> None:
+    """Twins stay on one side, whatever else is there; what is reported is on neither."""
+    texts = [f"Text {i}." for i in range(400)] + ["text  7.", "TEXT 7."]
+    labels = ["a", "b"] * 201
+    dev = Part(["Text 3.", "text 4. "], None, ["a", "b"])
+    task = TaskSet("t", Part(texts, None, labels), dev, ("a", "b"), ("accuracy",), {})
+    learned, held, left_out = parted(task, 0.2)
+    assert left_out == 2
+    assert len(learned) + len(held) == 400
+    assert not {plain(text) for text in learned.texts} & {plain(text) for text in held.texts}
+    assert 50 < len(held) < 110
+    more = TaskSet("t", Part(["New.", *texts], None, ["a", *labels]), dev, ("a", "b"), ("accuracy",), {})
+    again = parted(more, 0.2)[1].texts
+    assert [text for text in again if text != "New."] == held.texts
+
+
+def test_a_seed_that_says_one_class_only_is_reported(judge: Path) -> None:
+    kept = saved_of(judge)
+    assert kept.head is not None
+    with torch.no_grad():
+        kept.head.classifier.out.weight.zero_()
+    dev = Part([text for text, _ in rows_of(20)], None, [label for _, label in rows_of(20)])
+    task = TaskSet("t", dev, dev, ("bad", "good"), ("accuracy",), {})
+    found = judged(task, [kept], {}, {})
+    assert found.scores["accuracy"].value == 0.5
+    assert any(note.startswith("collapsed: seed 1") for note in found.notes)
+
+
+def tuning_of(bases: Bases, sheet: Sheet, tmp_path: Path, **options: Any) -> Tuning:
+    given = QUICK | {"model": str(bases["bert"]), "out": str(tmp_path / "x"), "task": str(sheet(rows_of()))} | options
+    return Tuning(FinetuneOptions.model_validate(given))
+
+
+def test_what_is_frozen_stays_and_what_is_deep_moves_less(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
+    tuning = tuning_of(bases, sheet, tmp_path, layer_decay=0.5, freeze=2)
+    shares = {name: tuning.share(f"transformer.{name}") for name in ("tokens.weight", "blocks.0.up.weight",
+              "blocks.3.up.weight", "pooler.weight")} | {"out": tuning.share("out.weight")}  # fmt: skip
+    assert list(shares.values()) == [0.5**5, 0.5**4, 0.5, 1.0, 1.0]
+    bertgpt.finetune(tuning.options.task, model=str(bases["bert"]), out=str(tmp_path / "x"),
+                     **(QUICK | {"layer_decay": 0.5, "freeze": 2}))  # fmt: skip
+    before, after = saved_of(bases["bert"]).model.state_dict(), saved_of(tmp_path / "x").model.state_dict()
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert {name for name in before if name.startswith(("tokens", "blocks.0", "blocks.1"))} <= same
+    assert not {name for name in before if name.startswith(("blocks.2", "blocks.3", "pooler"))} & same
+    unused = {name for name in before if name.startswith(("pair", "head_"))}
+    assert unused <= same
+
+
+def test_another_seed_is_another_head_and_order(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
+    tuning = tuning_of(bases, sheet, tmp_path)
+    one, same, other = (tuning.classifier(seed, False).out.weight for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    pretrained, random = (tuning.classifier(1, kind).transformer.tokens.weight for kind in (False, True))
+    assert torch.equal(pretrained, tuning.kept.model.tokens.weight)
+    assert not torch.equal(pretrained, random)
+
+
+def test_numbers_are_learned_as_numbers(bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
+    rows = [(text, 4.5 if label == "good" else 0.5) for text, label in rows_of(100)]
+    out = tmp_path / "x"
+    options = QUICK | {"max_steps": 40, "eval_every": 20, "lr": 3e-3}
+    del options["random_baseline"]
+    argv = ["finetune", str(sheet(rows)), "--model", str(bases["encoder"]), "--out", str(out)]
+    done = run(*argv, "--no-random-baseline", *flags(options))
+    assert done.code == 0, done.err
+    assert "t.csv: numbers;" in done.err
+    figures = json.loads((out / "metrics.json").read_text())
+    assert figures["pearson"] > 0.9
+    assert "labels_acc" not in (out / "seed-1337" / "metrics.jsonl").read_text()
+    assert saved_of(out).head.labels == ()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert", "encoder", "decoder"])
+def test_an_export_tells_the_same_labels(family: str, bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
+    """With their tokenizer and class, of texts and of pairs, in company that fills up."""
+    rows = [(text, "and so on" * (i % 4), label) for i, (text, label) in enumerate(rows_of())]
+    file = str(sheet(rows, ("text", "then", "label")))
+    bertgpt.finetune(file, model=str(bases[family]), out=str(tmp_path / "x"), pair_column="then", **QUICK)
+    done = run("export", str(tmp_path / "x"), "--out", str(tmp_path / "hf"), "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["result"]["architecture"].endswith("ForSequenceClassification")
+    kept = saved_of(tmp_path / "x")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
+    assert model.config.id2label == {0: "bad", 1: "good"}
+    texts, others = [row[0] for row in rows[:9]], [row[1] for row in rows[:9]]
+    for given in ((texts, None), (texts, others)):
+        with torch.no_grad():
+            theirs = model(**tokenizer(*given, padding=True, return_tensors="pt")).logits
+        assert np.abs(theirs.numpy() - said(kept, *given)).max() < 1e-4
+
+
+def test_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -> None:
+    file = sheet([(text,) for text, _ in rows_of(10)], ("text",), "new.csv")
+    for ending in ("csv", "jsonl", "parquet"):
+        out = tmp_path / f"said.{ending}"
+        done = run("eval", "predict", "--model", str(judge), "--data", str(file), "--out", str(out), "--json")
+        assert done.code == 0, done.err
+        from bertgpt.evals.tables import rows_of as read
+
+        rows = read(str(out))
+        assert [row["text"] for row in rows] == [text for text, _ in rows_of(10)]
+        logits = said(saved_of(judge), [row["text"] for row in rows])
+        assert [row["label"] for row in rows] == [("bad", "good")[i] for i in logits.argmax(axis=1)]
+        assert all(abs(float(row["p(bad)"]) + float(row["p(good)"]) - 1) < 1e-4 for row in rows)
+
+
+def test_labels_stand_beside_what_the_file_holds(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -> None:
+    """By which rows are known again."""
+    rows = [(f"m{i}", text, label) for i, (text, label) in enumerate(rows_of(10))]
+    file, out = sheet(rows, ("id", "body", "label"), "mail.csv"), tmp_path / "said.csv"
+    argv = ["--model", str(judge), "--data", str(file), "--text-column", "body", "--out", str(out)]
+    assert run("eval", "predict", *argv).code == 0
+    from bertgpt.evals.tables import rows_of as read
+
+    found = read(str(out))
+    assert list(found[0]) == ["id", "body", "given label", "label", "p(bad)", "p(good)"]
+    assert [(row["id"], row["body"], row["given label"]) for row in found] == rows
+
+
+def test_labels_in_half_precision(judge: Path) -> None:
+    texts = [text for text, _ in rows_of(6)]
+    full, half = (said(bertgpt.load(judge, "cpu", precision).kept, texts) for precision in ("fp32", "bf16"))
+    assert np.abs(full - half).max() < 0.1
+
+
+def test_scores_of_a_run_are_those_it_reported(bases: Bases, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "x"
+    bertgpt.finetune("acceptability", model=str(bases["encoder"]), out=str(out), limit=60, **QUICK)
+    done = run("eval", "acceptability", "--model", str(out), "--limit", "60", "--out", str(tmp_path / "r"), "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)["result"]["found"][0]
+    told = json.loads((out / "acceptability.json").read_text())
+    assert found["scores"] == told["scores"]
+    assert found["partial"]
+    assert found["baselines"]["tf-idf"] == told["baselines"]["tf-idf"]
+
+
+def test_all_there_is_to_know_before(bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
+    done = run("finetune", str(sheet(rows_of())), "--model", str(bases["gpt2"]), "--out", str(tmp_path / "x"),
+               "--dry-run", "--json")  # fmt: skip
+    told = json.loads(done.out)["result"]
+    assert told["learned_from"] + told["held_out"] == 48
+    assert told["reported"] == 12
+    assert told["classes"] == ["bad", "good"]
+    assert not (tmp_path / "x").exists()
+
+
+def test_numbers_of_labels() -> None:
+    part = Part(["x", "y"], None, ["b", "a"])
+    assert numbers_of(part, ("a", "b")).tolist() == [1, 0]
+    assert numbers_of(Part(["x"], None, [0.5]), ()).tolist() == [0.5]
+
+
+def test_a_fine_tuned_run_is_read_again(judge: Path) -> None:
+    kept = pretrained.load(judge)
+    assert kept.head is not None
+    assert (kept.head.task, kept.head.labels) == ("t.csv", ("bad", "good"))
+    assert finetune.plain(" A  b ") == "a b"

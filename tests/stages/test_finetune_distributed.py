@@ -1,0 +1,28 @@
+"""Fine-tuning under torchrun itself."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import bertgpt
+from tests.fixtures.finetuning import QUICK, Sheet, rows_of
+from tests.fixtures.training import deterministic, flags
+from tests.training.test_distributed import TORCHRUN
+
+
+def test_two_processes_learn_the_same(bases: dict[str, Path], sheet: Sheet, tmp_path: Path) -> None:
+    """Each reads its half of every step; one of them looks, writes and speaks."""
+    file, options = str(sheet(rows_of())), QUICK | {"dropout": 0.0}
+    bertgpt.finetune(file, model=str(bases["bert"]), out=str(tmp_path / "one"), **options)
+    del options["random_baseline"]
+    argv = ["finetune", file, "--model", str(bases["bert"]), "--out", str(tmp_path / "two"), "--no-random-baseline"]
+    done = subprocess.run(
+        [*TORCHRUN, *argv, *flags(options)], capture_output=True, text=True, timeout=110, env=os.environ
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("a model of") == 1
+    losses = [[line["loss"] for line in deterministic(tmp_path / name / "seed-1337")] for name in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert (tmp_path / "two" / "metrics.json").exists()

@@ -1,0 +1,60 @@
+"""The oracle against brute force, on documents that can all be listed and with the whole vocabulary."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bertgpt.tinyworld.grammar import TOKEN, Unreadable, tokens_of
+from bertgpt.tinyworld.oracle import Oracle
+from bertgpt.tinyworld.world import World
+
+BEGINNING = "There is fog on the north pier of Penwick. Agnes and Tom are there early."
+
+
+def test_against_every_document_of_a_small_world(
+    small_world: Callable[[int], World], texts: Callable[..., Iterator[str]]
+) -> None:
+    """The posterior is the share of each document among those that differ from it in this word only."""
+    world = small_world(3)
+    documents = list(texts(world, BEGINNING))
+    masked: defaultdict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
+    for text in documents:
+        tokens, p = tokens_of(text), math.exp(world.read(text).logp)
+        for i in range(len(tokens_of(BEGINNING)), len(tokens)):
+            masked[(*tokens[:i], "", *tokens[i + 1 :])][tokens[i]] = p
+    for text in documents[::29]:
+        tokens = tokens_of(text)
+        for i in range(len(tokens_of(BEGINNING)), len(tokens)):
+            listed = masked[(*tokens[:i], "", *tokens[i + 1 :])]
+            found = Oracle(world, text).posterior(i)
+            assert found.keys() == listed.keys()
+            for word, p in listed.items():
+                assert abs(found[word] - p / math.fsum(listed.values())) < 1e-9
+
+
+def test_against_the_whole_vocabulary(world: World) -> None:
+    vocabulary = sorted({word for d in world.documents(0, 2000) for word in tokens_of(d.text)})
+    for index, position in ((1, 3), (1, 40), (2, 15), (8, 6)):
+        document = world.document(index)
+        spans = [match.span() for match in TOKEN.finditer(document.text)]
+        start, end = spans[position]
+        logps = {}
+        for word in vocabulary:
+            try:
+                logps[word] = world.read(document.text[:start] + word + document.text[end:]).logp
+            except Unreadable:
+                continue
+        total = math.fsum(map(math.exp, logps.values()))
+        found = Oracle(world, document.text).posterior(position)
+        assert found.keys() == logps.keys()
+        assert found == pytest.approx({word: math.exp(logp) / total for word, logp in logps.items()}, abs=1e-9)
+
+
+def test_the_true_word_is_always_possible_and_probabilities_sum_to_1(world: World) -> None:
+    for document in world.documents(20, 26):
+        for position, word in enumerate(tokens_of(document.text)):
+            found = Oracle(world, document.text).posterior(position)
+            assert found[word] > 0
+            assert math.fsum(found.values()) == pytest.approx(1)

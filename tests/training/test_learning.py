@@ -1,0 +1,225 @@
+"""That it learns, what it should: a batch by heart, documents it has not seen, and the same curve as ever."""
+
+import json
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import bertgpt
+from bertgpt.config.options import PretrainOptions
+from bertgpt.config.presets import PRESETS
+from bertgpt.data.format import TokenFile, read_manifest
+from bertgpt.hub import pretrained
+from bertgpt.stages import pretrain
+from bertgpt.trainer import Trainer
+from bertgpt.training import adamw, muon
+from bertgpt.training.distributed import Group
+from bertgpt.training.init import build
+from bertgpt.training.optimizers import LossScale, Optimizers, Schedule, parted
+from bertgpt.training.run_directory import RunFolder
+from tests.conftest import Outcome
+from tests.fixtures.training import PLAIN, SHORT, deterministic
+
+Kinds = dict[str, tuple[str, dict[str, Any]]]
+Run = Callable[..., Outcome]
+
+
+def trainer_for(source: str, folder: Path, **options: Any) -> Trainer:
+    """One that has not taken a step."""
+    run = pretrain.Run(PretrainOptions(data=source, out=str(folder), **options))
+    streams = run.streams()
+    folder.mkdir()
+    return pretrain.trainer_of(run, streams, run.steps(streams), RunFolder(folder), Group())
+
+
+# The first losses of each kind: whoever changes one of these numbers has changed data, model or training.
+GOLDEN = {
+    "causal": [6.0043, 5.8561, 5.7298, 5.6058, 5.4155, 5.3277, 5.2006, 5.1613, 5.0851, 5.0428],
+    "masked": [6.6954, 6.656, 6.6802, 6.4433, 6.3394, 6.4408, 6.1721, 6.1183, 6.1007, 6.2055],
+    "hybrid": [6.0037, 5.8573, 5.8477, 5.7264, 5.5368, 5.4004, 5.4065, 5.335, 5.1903, 5.1791],
+}
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked", "hybrid"])
+def test_the_curve_is_the_one_it_always_was(kind: str, kinds: Kinds, tmp_path: Path) -> None:
+    source, options = kinds[kind]
+    bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT | {"max_steps": 10, "lr": 2e-3}))
+    losses = [line["loss"] for line in deterministic(tmp_path / "run") if line["split"] == "train"]
+    assert losses == pytest.approx(GOLDEN[kind], abs=2e-3)  # other processors add in another order
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("kind", ["causal", "masked", "hybrid"])
+def test_one_batch_is_learned_by_heart(kind: str, optimizer: str, kinds: Kinds, tmp_path: Path) -> None:
+    source, options = kinds[kind]
+    given = options | PLAIN | {"tokens_per_step": 256, "optimizer": optimizer, "lr": 5e-3, "warmup": 5}
+    trainer = trainer_for(source, tmp_path / "run", max_steps=40, schedule="constant", **given)
+    batch = trainer.prepare(next(trainer.loader.steps()))
+    for trainer.step in range(40):
+        metrics = trainer.train_step(batch)
+    assert metrics is not None
+    assert metrics["loss"] < 0.35
+    assert metrics["acc"] > 0.95
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked", "hybrid"])
+def test_it_learns(kind: str, kinds: Kinds, tmp_path: Path) -> None:
+    """Far below the surprise of ids by their frequency, on documents it has not seen."""
+    source, options = kinds[kind]
+    options = (
+        options | SHORT | {"max_steps": 50, "tokens_per_step": 512, "eval_every": 50, "optimizer": "muon", "lr": 0.01}
+    )
+    done = bertgpt.pretrain(source, out=str(tmp_path / "run"), **options)
+    highest = {"causal": ("val_causal_loss", 3.6), "masked": ("val_masked_loss", 4.9), "hybrid": ("val_loss", 4.6)}
+    name, most = highest[kind]
+    assert done[name] < most  # 5.3 by how frequent ids are
+    if kind == "causal":
+        split = read_manifest(Path(source))["splits"]["val"]
+        no_target = int(TokenFile(next(Path(source).glob("val-*.arrow"))).flat[0])
+        first = len(pretrained.load(tmp_path / "run").tokenizer.decode([no_target]).encode())
+        bits = done["val_causal_loss"] * (split["tokens"] - 1) / math.log(2) / (split["bytes"] - first)
+        assert done["val_bits_per_byte"] == pytest.approx(bits, rel=1e-6)
+    kept = pretrained.load(tmp_path / "run")
+    assert kept.objective == kind
+    assert "weights, vocabulary" in (tmp_path / "run" / "final" / "card.md").read_text()
+
+
+def test_what_is_reported_adds_up(kinds: Kinds, tmp_path: Path) -> None:
+    """Seconds of the lines are those of training, and with the other accounts they make the whole."""
+    source, options = kinds["causal"]
+    done = bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT))
+    seconds = done["seconds"]
+    assert sum(seconds.values()) == pytest.approx(2 * seconds["whole"], abs=0.01)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["split"] == "train"]
+    assert sum(line["seconds"] for line in trained) == pytest.approx(seconds["training"], abs=0.02)
+    assert all(line["tokens_per_s"] == pytest.approx(256 / line["seconds"], rel=0.1) for line in trained)
+    assert [line["tokens"] for line in trained] == [256 * (i + 1) for i in range(12)]
+
+
+def test_schedules() -> None:
+    for kind in ("cosine", "linear", "wsd", "constant"):
+        schedule = Schedule(kind, steps=100, warmup=10, peak=1.0, floor=0.1)
+        rates = [schedule.rate(step) for step in range(101)]
+        assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+        assert rates[10] == pytest.approx(1.0)
+        assert rates[100] == pytest.approx(1.0 if kind == "constant" else 0.1)
+        assert all(a >= b for a, b in pairwise(rates[10:]))
+    assert Schedule("cosine", 110, 10, 1.0, 0.0).rate(60) == pytest.approx(0.5)
+    assert Schedule("wsd", 110, 10, 1.0, 0.0).rate(89) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("preset", ["tiny-gpt", "tiny-bert", "modern-bert-tiny"])
+def test_every_weight_has_one_optimizer(preset: str, kind: str) -> None:
+    model = build(PRESETS[preset].model.model_copy(update={"vocab": 64}), 0)
+    optimizers = Optimizers(model, kind, decay=0.1, beta2=0.95)
+    groups = [group for optimizer in optimizers.each for group in optimizer.groups]
+    seen = [weight for group in groups for weight in group["params"]]
+    assert sorted(map(id, seen)) == sorted(map(id, model.parameters()))
+    assert all(weight.ndim < 2 for group in groups if not group["weight_decay"] for weight in group["params"])
+    assert all(weight.ndim == 2 for group in groups if group["weight_decay"] for weight in group["params"])
+    matrices, others, _ = parted(model)
+    assert model.tokens.weight in set(others)
+    assert len(matrices) == 4 * model.config.layers
+
+
+@pytest.mark.parametrize("shape", [(24, 8), (8, 8), (8, 24)])
+@pytest.mark.parametrize("bf16", [True, False])
+def test_muon_takes_the_steps_of_torchs(shape: tuple[int, int], bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which rounds to bf16 wherever it runs; ours does so only where that is fast."""
+    monkeypatch.setattr(muon, "has_bf16", lambda device: bf16)
+    draws = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
+    one = muon.Muon([{"params": [ours], "lr": 0.1, "weight_decay": 0.5}])
+    other = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        ours.grad = theirs.grad = torch.randn(shape, generator=draws)
+        one.step()
+        other.step()
+        assert torch.allclose(ours, theirs, atol=0.02)
+    assert torch.equal(one.state[ours]["momentum_buffer"], other.state[theirs]["momentum_buffer"])
+
+
+@pytest.mark.parametrize("rank", [1, 5, 48])
+@pytest.mark.parametrize("shape", [(96, 96), (96, 144), (96, 145), (384, 96)])
+def test_both_ways_to_an_orthogonal_matrix_are_one(shape: tuple[int, int], rank: int) -> None:
+    """Whichever has fewer products; also of gradients that few texts have left singular, or near it."""
+    draws = torch.Generator().manual_seed(rank)
+    left, right = (torch.randn((size, rank), generator=draws) for size in shape)
+    matrix = left @ right.T
+    x = matrix if shape[0] <= shape[1] else matrix.T
+    x = x / x.norm() + 1e-8 * torch.randn(x.shape, generator=draws)
+    assert torch.allclose(muon.rounds(x), muon.rounds_of_gram(x), atol=1e-4)
+    values = torch.linalg.svdvals(muon.orthogonal(matrix))
+    assert values[:rank].min() > 0.5
+    assert values[0] < 1.3
+
+
+def test_adamw_takes_the_steps_of_torchs() -> None:
+    """To the bit those of its fused one, and but for rounding those of its plain one; what has no gradient rests."""
+    draws = torch.Generator().manual_seed(0)
+    shapes = [(24, 8), (8,), (3, 3)]
+    ours, fused, plain = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(3))
+    one = adamw.AdamW([{"params": ours, "lr": 0.1, "weight_decay": 0.5}], beta2=0.95)
+    others = [
+        torch.optim.AdamW(weights, lr=0.1, betas=(0.9, 0.95), weight_decay=0.5, fused=weights is fused)
+        for weights in (fused, plain)
+    ]
+    for number in range(4):
+        for weight, *same in zip(ours, fused, plain, strict=True):
+            weight.grad = torch.randn(weight.shape, generator=draws) if weight.ndim == 2 or number == 2 else None
+            for other in same:
+                other.grad = weight.grad
+        for optimizer in (one, *others):
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, fused, strict=True))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, plain, strict=True))
+    for mine, theirs in zip(ours, fused, strict=True):
+        assert one.state[mine].keys() == others[0].state[theirs].keys()
+
+
+def test_the_scale_of_fp16(few: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scale that was too high is halved and the step is excused; training goes on as in fp32."""
+    scale = LossScale("fp16")
+    assert scale.excuses(finite=False)
+    assert scale.value == 32768
+    monkeypatch.setattr(LossScale, "patience", 2)
+    assert not scale.excuses(finite=True)
+    assert not scale.excuses(finite=True)
+    assert scale.value == 65536
+    assert not LossScale("bf16").excuses(finite=False)
+
+    source, options = few["causal"]
+    ends = {}
+    for precision in ("fp32", "fp16", "bf16"):
+        given = options | SHORT | {"precision": precision, "max_steps": 8, "tokens_per_step": 128}
+        ends[precision] = bertgpt.pretrain(source, out=str(tmp_path / precision), **given)["val_loss"]
+    assert ends["fp16"] == pytest.approx(ends["fp32"], abs=0.01)
+    assert ends["bf16"] == pytest.approx(ends["fp32"], abs=0.03)
+
+
+def test_an_overflow_of_fp16_is_no_divergence(few: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are not taken until the scale is small enough; nothing is rolled back, and the log has the taken ones."""
+    source, options = few["causal"]
+    real = LossScale.__init__
+
+    def huge(scale: LossScale, precision: str) -> None:
+        real(scale, precision)
+        scale.value = 2.0**36
+
+    monkeypatch.setattr(LossScale, "__init__", huge)
+    changed = {"precision": "fp16", "max_steps": 24, "tokens_per_step": 128}
+    bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT | changed))
+    state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000024" / "state.json").read_text())
+    assert not state["rolled_back"]
+    assert state["scale"][0] < 2.0**30
+    taken = [line["step"] for line in deterministic(tmp_path / "run") if line["split"] == "train"]
+    assert 0 < len(taken) < 24
+    assert taken[-1] == 24
+    assert "losses are scaled by" in (tmp_path / "run" / "log.txt").read_text()
