@@ -29,13 +29,13 @@ def main() -> None:
     run = work / ("runs/random" if options.random else "runs/modern-bert")
     shards, plan = (str(work / name) for name in ("shards", "plan"))
     begin = (
-        ["--embeddings", "random"]
+        ["--embedding-init", "random"]
         if options.random
-        else ["--embeddings", "counts", "--lr", "0.002", "--around", "0.05"]
+        else ["--embedding-init", "ppmi", "--lr", "0.002", "--embedding-lr-scale", "0.05"]
     )
     commands = [
-        ["shard", *texts, "--train", "bpe", "--vocab-size", "8192", "--shard-tokens", "5M", "--out", shards],
-        ["mask", shards, "--seq-len", "64", "--rate", "0.4", "--scheme", "whole-word", "--out", plan],
+        ["shard", *texts, "--train-tokenizer", "bpe", "--vocab-size", "8192", "--shard-tokens", "5M", "--out", shards],
+        ["mask", shards, "--seq-len", "64", "--mlm-probability", "0.4", "--scheme", "whole-word", "--out", plan],
         ["pretrain", plan, "--preset", "modern-bert-wide", *begin, "--beta2", "0.999", "--tokens-per-step", "2048",
          "--warmup", "15", "--max-steps", str(options.steps), "--out", str(run)],
         ["eval", "agnews", "--model", str(run), "--data", str(options.data), "--out", str(work / "results" / run.name)],

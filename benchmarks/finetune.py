@@ -18,15 +18,15 @@ from generate import alternate
 
 import bertgpt
 from bertgpt.config.options import FinetuneOptions
-from bertgpt.config.presets import MODERN, shape
+from bertgpt.config.presets import MODERNBERT, make_config
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.evals.tasks import labelled
+from bertgpt.evals.tasks import load_task
 from bertgpt.hub import pretrained
-from bertgpt.hub.pretrained import Saved
-from bertgpt.stages.finetune import Tuning, trainer_of
-from bertgpt.training.distributed import Group
-from bertgpt.training.init import build
-from bertgpt.training.run_directory import RunFolder
+from bertgpt.hub.pretrained import PretrainedModel
+from bertgpt.stages.finetune import FinetuneSetup, build_trainer
+from bertgpt.training.distributed import DistContext
+from bertgpt.training.init import init_model
+from bertgpt.training.run_directory import RunDirectory
 
 BATCH, TEXTS = 32, 20_000
 
@@ -34,9 +34,9 @@ BATCH, TEXTS = 32, 20_000
 def ours(run: Path, data: Path, folder: Path, steps: int) -> Callable[[], int]:
     """Steps of our trainer, as `bertgpt finetune` takes them."""
     given = {"task": "sst2", "data": str(data), "limit": TEXTS, "model": str(run), "out": str(folder)}
-    tuning = Tuning(FinetuneOptions.model_validate(given | {"precision": "fp32", "device": "cpu"}))
-    trainer = trainer_of(tuning, 0, False, RunFolder(folder), Group())
-    ahead = trainer.samples_from_here()
+    tuning = FinetuneSetup(FinetuneOptions.model_validate(given | {"precision": "fp32", "device": "cpu"}))
+    trainer = build_trainer(tuning, 0, False, RunDirectory(folder), DistContext())
+    ahead = trainer.batches()
 
     def go() -> int:
         for _ in range(steps):
@@ -54,7 +54,7 @@ def theirs(run: Path, data: Path, folder: Path, steps: int) -> Callable[[], int]
     config = transformers.AutoConfig.from_pretrained(folder / "hf", num_labels=2, classifier_pooling="cls")
     config.classifier_dropout = 0.1
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder / "hf", config=config)
-    part = labelled("sst2", str(data), None, ("", None, ""), "auto", TEXTS, None).train
+    part = load_task("sst2", str(data), None, ("", None, ""), "auto", TEXTS, None).train
     rows: list[dict[str, Any]] = [
         {"input_ids": ids, "labels": int(label == "positive")}
         for ids, label in zip(tokenizer(part.texts)["input_ids"], part.labels, strict=True)
@@ -84,8 +84,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tokenizer = Tokenizer.load(options.data / "tokenizers" / "bert-base-uncased")
-        model = build(shape(384, 4, 6, tokenizer.max_id + 1, MODERN, ffn=576, dropout=0.1), 0)
-        pretrained.save(Saved(model, tokenizer, "masked", length=128), folder / "run" / "final", "# random\n")
+        model = init_model(make_config(384, 4, 6, tokenizer.max_id + 1, MODERNBERT, ffn_dim=576, dropout=0.1), 0)
+        pretrained.save(PretrainedModel(model, tokenizer, "mlm", length=128), folder / "run" / "final", "# random\n")
         sides = {
             "transformers' Trainer, padded": theirs(folder / "run", options.data, folder, options.steps),
             "bertgpt finetune": ours(folder / "run", options.data, folder / "tuned", options.steps),

@@ -30,13 +30,13 @@ import numpy as np
 import torch
 import transformers
 
-from bertgpt.config.presets import BERT, PRESETS, shape
+from bertgpt.config.presets import BERT, PRESETS, make_config
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub import pretrained
-from bertgpt.hub.pretrained import Saved
+from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.language_model import LanguageModel
 from bertgpt.ops.kernels import has_bf16
-from bertgpt.training.init import build
+from bertgpt.training.init import init_model
 from bertgpt.utils.console import Console
 
 NEW, PROMPT = 256, 15  # and the end id before it
@@ -72,7 +72,7 @@ def generation(data: Path, nanogpt: Path, rounds: int) -> None:
     """The same weights in three programs."""
     tokenizer = Tokenizer.load(data / "tokenizers" / "gpt2")
     with tempfile.TemporaryDirectory() as folder:
-        kept = Saved(build(PRESETS["gpt2"].model, 0), tokenizer, "causal", "joined")
+        kept = PretrainedModel(init_model(PRESETS["gpt2"].model, 0), tokenizer, "clm", cross_document_attention=True)
         pretrained.save(kept, Path(folder) / "run" / "final", "# random\n")
         bertgpt.export(str(Path(folder) / "run"), out=str(Path(folder) / "hf"))
         theirs = transformers.AutoModelForCausalLM.from_pretrained(Path(folder) / "hf").eval()
@@ -81,7 +81,7 @@ def generation(data: Path, nanogpt: Path, rounds: int) -> None:
     prompt = tokenizer.decode(
         tokenizer.encode("It was the best of times, it was the worst of times, it was the age")[:PROMPT]
     )
-    ids = torch.tensor([[tokenizer.end, *tokenizer.encode(prompt)]])
+    ids = torch.tensor([[tokenizer.eos_id, *tokenizer.encode(prompt)]])
 
     def own(model: LanguageModel, rows: int) -> Callable[[], int]:
         def go() -> int:
@@ -129,7 +129,7 @@ def embedding(data: Path, rounds: int, texts: int = 2000) -> None:
     with (data / "agnews" / "test.csv").open(encoding="utf-8", newline="") as file:
         news = [" ".join(row[1:]) for row in csv.reader(file)][:texts]
     tokenizer = Tokenizer.load(data / "tokenizers" / "bert-base-uncased")
-    kept = Saved(build(shape(384, 6, 6, tokenizer.max_id + 1, BERT), 0), tokenizer, "masked")
+    kept = PretrainedModel(init_model(make_config(384, 6, 6, tokenizer.max_id + 1, BERT), 0), tokenizer, "mlm")
     with tempfile.TemporaryDirectory() as folder:
         pretrained.save(kept, Path(folder) / "run" / "final", "# random\n")
         bertgpt.export(str(Path(folder) / "run"), out=str(Path(folder) / "hf"))

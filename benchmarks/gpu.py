@@ -49,15 +49,15 @@ from torch import Tensor
 from bertgpt.config.options import PretrainOptions
 from bertgpt.config.presets import PRESETS, ModelConfig
 from bertgpt.config.resolve import resolve
-from bertgpt.data.loading.loader import Ahead, Loader, Stream
-from bertgpt.data.loading.mlm import MaskedRows
-from bertgpt.hub.mapping import layout_of, their_config
-from bertgpt.model import ROW_MULTIPLE
-from bertgpt.stages.pretrain import Run, trainer_of
+from bertgpt.data.loading.loader import Prefetcher, ShuffledStream, StepLoader
+from bertgpt.data.loading.mlm import MLMBatch
+from bertgpt.hub.mapping import layout_of, to_hf_config
+from bertgpt.model import VOCAB_MULTIPLE
+from bertgpt.stages.pretrain import PretrainSetup, build_trainer
 from bertgpt.trainer import Trainer
-from bertgpt.training.device import peak_of
-from bertgpt.training.distributed import Group
-from bertgpt.training.run_directory import RunFolder
+from bertgpt.training.device import peak_flops
+from bertgpt.training.distributed import DistContext
+from bertgpt.training.run_directory import RunDirectory
 from bertgpt.utils.console import Console, Progress
 
 LETTERS = "etaoinshrdlucmfwypvbgk"
@@ -132,9 +132,9 @@ def falling(size: int, slope: float) -> Any:
 def data_of(case: Case, folder: Path) -> Path:
     """Shards, or a plan, with the vocabulary of the preset."""
     preset = PRESETS[case.preset]
-    causal, text = preset.objective == "causal", folder / "text.txt"
+    causal, text = preset.objective == "clm", folder / "text.txt"
     text.write_text("\n\n".join(documents(case.words, case.megabytes)), encoding="utf-8")
-    trained = {"train": "bpe" if causal else "wordpiece", "vocab_size": preset.model.vocab}
+    trained = {"train_tokenizer": "bpe" if causal else "wordpiece", "vocab_size": preset.model.vocab_size}
     bertgpt.shard(str(text), out=str(folder / "shards"), val_fraction=0.01, **trained)
     if causal:
         bertgpt.export(str(folder / "shards"), out=str(folder / "bin"))
@@ -150,16 +150,16 @@ def our_trainer(case: Case, data: Path, folder: Path, device: torch.device) -> T
     """What `bertgpt pretrain` puts together."""
     given = {
         "data": str(data), "out": str(folder / "run"), "preset": case.preset, "device": device.type,
-        "tokens_per_step": case.rows * case.length, "micro_batch": case.rows, "max_steps": 100_000,
+        "tokens_per_step": case.rows * case.length, "micro_batch_size": case.rows, "max_steps": 100_000,
         "precision": "bf16", "compile": True,
     }  # fmt: skip
-    if PRESETS[case.preset].objective == "causal":
+    if PRESETS[case.preset].objective == "clm":
         given["seq_len"] = case.length
-    run = Run(resolve(PretrainOptions, given).options)
+    run = PretrainSetup(resolve(PretrainOptions, given).options)
     streams = run.streams()
     (folder / "run").mkdir()
-    trainer = trainer_of(run, streams, run.steps(streams), RunFolder(folder / "run"), Group())
-    assert trainer.model.config.vocab == PRESETS[case.preset].model.vocab, "the text has too few words"
+    trainer = build_trainer(run, streams, run.steps(streams), RunDirectory(folder / "run"), DistContext())
+    assert trainer.model.config.vocab == PRESETS[case.preset].model.vocab_size, "the text has too few words"
     return trainer
 
 
@@ -167,16 +167,16 @@ class Ours:
     """What the loop of a trainer does in a step at which nothing else is due."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self.trainer, self.ahead = trainer, trainer.samples_from_here()
+        self.trainer, self.ahead = trainer, trainer.batches()
         self.progress = Progress("training", trainer.schedule.steps, of_bytes=False)
 
     def step(self) -> float:
         """The next one, and its loss."""
-        with self.trainer.clock.on("training"):
+        with self.trainer.timer.measure("training"):
             metrics = self.trainer.train_step(next(self.ahead))
         assert metrics is not None
         self.trainer.step += 1
-        self.trainer.write_step(metrics, self.progress)
+        self.trainer.log_step(metrics, self.progress)
         return metrics["loss"]
 
 
@@ -196,12 +196,12 @@ class Theirs:
     def step(self) -> float:
         """The next one, and the newest loss that was read."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.trainer.schedule.rate(self.taken)
+            group["lr"] = self.trainer.schedule.lr(self.taken)
         with torch.autocast(self.trainer.device.type, torch.bfloat16):
             loss = self.loss(*self.batch)
         self.batch = next(self.batches)  # while the device computes
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.weights, self.trainer.settings.clip)
+        torch.nn.utils.clip_grad_norm_(self.weights, self.trainer.config.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.taken % LOGGED == 0:
@@ -232,7 +232,7 @@ def nanogpt(checkout: Path, case: Case, folder: Path, trainer: Trainer) -> Their
 
 def filled(config: ModelConfig) -> int:
     """The ids, and as many more as tensor cores like: what both of us have in memory."""
-    return -(-config.vocab // ROW_MULTIPLE) * ROW_MULTIPLE
+    return -(-config.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
 
 def windows(file: Path, case: Case, device: torch.device) -> Iterator[Any]:
@@ -257,19 +257,21 @@ def masked_lm(trainer: Trainer) -> Theirs:
     import transformers
 
     config, device = trainer.model.config, trainer.device
-    theirs = their_config(config, layout_of(config, causal=False), {"pad": 0})
+    theirs = to_hf_config(config, layout_of(config, causal=False), {"pad": 0})
     made = transformers.AutoConfig.for_model(**theirs, attn_implementation="sdpa")
     model = transformers.BertForMaskedLM(made).train().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=0.01, fused=True)
     compiled = torch.compile(model)
     stream = trainer.loader.streams[0]
-    own = Loader(Stream(stream.samples, 0, stream.size))  # a stream remembers where it is, so that two cannot share one
-    ready = Ahead(own.steps(), lambda step: labelled(step[0][0]))
+    own = StepLoader(
+        ShuffledStream(stream.samples, 0, stream.size)
+    )  # a stream remembers where it is, so that two cannot share one
+    ready = Prefetcher(own.steps(), lambda step: labelled(step[0][0]))
     batches = (tuple(sent(tensor, device) for tensor in batch) for batch in ready)
     return Theirs(lambda ids, labels: compiled(input_ids=ids, labels=labels).loss, optimizer, batches, trainer)
 
 
-def labelled(rows: MaskedRows) -> tuple[Tensor, Tensor]:
+def labelled(rows: MLMBatch) -> tuple[Tensor, Tensor]:
     """Ids, and labels as `transformers` wants them: one for each position."""
     labels = np.full(rows.ids.shape, -100)
     row, slot = np.nonzero(np.arange(rows.positions.shape[1]) < rows.scored[:, None])
@@ -352,7 +354,7 @@ def compare(case: Case, checkout: Path | None, folder: Path, steps: Steps, card:
             take(side, steps.block, card)
     gc.unfreeze()
     tokens = case.rows * case.length
-    flops = trainer.settings.flops_per_step / tokens
+    flops = trainer.config.flops_per_step / tokens
     columns = ("", "tokens/s", "range", "ms a step", "range", "MFU", "peak memory", "loss", "ratio")
     console.table(columns, [row(side, sides[0], tokens, flops, peak) for side in sides])
     done = f"{steps.rounds} blocks of {steps.block} steps each, {flops / 1e6:.0f} MFLOP a token"
@@ -363,7 +365,7 @@ def compare(case: Case, checkout: Path | None, folder: Path, steps: Steps, card:
 
 def peer(case: Case, checkout: Path | None, folder: Path, trainer: Trainer) -> tuple[str, Callable[[], Theirs], str]:
     """Who stands beside us, how it is made, and what is lacking for that."""
-    if PRESETS[case.preset].objective == "masked":
+    if PRESETS[case.preset].objective == "mlm":
         lacking = "" if importlib.util.find_spec("transformers") else "transformers is not installed"
         return "BertForMaskedLM", lambda: masked_lm(trainer), lacking
     lacking = "" if checkout else "--nanogpt names no checkout of it"
@@ -437,7 +439,9 @@ def main() -> None:
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes and few steps, on the CPU")
     parser.add_argument("--profile", action="store_true", help="also say where a step of ours spends its time")
     parser.add_argument("--only", choices=["gpt2", "bert-base"])
-    parser.add_argument("--micro-batch", type=int, default=32, help="rows of 1024 in a step, and twice as many of 512")
+    parser.add_argument(
+        "--micro-batch-size", type=int, default=32, help="rows of 1024 in a step, and twice as many of 512"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20, help="in each block")
     parser.add_argument("--peak", type=float, help="bf16 FLOPs a second that the device could make")
@@ -450,13 +454,15 @@ def main() -> None:
         cases = [Case("tiny-gpt", 4, 64, 20_000, 2, reach[0]), Case("tiny-bert", 4, 64, 20_000, 2, reach[1])]
     else:
         card, steps = Card(torch.device("cuda", 0)), Steps(10, options.steps, options.rounds)
-        rows = options.micro_batch
+        rows = options.micro_batch_size
         cases = [Case("gpt2", rows, 1024, 60_000, 14, reach[0]), Case("bert-base", 2 * rows, 512, 60_000, 14, reach[1])]
     Console().text(f"{card.name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}\n")
     for case, name in zip(cases, ("gpt2", "bert-base"), strict=True):
         if options.only in (None, name):
             with tempfile.TemporaryDirectory() as folder:
-                ours = compare(case, options.nanogpt, Path(folder), steps, card, options.peak or peak_of(card.device))
+                ours = compare(
+                    case, options.nanogpt, Path(folder), steps, card, options.peak or peak_flops(card.device)
+                )
                 if options.profile:
                     profile(ours, card)
                 ours.ahead.close()

@@ -15,7 +15,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import bertgpt
-from bertgpt.evals.tinyworld import excess, recovery
+from bertgpt.evals.tinyworld import excess_nll, masked_word_accuracy
 from bertgpt.inference import load
 from bertgpt.tinyworld import World
 from bertgpt.tinyworld.tasks import SPLITS
@@ -33,18 +33,18 @@ def percent(value: float | None) -> str:
 def trained(kind: str, folder: Path, limit: int, steps: int | None) -> dict[str, Any]:
     """A run by the command."""
     shards, plan, run = (str(folder / name) for name in (f"{kind}-shards", "plan", kind))
-    bertgpt.shard("tinyworld", out=shards, limit_docs=limit, train="bpe", vocab_size=4096, val_fraction=0.01)
+    bertgpt.shard("tinyworld", out=shards, limit_docs=limit, train_tokenizer="bpe", vocab_size=4096, val_fraction=0.01)
     if kind == "gpt":
         return bertgpt.pretrain(shards, preset="tiny-gpt", max_steps=steps, out=run)
-    bertgpt.mask(shards, out=plan, seq_len=256, rate=0.3)
+    bertgpt.mask(shards, out=plan, seq_len=256, mlm_probability=0.3)
     return bertgpt.pretrain(plan, preset="tiny-bert", max_steps=steps, out=run)
 
 
 def report(run: Path, documents: list[Any]) -> None:
     """By mechanism."""
-    console, (kept, _) = Console(), load.find(run)
-    if kept.objective == "causal":
-        found = excess(kept, World(0), documents)
+    console, (kept, _) = Console(), load.load_model(run)
+    if kept.objective == "clm":
+        found = excess_nll(kept, World(0), documents)
         table = [
             (
                 name, f"{f['words']:,}", f"{f['true_nats'] / f['words']:.3f}", f"{f['nats'] / f['words']:.3f}",
@@ -54,7 +54,7 @@ def report(run: Path, documents: list[Any]) -> None:
         ]  # fmt: skip
         console.table(("mechanism", "words", "true nats a word", "the model's", "above", "share of the gap"), table)
     else:
-        found = recovery(kept, World(0), documents[:200])
+        found = masked_word_accuracy(kept, World(0), documents[:200])
         table = [
             (n, f"{f['words']:,}", percent(f["accuracy"]), percent(f["oracle_accuracy"]), percent(f["share"]))
             for n, f in (*found["by_mechanism"].items(), ("all", found))

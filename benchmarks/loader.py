@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 import bertgpt
-from bertgpt.data.loading.causal import Windows
-from bertgpt.data.loading.loader import Loader, Samples, Stream
-from bertgpt.data.loading.mlm import open_rows
+from bertgpt.data.loading.causal import CausalDataset
+from bertgpt.data.loading.loader import Dataset, ShuffledStream, StepLoader
+from bertgpt.data.loading.mlm import open_mlm_dataset
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.utils.console import Console
 
@@ -40,7 +40,7 @@ def collator(plan: Path) -> Callable[[], None]:
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(plan / "tokenizer")
     collate = DataCollatorForLanguageModeling(tokenizer, mlm=True, mlm_probability=0.15)
-    ids = open_rows(plan, "train").batch(np.arange(ROWS * 8), np.zeros(ROWS * 8, int)).ids
+    ids = open_mlm_dataset(plan, "train").batch(np.arange(ROWS * 8), np.zeros(ROWS * 8, int)).ids
     features = [{"input_ids": row.tolist()} for row in ids]
     return cycled([features[i : i + ROWS] for i in range(0, len(features), ROWS)], collate)
 
@@ -56,9 +56,9 @@ def cycled(batches: list[Any], call: Callable[[Any], Any]) -> Callable[[], None]
     return once
 
 
-def ours(samples: Samples, size: int) -> Callable[[], None]:
+def ours(samples: Dataset, size: int) -> Callable[[], None]:
     """Step after step."""
-    loader, state = Loader(Stream(samples, 1, size)), [0]
+    loader, state = StepLoader(ShuffledStream(samples, 1, size)), [0]
 
     def once() -> None:
         loader.batch(state[0], 0)
@@ -122,18 +122,20 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         shards, plans = Path(folder) / "shards", {}
-        bertgpt.shard("tinyworld", limit_docs=60_000, train="bpe", vocab_size=8192, out=str(shards), workers=1)
+        bertgpt.shard(
+            "tinyworld", limit_docs=60_000, train_tokenizer="bpe", vocab_size=8192, out=str(shards), workers=1
+        )
         for scheme in ("token", "whole-word", "span"):
             plans[scheme] = Path(folder) / scheme
             bertgpt.mask(str(shards), out=str(plans[scheme]), seq_len=LENGTH, scheme=scheme, workers=1)
-        assert Tokenizer.load(plans["token"] / "tokenizer").identity
+        assert Tokenizer.load(plans["token"] / "tokenizer").fingerprint
         calls = {"DataCollatorForLanguageModeling": collator(plans["token"])}
-        calls |= {f"a plan, {scheme}": ours(open_rows(plan, "train"), ROWS) for scheme, plan in plans.items()}
+        calls |= {f"a plan, {scheme}": ours(open_mlm_dataset(plan, "train"), ROWS) for scheme, plan in plans.items()}
         compare(f"Masked: {ROWS} rows of {LENGTH}", calls, ROWS * LENGTH, rounds)
         flat = Path(folder) / "bin"
         bertgpt.export(str(shards), out=str(flat))
         calls = {"numpy.memmap and torch.stack": memmap(flat / "train.bin")}
-        calls["windows of shards"] = ours(Windows(shards, "train", CONTEXT), WINDOWS)
+        calls["windows of shards"] = ours(CausalDataset(shards, "train", CONTEXT), WINDOWS)
         compare(f"Causal: {WINDOWS} windows of {CONTEXT}", calls, WINDOWS * CONTEXT, rounds)
 
 

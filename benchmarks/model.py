@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertgpt.config.presets import BERT, GPT2, ModelConfig, shape
-from bertgpt.data.loading.causal import Causal
-from bertgpt.data.loading.mlm import MaskedRows
-from bertgpt.hub.mapping import layout_of, their_config
-from bertgpt.training.init import build
-from bertgpt.training.objectives import Hidden, Onward
+from bertgpt.config.presets import BERT, GPT2, ModelConfig, make_config
+from bertgpt.data.loading.causal import CausalBatch
+from bertgpt.data.loading.mlm import MLMBatch
+from bertgpt.hub.mapping import layout_of, to_hf_config
+from bertgpt.training.init import init_model
+from bertgpt.training.objectives import CausalLM, MaskedLM
 from bertgpt.utils.console import Console
 
 ROLES = {"pad": 0, "cls": 1, "sep": 2, "mask": 3, "end": 4}
@@ -41,7 +41,7 @@ def their_model(config: ModelConfig, name: str) -> Any:
     import transformers
 
     layout = layout_of(config, name == "GPT2LMHeadModel")
-    theirs = transformers.AutoConfig.for_model(**their_config(config, layout, ROLES), attn_implementation="sdpa")
+    theirs = transformers.AutoConfig.for_model(**to_hf_config(config, layout, ROLES), attn_implementation="sdpa")
     return getattr(transformers, name)(theirs).train()
 
 
@@ -49,33 +49,33 @@ def masked_rows(config: ModelConfig, rows: int, length: int) -> Any:
     """One piece in each row, and 15 % of it hidden."""
     draws = np.random.default_rng(0)
     slots = round(0.15 * length)
-    ids = draws.integers(5, config.vocab, (rows, length))
+    ids = draws.integers(5, config.vocab_size, (rows, length))
     places = np.sort(np.argsort(draws.random((rows, length - 2)), axis=1)[:, :slots] + 1, axis=1)
     arrays = (
         ids, np.full(rows, length), np.zeros((rows, 1), int), np.full((rows, 1), length), np.full((rows, 1), 2),
         places, np.take_along_axis(ids, places, axis=1), np.full(rows, slots),
     )  # fmt: skip
-    return MaskedRows(*(torch.from_numpy(np.asarray(array)) for array in arrays))  # type: ignore[arg-type]
+    return MLMBatch(*(torch.from_numpy(np.asarray(array)) for array in arrays))  # type: ignore[arg-type]
 
 
 def masked_calls(dtype: torch.dtype) -> dict[str, Call]:
     """A training pass of each."""
-    config = shape(384, 6, 6, 30_522, BERT | {"context": 128})
+    config = make_config(384, 6, 6, 30_522, BERT | {"context": 128})
     rows = masked_rows(config, 32, 128)
-    model, objective, other = build(config, 0).train(), Hidden(mask=3), their_model(config, "BertForMaskedLM")
+    model, objective, other = init_model(config, 0).train(), MaskedLM(mask=3), their_model(config, "BertForMaskedLM")
     labels: Tensor = torch.full_like(rows.ids, -100).scatter(1, rows.positions, rows.labels)
     return {
         "BertForMaskedLM": trained(other, lambda: other(rows.ids, labels=labels).loss, dtype),
-        "bertgpt": trained(model, lambda: objective(model, rows)["masked"].loss / rows.scored.sum(), dtype),
+        "bertgpt": trained(model, lambda: objective(model, rows)["mlm"].loss / rows.scored.sum(), dtype),
     }
 
 
 def causal_calls(dtype: torch.dtype, vocab: int = 8192, rows: int = 8, length: int = 256) -> dict[str, Call]:
     """A training pass of each."""
-    config = shape(384, 6, 6, vocab, GPT2 | {"context": length})
+    config = make_config(384, 6, 6, vocab, GPT2 | {"context": length})
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, vocab, (rows, length + 1)))
-    windows = Causal(ids, torch.full((rows,), length))  # type: ignore[arg-type]
-    model, objective, other = build(config, 0).train(), Onward(), their_model(config, "GPT2LMHeadModel")
+    windows = CausalBatch(ids, torch.full((rows,), length))  # type: ignore[arg-type]
+    model, objective, other = init_model(config, 0).train(), CausalLM(), their_model(config, "GPT2LMHeadModel")
 
     def their_loss() -> Tensor:
         logits = other(ids[:, :-1]).logits
@@ -83,7 +83,7 @@ def causal_calls(dtype: torch.dtype, vocab: int = 8192, rows: int = 8, length: i
 
     return {
         "GPT2LMHeadModel": trained(other, their_loss, dtype),
-        "bertgpt": trained(model, lambda: objective(model, windows)["causal"].loss / ids[:, 1:].numel(), dtype),
+        "bertgpt": trained(model, lambda: objective(model, windows)["clm"].loss / ids[:, 1:].numel(), dtype),
     }
 
 

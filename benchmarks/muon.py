@@ -13,16 +13,21 @@ from typing import Any
 import torch
 from generate import alternate
 
-from bertgpt.config.presets import MODERN, shape
+from bertgpt.config.presets import MODERNBERT, make_config
 from bertgpt.training import muon
 from bertgpt.training.muon import Muon
 
-BLOCK = shape(384, 1, 6, 64, MODERN, ffn=576)
-SHAPES = ((3 * BLOCK.dim, BLOCK.dim), (BLOCK.dim, BLOCK.dim), (2 * BLOCK.ffn, BLOCK.dim), (BLOCK.dim, BLOCK.ffn))
+BLOCK = make_config(384, 1, 6, 64, MODERNBERT, ffn_dim=576)
+SHAPES = (
+    (3 * BLOCK.dim, BLOCK.dim),
+    (BLOCK.dim, BLOCK.dim),
+    (2 * BLOCK.ffn_dim, BLOCK.dim),
+    (BLOCK.dim, BLOCK.ffn_dim),
+)
 
 
 def steps(
-    kind: Callable[[list[dict[str, Any]]], Any], times: int, of_gram: Any = muon.rounds_of_gram
+    kind: Callable[[list[dict[str, Any]]], Any], times: int, of_gram: Any = muon.newton_schulz_gram
 ) -> Callable[[], int]:
     """So many of them, of matrices of its own."""
     draws = torch.Generator().manual_seed(0)
@@ -30,7 +35,7 @@ def steps(
     optimizer = kind([{"params": matrices, "lr": 0.01, "weight_decay": 0.1}])
 
     def go() -> int:
-        muon.rounds_of_gram = of_gram
+        muon.newton_schulz_gram = of_gram
         for _ in range(times):
             for matrix in matrices:
                 matrix.grad = torch.randn(matrix.shape, generator=draws)
@@ -47,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     sides = {
         "torch's": steps(torch.optim.Muon, 1),
-        "on the matrix": steps(Muon, 10, muon.rounds),
+        "on the matrix": steps(Muon, 10, muon.newton_schulz),
         "bertgpt's": steps(Muon, 10),
     }
     pairs = [("bertgpt's", "torch's"), ("bertgpt's", "on the matrix")]

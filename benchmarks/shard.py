@@ -115,7 +115,7 @@ def bertgpt(files: list[str], tokenizer: Path, out: Path) -> list[str]:
         str(out),
         "--quiet",
     ]
-    return [*argv, "--shard-tokens", str(SHARD), "--fresh"]
+    return [*argv, "--shard-tokens", str(SHARD), "--overwrite"]
 
 
 PEERS = {"tiktoken pool": tiktoken_pool, "datasets.map": datasets_map}

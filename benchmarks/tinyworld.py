@@ -11,7 +11,7 @@ import statistics
 import time
 from collections import Counter
 
-from bertgpt.tinyworld.grammar import END, MECHANISMS, tokens_of
+from bertgpt.tinyworld.grammar import CATEGORIES, END, tokens_of
 from bertgpt.tinyworld.oracle import posterior
 from bertgpt.tinyworld.trigram import Trigram
 from bertgpt.tinyworld.world import World
@@ -91,7 +91,7 @@ def main() -> None:
             f"{100 * total(hits) / total(masked):.1f} %",
         ]
 
-    rows = [*(row(m, (m,)) for m in MECHANISMS), row("all", MECHANISMS)]
+    rows = [*(row(m, (m,)) for m in CATEGORIES), row("all", CATEGORIES)]
     console.table(["mechanism", "words", "true nats", "trigram nats", "share of gap", "oracle, masked"], rows)
     console.text(f"\noracle    {masked.total()} words, {oracle_ms:.1f} ms each")
 

@@ -32,21 +32,21 @@ import torch
 from torch import Tensor
 
 import bertgpt
-from bertgpt.callbacks.validation import HeldOut
+from bertgpt.callbacks.validation import ValidationCallback
 from bertgpt.config.options import PretrainOptions
-from bertgpt.config.presets import BERT, GPT2, MODERN, PRESETS, ModelConfig, Preset, shape
+from bertgpt.config.presets import BERT, GPT2, MODERNBERT, PRESETS, ModelConfig, Preset, make_config
 from bertgpt.data.format import read_manifest
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.stages.pretrain import Run, trainer_of
-from bertgpt.training.distributed import Group
-from bertgpt.training.run_directory import RunFolder
+from bertgpt.stages.pretrain import PretrainSetup, build_trainer
+from bertgpt.training.distributed import DistContext
+from bertgpt.training.run_directory import RunDirectory
 from bertgpt.utils.console import Console
 
 Curve = list[tuple[int, float, float]]  # steps, held-out loss, seconds of training
 STEPS, PER_STEP, LENGTH = 300, 8192, 256
-MODERN_GPT = shape(256, 4, 4, 8192, MODERN | {"context": 512}, ffn=704)
+MODERN_GPT = make_config(256, 4, 4, 8192, MODERNBERT | {"max_seq_len": 512}, ffn_dim=704)
 MODERN_BERT = MODERN_GPT
-POST_NORM = shape(256, 4, 4, 8192, BERT)
+POST_NORM = make_config(256, 4, 4, 8192, BERT)
 
 
 # ------------------------------------------------------------------------------------------------ the sides
@@ -56,14 +56,14 @@ class Ours:
     """bertgpt's trainer, as the command sets it up."""
 
     def __init__(self, data: Path, model: ModelConfig, **options: Any) -> None:
-        objective = "causal" if read_manifest(data)["kind"] == "shards" else "masked"
-        PRESETS["benchmark"] = Preset("", model, objective, {}, "apart")  # type: ignore[arg-type]
+        objective = "clm" if read_manifest(data)["kind"] == "shards" else "mlm"
+        PRESETS["benchmark"] = Preset("", model, objective, {})  # type: ignore[arg-type]
         folder = Path(tempfile.mkdtemp())
-        run = Run(PretrainOptions(data=str(data), preset="benchmark", out=str(folder), **options))
+        run = PretrainSetup(PretrainOptions(data=str(data), preset="benchmark", out=str(folder), **options))
         streams = run.streams()
-        self.trainer = trainer_of(run, streams, run.steps(streams), RunFolder(folder), Group())
-        self.ahead = self.trainer.samples_from_here()
-        self.held_out = HeldOut(run.samples("val"), 1, run.length, 1 << 40)
+        self.trainer = build_trainer(run, streams, run.steps(streams), RunDirectory(folder), DistContext())
+        self.ahead = self.trainer.batches()
+        self.held_out = ValidationCallback(run.samples("val"), 1, run.length, 1 << 40)
 
     def block(self, steps: int) -> float:
         """Seconds for so many steps."""
@@ -199,7 +199,7 @@ def prepared(data: Path, folder: Path) -> dict[str, Path]:
     source, words = str(data / "fineweb-edu" / "000_00000.parquet"), str(data / "tokenizers" / "bert-base-uncased")
     made = {name: folder / name for name in ("own", "bins", "plan", "wordpiece", "wordpiece-plan")}
     common = {"limit_tokens": 2_750_000, "val_fraction": 0.1}
-    bertgpt.shard(source, out=str(made["own"]), train="bpe", vocab_size=8192, **common)
+    bertgpt.shard(source, out=str(made["own"]), train_tokenizer="bpe", vocab_size=8192, **common)
     bertgpt.export(str(made["own"]), out=str(made["bins"]))
     bertgpt.mask(str(made["own"]), out=str(made["plan"]), seq_len=LENGTH)
     bertgpt.shard(source, out=str(made["wordpiece"]), tokenizer=words, **common)
@@ -236,19 +236,19 @@ def speed(made: dict[str, Path], nanogpt: Path, rounds: int) -> None:
         precision: NanoGPT(nanogpt, made["bins"], 8, 1e-3, precision == "bf16", **size)
         for precision in ("fp32", "bf16")
     }
-    gpt = shape(384, 6, 6, 8192, GPT2 | {"context": LENGTH})
-    options = {"seq_len": LENGTH, "tokens_per_step": 8 * LENGTH, "max_steps": 10_000, "documents": "joined"}
+    gpt = make_config(384, 6, 6, 8192, GPT2 | {"context": LENGTH})
+    options = {"seq_len": LENGTH, "tokens_per_step": 8 * LENGTH, "max_steps": 10_000, "cross_document_attention": True}
     ours = {precision: Ours(made["own"], gpt, precision=precision, **options) for precision in ("fp32", "auto")}
     sides = {
         "nanoGPT, as it is (fp32)": theirs["fp32"].block,
         "nanoGPT, helped by bf16": theirs["bf16"].block,
         "bertgpt, fp32": ours["fp32"].block,
-        f"bertgpt, as it is ({ours['auto'].trainer.settings.precision})": ours["auto"].block,
+        f"bertgpt, as it is ({ours['auto'].trainer.config.precision})": ours["auto"].block,
     }
     alternate("GPT: d384 L6 H6, 8 192 ids, 8 rows of 256", sides, 8 * LENGTH, rounds, 10)
 
     vocab = Tokenizer.load(made["wordpiece"] / "tokenizer").max_id + 1
-    bert = shape(384, 6, 6, vocab, BERT | {"context": 128})
+    bert = make_config(384, 6, 6, vocab, BERT | {"context": 128})
     mlm = RunMlm(
         made["wordpiece"], 32, 128, vocab_size=vocab, hidden_size=384, num_hidden_layers=6, num_attention_heads=6,
         intermediate_size=1536, max_position_embeddings=128,
@@ -258,7 +258,7 @@ def speed(made: dict[str, Path], nanogpt: Path, rounds: int) -> None:
     sides = {
         "run_mlm.py, as it is (fp32)": mlm.block,
         "bertgpt, fp32": ours["fp32"].block,
-        f"bertgpt, as it is ({ours['auto'].trainer.settings.precision})": ours["auto"].block,
+        f"bertgpt, as it is ({ours['auto'].trainer.config.precision})": ours["auto"].block,
     }
     alternate(f"BERT: d384 L6 H6, {vocab:,} ids, 32 rows of 128, dropout 0.1", sides, 32 * 128, rounds, 4)
 
@@ -312,7 +312,7 @@ def gpt_quality(made: dict[str, Path], nanogpt: Path) -> dict[str, Curve]:
         for lr in (1e-3, 2e-3, 4e-3)
     }
     options = {"seq_len": LENGTH, "tokens_per_step": PER_STEP, "max_steps": 90, "optimizer": "muon", "lr": 0.01}
-    schedule = {"warmup": 5, "schedule": "linear", "lr_floor": 0.0}
+    schedule = {"warmup": 5, "schedule": "linear", "min_lr_ratio": 0.0}
     ours = {"modern-gpt, Muon": Ours(made["own"], MODERN_GPT, **options, **schedule)}
     return quality("GPT: 4 layers of 256, 8 192 tokens a step", theirs, ours, 90)
 
@@ -326,7 +326,7 @@ def bert_quality(made: dict[str, Path]) -> dict[str, Curve]:
         )  # type: ignore[misc]
         for lr in (5e-4, 1e-3, 2e-3)
     }
-    options = {"max_steps": 180, "optimizer": "muon", "lr": 0.01, "lr_floor": 0.0, "warmup": 10}
+    options = {"max_steps": 180, "optimizer": "muon", "lr": 0.01, "min_lr_ratio": 0.0, "warmup": 10}
     ours = {"modern-bert, Muon": Ours(made["plan"], MODERN_BERT, **(common | options))}
     return quality("BERT: 4 layers of 256, 8 192 tokens a step", theirs, ours, 180)
 

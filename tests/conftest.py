@@ -131,10 +131,10 @@ def needs_gpu(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def tokenizer() -> "Tokenizer":
     """Trained on a little tinyworld."""
-    from bertgpt.data.tokenizers.train import train
+    from bertgpt.data.tokenizers.train import train_tokenizer
     from bertgpt.tinyworld import World
 
-    return train("bpe", 700, [document.text for document in World(0).documents(0, 800)])
+    return train_tokenizer("bpe", 700, [document.text for document in World(0).documents(0, 800)])
 
 
 def seconds_of_processes() -> float:

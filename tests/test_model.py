@@ -7,22 +7,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from bertgpt.config.presets import BERT, GPT2, MODERN, PRESETS, ModelConfig, shape
-from bertgpt.data.loading.classification import Framed
-from bertgpt.hub.mapping import classifier_to_theirs, layout_of, their_config, to_ours, to_theirs
-from bertgpt.inference.classify import logits_of
-from bertgpt.model import Cache, Transformer
-from bertgpt.training.init import build
+from bertgpt.config.presets import BERT, GPT2, MODERNBERT, PRESETS, ModelConfig, make_config
+from bertgpt.data.loading.classification import EncodedExample
+from bertgpt.hub.mapping import classifier_to_hf, from_hf, layout_of, to_hf, to_hf_config
+from bertgpt.inference.classify import predict_logits
+from bertgpt.model import KVCache, Transformer
+from bertgpt.training.init import init_model
 from bertgpt.utils.errors import BertGPTError
 from tests.fixtures.models import classifier_of
 
 V, D, L, H = 320, 64, 4, 4
 ROLES = {"pad": 0, "cls": 1, "sep": 2, "mask": 3, "end": 4}
-FAMILIES = {"gpt2": GPT2, "bert": BERT, "modern": MODERN | {"window": 8}}
+FAMILIES = {"gpt2": GPT2, "bert": BERT, "modern": MODERNBERT | {"window": 8}}
 
 
 def config_of(family: str) -> ModelConfig:
-    return shape(D, L, H, V, FAMILIES[family] | {"context": 128}, ffn=96)
+    return make_config(D, L, H, V, FAMILIES[family] | {"max_seq_len": 128}, ffn_dim=96)
 
 
 def scrambled(family: str, seed: int = 0) -> Transformer:
@@ -32,7 +32,7 @@ def scrambled(family: str, seed: int = 0) -> Transformer:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(torch.randn(weight.shape, generator=draws) * 0.05 + name.endswith("norm.weight"))
-        model.tokens.weight[V:] = 0
+        model.token_embedding.weight[V:] = 0
     return model
 
 
@@ -45,9 +45,9 @@ def theirs(model: Transformer, causal: bool) -> Any:
     import transformers
 
     layout = layout_of(model.config, causal)
-    config = transformers.AutoConfig.for_model(**their_config(model.config, layout, ROLES))
+    config = transformers.AutoConfig.for_model(**to_hf_config(model.config, layout, ROLES))
     other = getattr(transformers, config.architectures[0])(config)
-    done = other.load_state_dict(to_theirs(model.config, layout, model.state_dict()), strict=False)
+    done = other.load_state_dict(to_hf(model.config, layout, model.state_dict()), strict=False)
     tied = ("lm_head.weight", "decoder.weight", "decoder.bias")
     assert not done.unexpected_keys
     assert [key for key in done.missing_keys if not key.endswith(tied)] == []
@@ -68,14 +68,14 @@ def test_logits_are_those_of_transformers(family: str, causal: bool, length: int
     more: dict[str, Tensor] = {}
     if family == "bert":
         more = {"token_type_ids": (torch.arange(length) > length // 2).long().expand(3, -1)}
-    hidden = model(ids, causal=causal, segments=more.get("token_type_ids"))
+    hidden = model(ids, causal=causal, token_type_ids=more.get("token_type_ids"))
     found = other(ids, **more)
     logits = found.prediction_logits if family == "bert" else found.logits
     assert (model.logits(hidden) - logits).abs().max() < 1e-4
     if family == "bert":
-        assert (model.next_sentence(hidden[:, 0]) - found.seq_relationship_logits).abs().max() < 1e-4
+        assert (model.nsp_logits(hidden[:, 0]) - found.seq_relationship_logits).abs().max() < 1e-4
         pooled = other.bert(ids, **more).pooler_output
-        assert (model.pooled(hidden[:, 0]) - pooled).abs().max() < 1e-5
+        assert (model.pool(hidden[:, 0]) - pooled).abs().max() < 1e-5
 
 
 @torch.no_grad()
@@ -84,7 +84,7 @@ def test_padded_batches_are_those_of_transformers(family: str, causal: bool) -> 
     model = scrambled(family)
     ids, lengths = ids_of(3, 60), torch.tensor([60, 33, 5])
     real = torch.arange(60) < lengths[:, None]
-    hidden = model(ids, causal=causal, documents=real.long())
+    hidden = model(ids, causal=causal, document_ids=real.long())
     found = theirs(model, causal)(ids, attention_mask=real.long())
     logits = found.prediction_logits if family == "bert" else found.logits
     assert (model.logits(hidden) - logits)[real].abs().max() < 1e-4
@@ -95,10 +95,10 @@ def test_names_there_and_back(family: str, causal: bool) -> None:
     model = scrambled(family)
     layout = layout_of(model.config, causal)
     again = Transformer(model.config)
-    again.load_state_dict(to_ours(model.config, layout, to_theirs(model.config, layout, model.state_dict())))
+    again.load_state_dict(from_hf(model.config, layout, to_hf(model.config, layout, model.state_dict())))
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
-    assert len(model.state_dict()["tokens.weight"]) == V
+    assert len(model.state_dict()["token_embedding.weight"]) == V
 
 
 @torch.no_grad()
@@ -110,7 +110,7 @@ def test_packed_documents_are_as_if_alone(family: str, causal: bool) -> None:
     row = torch.cat((one, two), dim=1)
     documents = torch.tensor([[0] * 40 + [1] * 56])
     positions = torch.cat((torch.arange(40), torch.arange(56)))[None]
-    packed = model(row, causal=causal, documents=documents, positions=positions)
+    packed = model(row, causal=causal, document_ids=documents, position_ids=positions)
     alone = torch.cat((model(one, causal=causal), model(two, causal=causal)), dim=1)
     assert (packed - alone).abs().max() < 1e-5
 
@@ -122,7 +122,7 @@ def test_steps_with_a_cache_are_one_pass(family: str) -> None:
     ids = ids_of(2, 40)
     whole = model(ids, causal=True)
     for first in (1, 5, 20, 39, 40):
-        cache = Cache(model.config, 2, 48, whole)
+        cache = KVCache(model.config, 2, 48, whole)
         parts = [model(ids[:, :first], causal=True, cache=cache)]
         second = (first + 40) // 2  # what is left in a piece, and then one by one
         if second > first:
@@ -140,13 +140,15 @@ def test_prompts_of_unequal_length_with_a_cache(family: str) -> None:
     ids = torch.cat((long, torch.cat((torch.zeros((1, 12), dtype=torch.long), short), dim=1)))
     documents = torch.tensor([[1] * 30, [0] * 12 + [1] * 18])
     positions = torch.stack((torch.arange(30), (torch.arange(30) - 12).clamp(min=0)))
-    cache = Cache(model.config, 2, 30, model.tokens.weight)
-    first = model(ids[:, :20], causal=True, documents=documents[:, :20], positions=positions[:, :20], cache=cache)
+    cache = KVCache(model.config, 2, 30, model.token_embedding.weight)
+    first = model(ids[:, :20], causal=True, document_ids=documents[:, :20], position_ids=positions[:, :20], cache=cache)
     parts = [first]
     for i in range(20, 30):
         some = slice(i, i + 1)
         parts.append(
-            model(ids[:, some], causal=True, documents=documents[:, some], positions=positions[:, some], cache=cache)
+            model(
+                ids[:, some], causal=True, document_ids=documents[:, some], position_ids=positions[:, some], cache=cache
+            )
         )
     both = torch.cat(parts, dim=1)
     assert (both[0] - model(long, causal=True)[0]).abs().max() < 1e-5
@@ -166,7 +168,7 @@ def test_nothing_leaks_from_what_follows(family: str) -> None:
 
 def test_all_layers_for_probes() -> None:
     model = scrambled("bert")
-    states = model(ids_of(2, 10), causal=False, every_layer=True)
+    states = model(ids_of(2, 10), causal=False, output_hidden_states=True)
     assert len(states) == L + 1
     assert torch.equal(states[-1], model(ids_of(2, 10), causal=False))
 
@@ -176,7 +178,7 @@ def test_all_layers_for_probes() -> None:
 
 def count(config: ModelConfig) -> int:
     with torch.device("meta"):
-        return Transformer(config).parameter_count()
+        return Transformer(config).num_parameters()
 
 
 def test_known_sizes() -> None:
@@ -192,20 +194,22 @@ def test_pairs_share_their_shape() -> None:
         assert PRESETS[f"modern-bert-{size}"].model == PRESETS[f"modern-gpt-{size}"].model
     for one, other in (("bert-small", "gpt2-small"), ("bert-base", "gpt2"), ("tiny-bert", "tiny-gpt")):
         a, b = PRESETS[one].model, PRESETS[other].model
-        assert (a.dim, a.layers, a.heads, a.ffn) == (b.dim, b.layers, b.heads, b.ffn)
+        assert (a.dim, a.layers, a.heads, a.ffn_dim) == (b.dim, b.layers, b.heads, b.ffn_dim)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_begin_as_the_papers_say(family: str) -> None:
-    model = build(config_of(family), seed=3)
+    model = init_model(config_of(family), seed=3)
     weights = dict(model.named_parameters())
     assert torch.equal(
-        weights["blocks.1.qkv.weight"], dict(build(config_of(family), 3).named_parameters())["blocks.1.qkv.weight"]
+        weights["blocks.1.qkv_proj.weight"],
+        dict(init_model(config_of(family), 3).named_parameters())["blocks.1.qkv_proj.weight"],
     )
     assert not torch.equal(
-        weights["blocks.1.qkv.weight"], dict(build(config_of(family), 4).named_parameters())["blocks.1.qkv.weight"]
+        weights["blocks.1.qkv_proj.weight"],
+        dict(init_model(config_of(family), 4).named_parameters())["blocks.1.qkv_proj.weight"],
     )
-    added, plain = weights["blocks.1.down.weight"], weights["blocks.1.up.weight"]
+    added, plain = weights["blocks.1.down_proj.weight"], weights["blocks.1.up_proj.weight"]
     assert plain.std().item() == pytest.approx(0.0176 if family == "bert" else 0.02, rel=0.03)
     if family == "gpt2":
         assert added.std().item() == pytest.approx(0.02 / (2 * L) ** 0.5, rel=0.05)
@@ -213,7 +217,7 @@ def test_weights_begin_as_the_papers_say(family: str) -> None:
         assert plain.abs().max() <= 0.04
     if family == "modern":
         assert not added.any()
-    assert not model.tokens.weight[V:].any()
+    assert not model.token_embedding.weight[V:].any()
     assert all((weight == 1).all() for name, weight in weights.items() if name.endswith("norm.weight"))
 
 
@@ -238,15 +242,15 @@ def test_classifiers_are_those_of_transformers(family: str, causal: bool) -> Non
 
     model = classifier_of(scrambled(family), causal)
     layout = layout_of(model.config, causal)
-    config = transformers.AutoConfig.for_model(**their_config(model.config, layout, ROLES), num_labels=3)
+    config = transformers.AutoConfig.for_model(**to_hf_config(model.config, layout, ROLES), num_labels=3)
     config.pad_token_id = 0
     other = transformers.AutoModelForSequenceClassification.from_config(config).eval()
-    other.load_state_dict(classifier_to_theirs(model.config, layout, model.state_dict()))
+    other.load_state_dict(classifier_to_hf(model.config, layout, model.state_dict()))
     ids, length = ids_of(3, 20), torch.tensor([20, 11, 5])
     ids[torch.arange(20) >= length[:, None]] = 0
     found = other(ids, attention_mask=(ids != 0).long()).logits
-    texts = [Framed(row[:size].tolist(), size) for row, size in zip(ids, length, strict=True)]
-    assert np.abs(logits_of(model, texts, torch.device("cpu")) - found.numpy()).max() < 1e-4
+    texts = [EncodedExample(row[:size].tolist(), size) for row, size in zip(ids, length, strict=True)]
+    assert np.abs(predict_logits(model, texts, torch.device("cpu")) - found.numpy()).max() < 1e-4
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -263,7 +267,7 @@ def test_flex_attention_is_the_same(device: str, family: str, causal: bool) -> N
             model.kernel = kernel
             model.zero_grad()
             with torch.set_grad_enabled(device == "cuda"):
-                hidden = model(ids, causal=causal, documents=given)
+                hidden = model(ids, causal=causal, document_ids=given)
             if device == "cuda":
                 hidden.square().sum().backward()
             found.append([hidden.detach(), *(weight.grad for weight in model.parameters() if weight.grad is not None)])
@@ -288,4 +292,4 @@ def test_counting() -> None:
     assert gpt2.flops_per_token(1024) == pytest.approx(6 * without_positions + 12 * 12 * 768 * 1024, rel=1e-3)
     assert everywhere.flops_per_token(8192) - windows.flops_per_token(8192) == 12 * 256 * 4 * (8192 - 129)
     assert bert.flops_per_token(128, scored=0.15) < 0.87 * bert.flops_per_token(128)
-    assert 16 * 124_439_808 < gpt2.training_bytes(8, 1024) < 12e9
+    assert 16 * 124_439_808 < gpt2.estimate_training_memory(8, 1024) < 12e9

@@ -250,7 +250,7 @@ def test_a_stage_knows_its_code() -> None:
     """What DVC watches is what runs and work folders compare: else one would think a result stale, the other not."""
     from bertgpt.data.execution.workdir import STAGE_CODE
     from bertgpt.stages import finetune
-    from bertgpt.stages.pretrain import CODE
+    from bertgpt.stages.pretrain import CODE_DEPS
 
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -258,5 +258,5 @@ def test_a_stage_knows_its_code() -> None:
         return {dep.removeprefix("bertgpt/") for dep in stage["deps"] if dep.startswith("bertgpt/")}
 
     assert watched(stages["tokenize"]) == set(STAGE_CODE)
-    assert watched(stages["pretrain"]["do"]) == set(CODE)
+    assert watched(stages["pretrain"]["do"]) == set(CODE_DEPS)
     assert watched(stages["finetune"]["do"]) == set(finetune.CODE)

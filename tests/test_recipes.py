@@ -20,7 +20,7 @@ from bertgpt.evals.suites import PUBLISHED
 from bertgpt.evals.tasks import TASKS
 from bertgpt.model import Transformer
 from bertgpt.tinyworld import World
-from bertgpt.training.device import PEAKS
+from bertgpt.training.device import PEAK_BF16_FLOPS
 from tests.evals.test_published import blimp_of, parquet
 from tests.fixtures.hub_server import Dataset, Hub, serving
 
@@ -187,5 +187,5 @@ def test_what_a_recipe_costs_is_what_its_page_says(name: str) -> None:
         causal = model.flops_per_token(length)
         hybrid = i == 2
         flops += tokens * ((masked + causal) / 2 if hybrid else causal if "gpt" in preset else masked)
-    hours = {device: flops / (PEAKS[device] * 0.4) / 3600 for device in ("H100", "A100")}
+    hours = {device: flops / (PEAK_BF16_FLOPS[device] * 0.4) / 3600 for device in ("H100", "A100")}
     assert f"| {tokens / 1e9:.2f} B | {flops:.1e} | {hours['H100']:.2f} | {hours['A100']:.2f} |" in page

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from bertgpt.config.options import EvalOptions
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.evals.choices import endings
-from bertgpt.evals.probe import Parts, check, classified
-from bertgpt.evals.suites import Items
+from bertgpt.evals.choices import multiple_choice
+from bertgpt.evals.probe import Parts, check, fit_and_predict
+from bertgpt.evals.suites import SuiteData
 from bertgpt.evals.tables import Row
-from bertgpt.hub.pretrained import Saved
-from bertgpt.inference.embed import embedded
+from bertgpt.hub.pretrained import PretrainedModel
+from bertgpt.inference.embed import embed
 from bertgpt.utils.errors import BertGPTError
 
 
 @dataclass(frozen=True)
-class Watched:
+class BenchmarkCallback:
     """A hook: what a suite finds of the model as it is now, without baselines, which do not change."""
 
     name: str  # agnews or hellaswag
@@ -32,38 +32,40 @@ class Watched:
     length: int
 
     @classmethod
-    def of(cls, name: str, every: int, data: str | None, most: int, *model: Any) -> "Watched":
+    def of(cls, name: str, every: int, data: str | None, most: int, *model: Any) -> "BenchmarkCallback":
         """With its items at hand, so that what is wrong with them is said before anything is trained."""
-        items = Items(EvalOptions.model_validate({"suite": name, "data": data, "limit": most}), name)
+        items = SuiteData(EvalOptions.model_validate({"suite": name, "data": data, "limit": most}), name)
         if name == "agnews":
             parts = items.parts()
             check(parts)
             return cls(name, every, parts, *model)
-        if model[1] == "masked":
+        if model[1] == "mlm":
             raise BertGPTError("BG222", f"{name} asks what comes next, and a masked model does not say that")
         return cls(name, every, items.rows(), *model)
 
     def __call__(self, trainer: Any) -> dict[str, Any] | None:
         """Every process asks its share of the items; what they found is put together, and judged by all alike."""
-        kept = Saved(trainer.model.eval(), self.tokenizer, self.objective, length=self.length)
+        kept = PretrainedModel(trainer.model.eval(), self.tokenizer, self.objective, length=self.length)
         if isinstance(self.items, tuple):
-            embed, width = partial(embedded, kept), kept.model.config.dim
-            train, test = (shared(trainer, part.texts, embed, width) for part in self.items)
+            ask, width = partial(embed, kept), kept.model.config.dim
+            train, test = (gather_over_ranks(trainer, part.texts, ask, width) for part in self.items)
             learned, judged = (np.array(part.labels) for part in self.items)
-            return {"accuracy": float((classified(train, test, learned, full=False).said == judged).mean())}
+            return {"accuracy": float((fit_and_predict(train, test, learned, full=False).predictions == judged).mean())}
 
         def right(rows: Sequence[Row]) -> NDArray[Any]:
-            return np.array(endings(kept, rows, self.name).items["acc_norm"])[:, None]
+            return np.array(multiple_choice(kept, rows, self.name).items["acc_norm"])[:, None]
 
-        return {"accuracy": float(shared(trainer, self.items, right, 1).mean())}
+        return {"accuracy": float(gather_over_ranks(trainer, self.items, right, 1).mean())}
 
 
-def shared(trainer: Any, items: Sequence[Any], ask: Callable[[Any], NDArray[Any]], width: int) -> NDArray[Any]:
+def gather_over_ranks(
+    trainer: Any, items: Sequence[Any], ask: Callable[[Any], NDArray[Any]], width: int
+) -> NDArray[Any]:
     """A row for each item, (items, width): every process asks for every so-many-th."""
-    group = trainer.group
+    group = trainer.dist
     found = torch.zeros((len(items), width), device=trainer.device)
     mine = items[group.rank :: group.world]
     if mine:
         found[group.rank :: group.world] = torch.as_tensor(ask(mine), dtype=found.dtype).to(found.device)
-    added: NDArray[Any] = group.add(found).cpu().numpy()
+    added: NDArray[Any] = group.all_reduce(found).cpu().numpy()
     return added

@@ -14,13 +14,13 @@ from bertgpt.config.fields import (
     arguments,
     base_type,
     choices,
-    counted,
-    reads_as,
-    seconds,
+    flag_name,
+    is_parsed_by,
+    parse_count,
+    parse_duration,
     takes_several,
-    word,
 )
-from bertgpt.utils.console import colourful
+from bertgpt.utils.console import supports_color
 
 METAVARS = {int: "INTEGER", float: "NUMBER"}
 WIDEST, NARROWEST = 100, 20
@@ -59,9 +59,9 @@ def command_page(name: str, model: type[Options]) -> str:
         " ".join((model.__doc__ or "").split()),
         {
             "Arguments": [(a.metavar, model.model_fields[key].description or "") for key, a in places.items()],
-            "Options": [(spelling(key, field), explanation(field)) for key, field in own],
+            "Options": [(option_signature(key, field), option_help(field)) for key, field in own],
             "Common options": [
-                *((f"{word(key)} {flag.metavar}".strip(), flag.help) for key, flag in COMMON.items()),
+                *((f"{flag_name(key)} {flag.metavar}".strip(), flag.help) for key, flag in COMMON.items()),
                 ("--help, -h", "Print this page."),
             ],
         },
@@ -76,25 +76,25 @@ def summary(model: type[Options]) -> str:
 
 def flag_words(key: str, field: FieldInfo) -> list[str]:
     """All the words that set an option: two for a switch."""
-    return [word(key), "--no-" + word(key)[2:]] if base_type(field) is bool else [word(key)]
+    return [flag_name(key), "--no-" + flag_name(key)[2:]] if base_type(field) is bool else [flag_name(key)]
 
 
-def spelling(key: str, field: FieldInfo) -> str:
+def option_signature(key: str, field: FieldInfo) -> str:
     """An option with what it takes."""
     if base_type(field) is bool:
-        return word(key) if field.default is False else "/".join(flag_words(key, field))
-    return f"{word(key)} {metavar(field)}"
+        return flag_name(key) if field.default is False else "/".join(flag_words(key, field))
+    return f"{flag_name(key)} {metavar(field)}"
 
 
 def metavar(field: FieldInfo) -> str:
     """What stands for a value."""
-    for reads, name in ((counted, "COUNT"), (seconds, "TIME")):
-        if reads_as(reads, field):
+    for reads, name in ((parse_count, "COUNT"), (parse_duration, "TIME")):
+        if is_parsed_by(reads, field):
             return name
     return "NAME" if choices(field) else METAVARS.get(base_type(field), "TEXT")
 
 
-def explanation(field: FieldInfo) -> str:
+def option_help(field: FieldInfo) -> str:
     """The help of an option, the words it takes and its default."""
     text = field.description or ""
     if words := choices(field):
@@ -102,16 +102,16 @@ def explanation(field: FieldInfo) -> str:
     if takes_several(field):
         text += " May be given several times."
     if field.default is not None and field.default is not False and field.default != [] and not field.is_required():
-        text += f" Default: {shown_default(field)}."
+        text += f" Default: {format_default(field)}."
     return text
 
 
-def shown_default(field: FieldInfo) -> str:
+def format_default(field: FieldInfo) -> str:
     """A default as people would type it."""
     if field.default is True:
         return "yes"
     for unit in ("B", "M", "k"):
-        if reads_as(counted, field) and field.default and field.default % UNITS[unit] == 0:
+        if is_parsed_by(parse_count, field) and field.default and field.default % UNITS[unit] == 0:
             return f"{field.default // UNITS[unit]}{unit}"
     return str(field.default)
 
@@ -142,4 +142,4 @@ def row(term: str, text: str, column: int, width: int) -> list[str]:
 
 def heading(title: str) -> str:
     """A title, bold where that is welcome."""
-    return f"\x1b[1m{title}\x1b[0m" if colourful(sys.stdout) else title
+    return f"\x1b[1m{title}\x1b[0m" if supports_color(sys.stdout) else title

@@ -48,7 +48,7 @@ def module(command: str) -> ModuleType:
     return import_module(f"bertgpt.stages.{name}")
 
 
-def function(command: str, name: str) -> Callable[..., dict[str, Any]]:
+def as_python_function(command: str, name: str) -> Callable[..., dict[str, Any]]:
     """A command as a Python function of this name."""
     model = COMMANDS[command]
     places = arguments(model)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from bertgpt.utils.errors import BertGPTError, did_you_mean, quoted
+from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Corpus:
                 return {"train": pattern.format(subset)}
         raise BertGPTError(
             "BG211",
-            f"there is no subset {quoted(subset)} of it",
+            f"there is no subset {short_repr(subset)} of it",
             cause=f"the subsets are {', '.join(self.subsets)}" if self.subsets else "it has none",
             hint=did_you_mean(subset, self.subsets),
         )

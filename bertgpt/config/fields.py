@@ -10,18 +10,18 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 from pydantic.fields import FieldInfo
 
-from bertgpt.utils.errors import BertGPTError, did_you_mean, quoted
+from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 
 
 @dataclass(frozen=True)
-class Argument:
+class PositionalArgument:
     """Marks a field that is given by its place on the command line."""
 
     metavar: str
 
 
 @dataclass(frozen=True)
-class Flag:
+class CommonFlag:
     """An option of every command; it shapes what is shown and is no part of what is done."""
 
     metavar: str  # empty: it takes no value
@@ -29,10 +29,12 @@ class Flag:
 
 
 COMMON = {
-    "config": Flag("FILE[:SECTION]", "Read options from a YAML file, or from a section of it such as pretrain.bert."),
-    "show_config": Flag("", "Print the value and the source of every option, and do nothing else."),
-    "json": Flag("", "Print one JSON object instead of text."),
-    "quiet": Flag("", "Print no notes and no progress."),
+    "config": CommonFlag(
+        "FILE[:SECTION]", "Read options from a YAML file, or from a section of it such as pretrain.bert."
+    ),
+    "show_config": CommonFlag("", "Print the value and the source of every option, and do nothing else."),
+    "json": CommonFlag("", "Print one JSON object instead of text."),
+    "quiet": CommonFlag("", "Print no notes and no progress."),
 }
 
 
@@ -65,7 +67,7 @@ UNITS = {
 }  # fmt: skip
 
 
-def counted(value: Any) -> Any:
+def parse_count(value: Any) -> Any:
     """A count as people write it: 250k, 1.5M, 10B, 64MiB."""
     match = re.fullmatch(r"([0-9][0-9_]*(?:[.][0-9]+)?)([A-Za-z]*)", value) if isinstance(value, str) else None
     if match is None or match[2] not in UNITS:
@@ -74,24 +76,24 @@ def counted(value: Any) -> Any:
     return int(exact) if exact.denominator == 1 else value
 
 
-Count = Annotated[int, BeforeValidator(counted)]
+Count = Annotated[int, BeforeValidator(parse_count)]
 
 
-def seconds(value: Any) -> Any:
+def parse_duration(value: Any) -> Any:
     """A length of time as people write it: 90s, 10m, 1.5h."""
     match = re.fullmatch(r"([0-9]+(?:[.][0-9]+)?)([smh])", value) if isinstance(value, str) else None
     return value if match is None else float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-Duration = Annotated[float, BeforeValidator(seconds)]
+Duration = Annotated[float, BeforeValidator(parse_duration)]
 
 
-def one_or_more(value: Any) -> Any:
+def as_list(value: Any) -> Any:
     """Python may give a single text where the command line repeats an option."""
     return [value] if isinstance(value, str) else value
 
 
-Texts = Annotated[list[str], BeforeValidator(one_or_more)]
+StrList = Annotated[list[str], BeforeValidator(as_list)]
 
 
 def base_type(field: FieldInfo) -> Any:
@@ -103,7 +105,7 @@ def base_type(field: FieldInfo) -> Any:
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
-def reads_as(reads: Callable[[Any], Any], field: FieldInfo) -> bool:
+def is_parsed_by(reads: Callable[[Any], Any], field: FieldInfo) -> bool:
     """Whether a field takes what `counted` or `seconds` read."""
     inner = [marker for member in get_args(field.annotation) for marker in getattr(member, "__metadata__", ())]
     return any(getattr(marker, "func", None) is reads for marker in (*field.metadata, *inner))
@@ -120,19 +122,19 @@ def takes_several(field: FieldInfo) -> bool:
     return get_origin(base_type(field)) is list
 
 
-def word(key: str) -> str:
+def flag_name(key: str) -> str:
     """An option as it is typed."""
     return "--" + key.replace("_", "-")
 
 
 @cache
-def arguments(model: type[Options]) -> dict[str, Argument]:
+def arguments(model: type[Options]) -> dict[str, PositionalArgument]:
     """The fields that are given by their place, in order."""
     return {
         name: marker
         for name, field in model.model_fields.items()
         for marker in field.metadata
-        if isinstance(marker, Argument)
+        if isinstance(marker, PositionalArgument)
     }
 
 
@@ -141,5 +143,7 @@ def preset_values(model: type[Options], preset: Any) -> Mapping[str, Any]:
     if not isinstance(preset, str) or preset not in model.presets:
         known = ", ".join(model.presets)
         near = did_you_mean(str(preset), model.presets)
-        raise BertGPTError("BG209", f"there is no preset {quoted(preset)}", cause=f"the presets are {known}", hint=near)
+        raise BertGPTError(
+            "BG209", f"there is no preset {short_repr(preset)}", cause=f"the presets are {known}", hint=near
+        )
     return model.presets[preset]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from bertgpt.config.corpora import CORPORA
-from bertgpt.config.fields import Argument, Count, Duration, Options, Texts
+from bertgpt.config.fields import Count, Duration, Options, PositionalArgument, StrList
 from bertgpt.config.presets import PRESETS
 
 Suite = Literal[
@@ -22,7 +22,7 @@ class TextOptions(Options):
 
     kind: ClassVar[str]  # of artefact
 
-    sources: Annotated[list[str], Argument("SOURCE...")] = Field(
+    sources: Annotated[list[str], PositionalArgument("SOURCE...")] = Field(
         [],
         description="Files, globs or folders of txt, jsonl, csv, parquet or arrow (also .gz, .zst), here or at an "
         "address (https://, s3://, gs://); a corpus by its name (shard --list); hf:org/name; or tinyworld. "
@@ -33,7 +33,9 @@ class TextOptions(Options):
     split: str | None = Field(None, description="Only this split of hf:org/name.")
     revision: str | None = Field(None, description="A branch, tag or commit of hf:org/name.")
     tokenizer: str | None = Field(None, description="gpt2, or the folder or file of a tokenizer.")
-    train: Literal["bpe", "wordpiece"] | None = Field(None, description="Train a tokenizer on the source instead.")
+    train_tokenizer: Literal["bpe", "wordpiece"] | None = Field(
+        None, description="Train a tokenizer on the source instead."
+    )
     vocab_size: Count | None = Field(None, ge=300, le=1 << 24, description="How many tokens the trained one has.")
     train_bytes: Count = Field(
         50_000_000, ge=1000, description="How much text it is trained on, spread over the source."
@@ -52,7 +54,7 @@ class TextOptions(Options):
     task_index: int | None = Field(None, ge=0, description="Tokenize only this share of the pieces, from 0 on.")
     num_tasks: int | None = Field(None, ge=1, le=100_000, description="How many such shares there are.")
     finalize: bool = Field(False, description="Put together what all the shares have tokenized.")
-    fresh: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
+    overwrite: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
 
     @classmethod
@@ -80,8 +82,8 @@ class TokenizeOptions(TextOptions):
 
     kind = "tokens"
     examples = (
-        "bertgpt tokenize tinyworld --limit-docs 2k --train bpe --vocab-size 1024 --out work/tokens",
-        "bertgpt tokenize tinyworld --limit-docs 2k --train wordpiece --vocab-size 800 --dry-run",
+        "bertgpt tokenize tinyworld --limit-docs 2k --train-tokenizer bpe --vocab-size 1024 --out work/tokens",
+        "bertgpt tokenize tinyworld --limit-docs 2k --train-tokenizer wordpiece --vocab-size 800 --dry-run",
     )
 
 
@@ -94,7 +96,7 @@ class ShardOptions(TextOptions):
 
     kind = "shards"
     examples = (
-        "bertgpt shard tinyworld --limit-docs 2k --train bpe --vocab-size 1024 --out work/tw --shard-tokens 100k",
+        "bertgpt shard tinyworld --limit-docs 2k --train-tokenizer bpe --vocab-size 1024 --shard-tokens 100k --out work/tw",
         "bertgpt shard work/tokens --out work/shards --shard-tokens 50k --val-fraction 0.02",
         "bertgpt shard --list",
     )
@@ -117,25 +119,27 @@ class MaskOptions(Options):
 
     examples = (
         "bertgpt mask work/tw --out work/plan --seq-len 128",
-        "bertgpt mask work/tw --out work/pairs --pair nsp --scheme whole-word --dry-run",
+        "bertgpt mask work/tw --out work/pairs --sentence-pairs nsp --scheme whole-word --dry-run",
     )
 
-    shards: Annotated[str, Argument("SHARDS")] = Field(description="A folder of shards.")
+    shards: Annotated[str, PositionalArgument("SHARDS")] = Field(description="A folder of shards.")
     out: str = Field(description="The folder to make.")
     seq_len: int = Field(128, ge=8, le=32768, description="The length of a row.")
-    pair: Literal["none", "nsp", "sop"] = Field("none", description="Pairs: is B the next, are they in order.")
+    sentence_pairs: Literal["none", "nsp", "sop"] = Field(
+        "none", description="Pairs: is B the next, are they in order."
+    )
     scheme: Literal["token", "whole-word", "span"] = Field("token", description="What is hidden together.")
-    rate: float = Field(0.15, gt=0, lt=1, description="Share of the ids that is scored.")
-    mask_share: float = Field(0.8, ge=0, le=1, description="Share of those that the mask stands for.")
-    random_share: float = Field(0.1, ge=0, le=1, description="Share that another id stands for.")
-    keep_share: float = Field(0.1, ge=0, le=1, description="Share that is left as it is.")
+    mlm_probability: float = Field(0.15, gt=0, lt=1, description="Share of the ids that is scored.")
+    mask_prob: float = Field(0.8, ge=0, le=1, description="Share of those that the mask stands for.")
+    random_prob: float = Field(0.1, ge=0, le=1, description="Share that another id stands for.")
+    keep_prob: float = Field(0.1, ge=0, le=1, description="Share that is left as it is.")
     pack: bool = Field(True, description="Several pieces in a row, instead of one.")
     static: bool = Field(False, description="Store the masks too, which else are drawn anew in each epoch.")
     materialize: bool = Field(False, description="Store whole rows too, which need the shards no more.")
-    copies: int = Field(1, ge=1, le=1000, description="For how many epochs; then they come again.")
+    dupe_factor: int = Field(1, ge=1, le=1000, description="For how many epochs; then they come again.")
     seed: int = Field(1337, ge=0, lt=2**63, description="Decides pairs and masks.")
     workers: int = Field(0, ge=0, le=1024, description="Worker processes; 0 is one for each core.")
-    fresh: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
+    overwrite: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
 
 
@@ -155,22 +159,20 @@ class PretrainOptions(Options):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: preset.training for name, preset in PRESETS.items()}
     alternatives = ("max_steps", "max_tokens", "max_time", "epochs")
 
-    data: Annotated[str, Argument("DATA")] = Field(description="A folder of shards, or a plan.")
+    data: Annotated[str, PositionalArgument("DATA")] = Field(description="A folder of shards, or a plan.")
     preset: str | None = Field(None, description="The shape of the model, and defaults that go with it.")
     out: str = Field(description="The run to make, or to go on with.")
     init: str | None = Field(None, description="Begin with the weights and the shape of this run, not at random.")
-    embeddings: Literal["random", "counts"] = Field(
+    embedding_init: Literal["random", "counts"] = Field(
         "random", description="How embeddings begin; counts: by which ids stand near each other, counted before."
     )
-    objective: Literal["causal", "masked", "hybrid"] | None = Field(None, description="The default is the preset's.")
-    ratio: float = Field(0.5, gt=0, lt=1, description="Share of masked samples in a hybrid's steps.")
+    objective: Literal["clm", "mlm", "hybrid"] | None = Field(None, description="The default is the preset's.")
+    mlm_ratio: float = Field(0.5, gt=0, lt=1, description="Share of masked samples in a hybrid's steps.")
     seq_len: int = Field(256, ge=8, le=32768, description="The length of causal rows; a plan has its own.")
-    documents: Literal["apart", "joined"] | None = Field(
-        None, description="Whether rows see past the end of a document."
-    )
+    cross_document_attention: bool | None = Field(None, description="Whether rows see past the end of a document.")
     tokenizer: str | None = Field(None, description="A plan whose ids, more than the shards', the model is to have.")
     tokens_per_step: Count = Field(16_384, ge=1, description="Ids of a step, however they are divided.")
-    micro_batch: int = Field(0, ge=0, description="Rows that are computed at once; 0: about 32k ids.")
+    micro_batch_size: int = Field(0, ge=0, description="Rows that are computed at once; 0: about 32k ids.")
     max_steps: int | None = Field(None, ge=1, description="How long: in steps,")
     max_tokens: Count | None = Field(None, ge=1, description="or in ids,")
     max_time: Duration | None = Field(
@@ -179,13 +181,13 @@ class PretrainOptions(Options):
     epochs: float = Field(1.0, gt=0, description="or in rounds through the data.")
     optimizer: Literal["adamw", "muon"] = Field("adamw", description="What moves matrices; AdamW moves the rest.")
     lr: float = Field(1e-3, gt=0, description="The highest learning rate.")
-    around: float = Field(1.0, ge=0, le=1, description="Share of it for embeddings and heads beside Muon.")
-    lr_floor: float = Field(0.1, ge=0, le=1, description="What is left of it at the end.")
+    embedding_lr_scale: float = Field(1.0, ge=0, le=1, description="Share of it for embeddings and heads beside Muon.")
+    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="What is left of it at the end.")
     warmup: int = Field(50, ge=0, description="Steps until it is reached.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="How it falls.")
     weight_decay: float = Field(0.1, ge=0, description="Of matrices.")
     beta2: float = Field(0.95, gt=0, lt=1, description="How long squares of gradients are remembered.")
-    clip: float = Field(1.0, gt=0, description="The longest gradient.")
+    grad_clip: float = Field(1.0, gt=0, description="The longest gradient.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of features that is left out.")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="Of products, weights are always fp32; auto: bf16 where the device has it."
@@ -195,7 +197,9 @@ class PretrainOptions(Options):
     deterministic: bool = Field(
         False, description="The same bits from every run on CUDA or compiled, as on CPUs always; slower."
     )
-    recompute: bool = Field(False, description="Compute blocks again on the way back: slower, in less memory.")
+    activation_checkpointing: bool = Field(
+        False, description="Compute blocks again on the way back: slower, in less memory."
+    )
     eval_every: int = Field(250, ge=1, description="Steps between looks at held-out rows.")
     eval_tokens: Count = Field(500_000, ge=1, description="How many held-out ids are looked at, always the same.")
     probe: Literal["agnews"] | None = Field(None, description="Ask frozen features about this on the way.")
@@ -211,8 +215,8 @@ class PretrainOptions(Options):
     )
     tensorboard: bool = Field(False, description="Write a folder for TensorBoard too.")
     seed: int = Field(1337, ge=0, lt=2**63, description="Decides weights, order and dropout.")
-    fresh: bool = Field(False, description="Begin anew, even if there is a run.")
-    fresh_if_changed: bool = Field(False, description="Begin anew if the run was begun otherwise; pipelines do so.")
+    overwrite: bool = Field(False, description="Begin anew, even if there is a run.")
+    overwrite_if_changed: bool = Field(False, description="Begin anew if the run was begun otherwise; pipelines do so.")
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
 
 
@@ -226,10 +230,10 @@ class FinetuneOptions(Options):
 
     examples = (
         "bertgpt finetune acceptability --model runs/bert --limit 200 --max-steps 4 --out runs/judge",
-        "bertgpt finetune topic --model runs/gpt --limit 200 --max-steps 4 --freeze 2 --out runs/desk",
+        "bertgpt finetune topic --model runs/gpt --limit 200 --max-steps 4 --freeze-layers 2 --out runs/desk",
     )
 
-    task: Annotated[str, Argument("TASK")] = Field(description="A task by its name, or a file.")
+    task: Annotated[str, PositionalArgument("TASK")] = Field(description="A task by its name, or a file.")
     model: str = Field(description="A run, its final/, a checkpoint, or a model of transformers.")
     out: str = Field(description="The folder to make, or to go on with.")
     data: str | None = Field(None, description="A folder with the files of a task as published; else the hub.")
@@ -237,24 +241,30 @@ class FinetuneOptions(Options):
     text_column: str = Field("text", description="The column that holds the text.")
     pair_column: str | None = Field(None, description="The column of a second text, for pairs.")
     label_column: str = Field("label", description="The column that holds the class or the number.")
-    kind: Literal["auto", "classes", "numbers"] = Field("auto", description="What labels are; auto: as they look.")
+    problem_type: Literal["auto", "classification", "regression"] = Field(
+        "auto", description="What labels are; auto: as they look."
+    )
     revision: str | None = Field(None, description="A commit of the hub's data.")
     limit: int | None = Field(None, ge=10, description="Take so many texts only; the result is marked PARTIAL.")
-    held_out: float = Field(0.05, gt=0, lt=1, description="Share of the training texts that checkpoints are chosen by.")
+    val_fraction: float = Field(
+        0.05, gt=0, lt=1, description="Share of the training texts that checkpoints are chosen by."
+    )
     epochs: float = Field(3.0, gt=0, description="Rounds through the training texts,")
     max_steps: int | None = Field(None, ge=1, description="or steps instead.")
     batch_size: int = Field(32, ge=1, description="Texts of a step, however they are divided.")
-    micro_batch: int = Field(0, ge=0, description="Texts that are computed at once; 0: all of a step.")
+    micro_batch_size: int = Field(0, ge=0, description="Texts that are computed at once; 0: all of a step.")
     seq_len: int | None = Field(
         None, ge=8, le=32768, description="Where texts are cut; the length of the model's rows."
     )
     optimizer: Literal["adamw", "muon"] = Field("adamw", description="What moves matrices; AdamW moves the rest.")
     lr: float = Field(3e-4, gt=0, description="The highest learning rate; large models want a tenth of it.")
-    lr_floor: float = Field(0.0, ge=0, le=1, description="What is left of it at the end.")
+    min_lr_ratio: float = Field(0.0, ge=0, le=1, description="What is left of it at the end.")
     warmup: float = Field(0.06, ge=0, le=1, description="Share of the steps until it is reached.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("linear", description="How it falls.")
-    layer_decay: float = Field(1.0, gt=0, le=1, description="What each layer has of the rate of the one above it.")
-    freeze: int = Field(0, ge=0, description="Leave embeddings and this many blocks as they are.")
+    layerwise_lr_decay: float = Field(
+        1.0, gt=0, le=1, description="What each layer has of the rate of the one above it."
+    )
+    freeze_layers: int = Field(0, ge=0, description="Leave embeddings and this many blocks as they are.")
     weight_decay: float = Field(0.01, ge=0, description="Of matrices.")
     beta2: float = Field(0.999, gt=0, lt=1, description="How long squares of gradients are remembered.")
     clip: float = Field(1.0, gt=0, description="The longest gradient.")
@@ -270,7 +280,7 @@ class FinetuneOptions(Options):
     deterministic: bool = Field(False, description="The same bits from every run on CUDA, as on CPUs always; slower.")
     seed: int = Field(1337, ge=0, lt=2**63, description="The first; it decides the head, order and dropout.")
     fresh: bool = Field(False, description="Begin anew, even if there are runs.")
-    fresh_if_changed: bool = Field(False, description="Begin anew if a run was begun otherwise; pipelines do so.")
+    overwrite_if_changed: bool = Field(False, description="Begin anew if a run was begun otherwise; pipelines do so.")
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
 
 
@@ -285,11 +295,11 @@ class GenerateOptions(Options):
     examples = (
         'bertgpt generate --model runs/gpt --prompt "There was a" --max-new-tokens 20 --num-samples 2',
         'bertgpt generate --model runs/bert --prompt "The dog [MASK] in the garden."',
-        'bertgpt generate --model runs/bert --show-masked "There was a hard frost in the old clock shop of the town."',
+        'bertgpt generate --model runs/bert --mask-text "There was a hard frost in the old clock shop of the town."',
     )
 
     model: str | None = Field(None, description="A run, its final/, a checkpoint, or a model of transformers.")
-    prompt: Texts = Field([], description="A text to go on with, or one with [MASK] in it.")
+    prompt: StrList = Field([], description="A text to go on with, or one with [MASK] in it.")
     prompts_file: str | None = Field(None, description="A file with a prompt on each line.")
     max_new_tokens: Count = Field(200, ge=0, description="The most that is added to a prompt, in tokens.")
     num_samples: int = Field(1, ge=1, le=100_000, description="Texts for each prompt.")
@@ -299,12 +309,12 @@ class GenerateOptions(Options):
     top_k: int = Field(0, ge=0, description="Draw from this many of the likeliest; 0: from all.")
     top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest only that have this share together.")
     repetition_penalty: float = Field(1.0, gt=0, description="Above 1 what stands there already becomes less likely.")
-    stop: Texts = Field([], description="A string that ends a text, and is no part of it.")
+    stop: StrList = Field([], description="A string that ends a text, and is no part of it.")
     truncate: bool = Field(True, description="Cut prompts that are too long, from the left, instead of refusing them.")
     logprobs: bool = Field(
         False, description="Show how likely each token is to the model itself, by colour and by a small figure."
     )
-    show_masked: str | None = Field(None, description="A text or file: hide 15 % of it, and guess what that was.")
+    mask_text: str | None = Field(None, description="A text or file: hide 15 % of it, and guess what that was.")
     candidates: int = Field(5, ge=1, le=100, description="How many ways to fill a gap are shown.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Of all that is computed; bf16 is faster, but a text may depend on what is beside it."
@@ -326,8 +336,10 @@ class EvalOptions(Options):
         "bertgpt eval mlm --model runs/bert --data tinyworld --limit 20 --out results/bert",
     )
 
-    suite: Annotated[Suite, Argument("SUITE")] = Field(description="What to ask: see above.")
-    folders: Annotated[list[str], Argument("[A B]")] = Field([], description="For compare: two folders of results.")
+    suite: Annotated[Suite, PositionalArgument("SUITE")] = Field(description="What to ask: see above.")
+    folders: Annotated[list[str], PositionalArgument("[A B]")] = Field(
+        [], description="For compare: two folders of results."
+    )
     model: str | None = Field(None, description="A run, its final/, a checkpoint, or a model of transformers.")
     out: str | None = Field(None, description="The folder of results, results/RUN; for predict, the file.")
     data: str | None = Field(None, description="A file or folder in the layout it was published in; else the hub.")
@@ -353,10 +365,12 @@ class ReportOptions(Options):
 
     examples = ("bertgpt report", "bertgpt report runs/gpt runs/bert --out work/report.html")
 
-    runs: Annotated[list[str], Argument("[RUN...]")] = Field([], description="Runs; all in runs/ if none is named.")
+    runs: Annotated[list[str], PositionalArgument("[RUN...]")] = Field(
+        [], description="Runs; all in runs/ if none is named."
+    )
     out: str = Field("report.html", description="The file to write.")
     results: str = Field("results", description="Where eval put its results, in a folder for each run.")
-    figures: str | None = Field(
+    metrics_dir: str | None = Field(
         None, description="A folder for the scores of each run as flat JSON, which DVC compares."
     )
 
@@ -368,9 +382,9 @@ class ExportOptions(Options):
     model becomes a folder for transformers (hf), which is read again and compared where that is installed.
     """
 
-    examples = ("bertgpt export work/tw --out work/bin", "bertgpt export work/tw --to bin --out work/bin --fresh")
+    examples = ("bertgpt export work/tw --out work/bin", "bertgpt export work/tw --to bin --out work/bin --overwrite")
 
-    path: Annotated[str, Argument("PATH")] = Field(description="A folder of shards, or a model.")
+    path: Annotated[str, PositionalArgument("PATH")] = Field(description="A folder of shards, or a model.")
     out: str = Field(description="The folder to make.")
     to: Literal["hf", "bin"] | None = Field(None, description="The form; the default is the one that there is.")
     fresh: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
@@ -384,11 +398,13 @@ class ImportOptions(Options):
     """
 
     examples = (
-        "bertgpt import work/hf --out runs/theirs --fresh",
-        "bertgpt import work/hf --out runs/theirs --fresh --json",
+        "bertgpt import work/hf --out runs/theirs --overwrite",
+        "bertgpt import work/hf --out runs/theirs --overwrite --json",
     )
 
-    source: Annotated[str, Argument("SOURCE")] = Field(description="A folder, or the name of a model on the hub.")
+    source: Annotated[str, PositionalArgument("SOURCE")] = Field(
+        description="A folder, or the name of a model on the hub."
+    )
     out: str = Field(description="The run to make.")
     fresh: bool = Field(False, description="Make it anew, even if it exists.")
 
@@ -407,8 +423,8 @@ class InspectOptions(Options):
         "bertgpt inspect work/tw --verify",
     )
 
-    path: Annotated[str, Argument("PATH")] = Field(description="A folder that a command made, or tinyworld.")
-    against: Literal["agnews", "probe", "hellaswag", "lambada", "blimp", "cloze"] | None = Field(
+    path: Annotated[str, PositionalArgument("PATH")] = Field(description="A folder that a command made, or tinyworld.")
+    contamination: Literal["agnews", "probe", "hellaswag", "lambada", "blimp", "cloze"] | None = Field(
         None, description="Count the items of this suite of which shards hold 13 words in a row."
     )
     data: str | None = Field(None, description="Where that suite is, as for eval.")

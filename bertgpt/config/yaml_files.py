@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from bertgpt.utils.errors import BertGPTError, did_you_mean, quoted
+from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 
 MAX_BYTES, MAX_NODES, MAX_DEPTH = 1_000_000, 100_000, 50  # a file of options is small; aliases could make it huge
 INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,30})$")
@@ -106,7 +106,7 @@ def expanded_size(file: str, node: yaml.Node, sizes: dict[int, int]) -> int:
     if id(node) not in sizes:
         sizes[id(node)] = MAX_NODES  # for a circle: met again before it is counted
         if node.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
-            raise BertGPTError("BG206", f"the tag {quoted(node.tag)} is not taken here", path=place_of(file, node))
+            raise BertGPTError("BG206", f"the tag {short_repr(node.tag)} is not taken here", path=place_of(file, node))
         if isinstance(node, yaml.MappingNode):
             check_keys(file, node)
         sizes[id(node)] = 1 + sum(expanded_size(file, child, sizes) for child in children(node))
@@ -131,7 +131,7 @@ def check_keys(file: str, node: yaml.MappingNode) -> None:
         if not isinstance(key, yaml.ScalarNode):
             raise BertGPTError("BG206", "a key is not a plain word", path=place_of(file, key))
         if underscored(key) in seen:
-            raise BertGPTError("BG206", f"the key {quoted(key.value)} stands twice", path=place_of(file, key))
+            raise BertGPTError("BG206", f"the key {short_repr(key.value)} stands twice", path=place_of(file, key))
         seen.add(underscored(key))
 
 
@@ -152,7 +152,7 @@ def descend(file: str, node: Any, section: list[str]) -> yaml.MappingNode:
         if section[depth] not in keys:
             raise BertGPTError(
                 "BG207",
-                f"there is no section {quoted(section[depth])} in {name}",
+                f"there is no section {short_repr(section[depth])} in {name}",
                 path=file,
                 cause=f"there are {', '.join(keys)}",
                 hint=did_you_mean(section[depth], keys),

@@ -18,20 +18,20 @@ SPACES = np.isin(np.arange(256), list(b"\t\n\v\f\r\x1c\x1d\x1e\x1f \xc2\xe1\xe2\
 
 
 @dataclass(frozen=True)
-class Texts:
+class DocumentBatch:
     """Document i is `data[offsets[i]:offsets[i + 1]]`."""
 
     data: bytes
     offsets: NDArray[np.int64]  # (documents + 1,)
 
     @classmethod
-    def of(cls, documents: Sequence[bytes]) -> "Texts":
+    def of(cls, documents: Sequence[bytes]) -> "DocumentBatch":
         """Documents put together."""
         sizes = np.fromiter(map(len, documents), np.int64, len(documents))
         return cls(b"".join(documents), np.concatenate([np.zeros(1, np.int64), sizes.cumsum()]))
 
     @classmethod
-    def of_column(cls, column: Any) -> "Texts":
+    def of_column(cls, column: Any) -> "DocumentBatch":
         """A column of text or bytes in Arrow form, without nulls."""
         wide = str(column.type).startswith("large_")
         kind = np.dtype(np.int64 if wide else np.int32)
@@ -59,16 +59,16 @@ class Texts:
         places = self.offsets.tolist()
         return [self.data[start:stop] for start, stop in itertools.pairwise(places)]
 
-    def beginning(self, size: int) -> "Texts":
+    def head(self, size: int) -> "DocumentBatch":
         """The first documents, until they are so many bytes."""
         few = min(len(self), int(np.searchsorted(self.offsets[1:], size)) + 1)
-        return Texts(self.data[: self.offsets[few]], self.offsets[: few + 1])
+        return DocumentBatch(self.data[: self.offsets[few]], self.offsets[: few + 1])
 
-    def only(self, chosen: NDArray[np.bool_]) -> "Texts":
+    def select(self, chosen: NDArray[np.bool_]) -> "DocumentBatch":
         """Some of the documents."""
-        return Texts.of([self[i] for i in np.flatnonzero(chosen).tolist()])
+        return DocumentBatch.of([self[i] for i in np.flatnonzero(chosen).tolist()])
 
-    def digests(self) -> bytes:
+    def hashes(self) -> bytes:
         """By which a document is known, 16 bytes of each: blake2b of its own."""
         places = self.offsets.tolist()
         pairs = itertools.pairwise(places)
@@ -83,7 +83,7 @@ class Texts:
             return 0
         return sum(len(pattern.findall(document)) for document in self.documents)  # none reaches into the next
 
-    def are_sound(self, longest: int) -> bool:
+    def all_valid(self, longest: int) -> bool:
         """Whether every document is UTF-8, holds something, and is not too long."""
         if not len(self) or int(self.sizes.min()) == 0 or int(self.sizes.max()) > longest:
             return False

@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.utils.errors import BertGPTError, did_you_mean
 from bertgpt.utils.files import cache_folder, sha256_of, write_json
+from bertgpt.utils.version import FORMAT_VERSION
 
-FORMAT, VERSION = "bertgpt", 1
+FORMAT = "bertgpt"
+# The command that writes each kind of artifact.
+WRITTEN_BY = {"tokens": "tokenize", "shards": "shard", "plan": "mask", "model": "pretrain", "bin": "export"}
 DOCUMENT = pa.binary(16)  # blake2b-128 of the exact UTF-8 bytes
 
 
@@ -59,7 +62,7 @@ def column(values: NDArray[Any], kind: pa.DataType | None = None) -> pa.Array:
     return pa.Array.from_buffers(kind or pa.from_numpy_dtype(values.dtype), len(values), [None, buffer])
 
 
-def one_text(text: str) -> pa.Array:
+def single_string(text: str) -> pa.Array:
     """A column of one text, without pandas again."""
     raw = text.encode()
     return pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, len(raw)], np.int32)), pa.py_buffer(raw))
@@ -153,7 +156,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def finished(path: Path) -> Path:
+def resolve_artifact(path: Path) -> Path:
     """The folder of an artefact; a run stands for its finished model."""
     return path / "final" if (path / "final" / "manifest.json").is_file() else path
 
@@ -164,15 +167,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise no_artefact(folder) from None
+        raise no_artifact_error(folder) from None
     except (OSError, ValueError) as error:
         raise BertGPTError("BG307", "the manifest cannot be read", path=str(path), cause=str(error)) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BertGPTError("BG307", "this manifest is not one of bertgpt's", path=str(path))
-    if not isinstance(manifest.get("version"), int) or manifest["version"] > VERSION:
-        raise BertGPTError(
-            "BG307", f"this artefact was made by a later bertgpt: format {manifest.get('version')}", path=str(path)
-        )
+    if manifest.get("version") != FORMAT_VERSION:
+        command = WRITTEN_BY.get(str(manifest.get("kind")), "the command that wrote it")
+        raise wrong_version(manifest.get("version"), path, f"write it again: bertgpt {command} ... --overwrite")
     if not well_formed(manifest):
         raise BertGPTError("BG307", "this manifest lacks what a manifest has", path=str(path))
     for file in manifest["files"]:
@@ -182,7 +184,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def no_artefact(folder: Path) -> BertGPTError:
+def wrong_version(found: object, path: Path, hint: str) -> BertGPTError:
+    """The error for files of another format version; nothing is migrated."""
+    newer = not isinstance(found, int) or found > FORMAT_VERSION
+    hint = "upgrade bertgpt to read it" if newer else hint
+    by = "a newer" if newer else "an older"
+    cause = f"format version {found}; this version of bertgpt reads {FORMAT_VERSION}"
+    return BertGPTError("BG307", f"written by {by} bertgpt", path=str(path), cause=cause, hint=hint)
+
+
+def no_artifact_error(folder: Path) -> BertGPTError:
     """What stands there instead."""
     if folder.is_file():
         return BertGPTError("BG307", "this is a file, not a folder that `bertgpt shard` makes of it", path=str(folder))
@@ -208,18 +219,18 @@ def well_formed(manifest: Mapping[str, Any]) -> bool:
     )
 
 
-def manifest_of(
+def build_manifest(
     kind: str, config: dict[str, Any], tokenizer: Tokenizer, counts: dict[str, int], files: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What every manifest has: no clock, host, path or speed, so that the same inputs give the same bytes."""
     roles = {role: tokenizer.roles[role] for role in sorted(tokenizer.roles)}
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": FORMAT_VERSION,
         "kind": kind,
         "config": config,
         "config_sha256": config_hash(config),
-        "tokenizer": {"sha256": tokenizer.identity, "max_id": tokenizer.max_id, "roles": roles},
+        "tokenizer": {"sha256": tokenizer.fingerprint, "max_id": tokenizer.max_id, "roles": roles},
         "dtype": tokenizer.dtype.name,
         "counts": counts,
         "files": files,
@@ -229,20 +240,20 @@ def manifest_of(
 def verify_tokenizer(folder: Path, manifest: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer in a folder, which must be the one that its ids were made with."""
     tokenizer = Tokenizer.load(folder / "tokenizer")
-    if tokenizer.identity != manifest["tokenizer"]["sha256"]:
+    if tokenizer.fingerprint != manifest["tokenizer"]["sha256"]:
         raise BertGPTError(
             "BG308",
             "the tokenizer in this folder is another one than its ids were made with",
             path=str(folder),
-            cause=f"{tokenizer.identity} there, {manifest['tokenizer']['sha256']} in the manifest",
-            hint=f"make it again: bertgpt {'shard' if manifest['kind'] == 'shards' else 'tokenize'} ... --fresh",
+            cause=f"{tokenizer.fingerprint} there, {manifest['tokenizer']['sha256']} in the manifest",
+            hint=f"make it again: bertgpt {'shard' if manifest['kind'] == 'shards' else 'tokenize'} ... --overwrite",
         )
     return tokenizer
 
 
 def broken_files(folder: Path, manifest: Mapping[str, Any], contents: bool) -> dict[str, BertGPTError]:
     """What is wrong with the files that a manifest names; `contents` compares hashes even if that was done before."""
-    known = remembered(folder)
+    known = load_verified(folder)
     wrong: dict[str, BertGPTError] = {}
     for file in manifest["files"]:
         path = folder / file["path"]
@@ -261,7 +272,7 @@ def broken_files(folder: Path, manifest: Mapping[str, Any], contents: bool) -> d
             )
         else:
             known[file["path"]] = version
-    remember(folder, known)
+    store_verified(folder, known)
     return wrong
 
 
@@ -280,27 +291,27 @@ def verify(folder: Path, manifest: Mapping[str, Any], contents: bool = False) ->
         raise error
 
 
-def memory_of(folder: Path) -> Path:
+def verification_cache(folder: Path) -> Path:
     """Where it is remembered which versions of a folder's files were found to be right."""
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:24]
     return cache_folder() / "verified" / f"{name}.json"
 
 
-def remembered(folder: Path) -> dict[str, Any]:
+def load_verified(folder: Path) -> dict[str, Any]:
     """Size, time and hash of each file when it was last compared."""
     try:
-        known = json.loads(memory_of(folder).read_text(encoding="utf-8"))
+        known = json.loads(verification_cache(folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def remember(folder: Path, known: Mapping[str, Any]) -> None:
+def store_verified(folder: Path, known: Mapping[str, Any]) -> None:
     """Keep it for the next time, if there is anywhere to keep it."""
-    if known == remembered(folder):
+    if known == load_verified(folder):
         return
     try:
-        memory_of(folder).parent.mkdir(parents=True, exist_ok=True)
-        write_json(memory_of(folder), known)
+        verification_cache(folder).parent.mkdir(parents=True, exist_ok=True)
+        write_json(verification_cache(folder), known)
     except OSError:
         return

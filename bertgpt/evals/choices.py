@@ -13,22 +13,22 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bertgpt.evals.intervals import of_mean
-from bertgpt.evals.requests import Answer, answers, sentences
-from bertgpt.evals.results import Found, Score
+from bertgpt.evals.intervals import bootstrap_mean
+from bertgpt.evals.requests import LoglikelihoodResult, loglikelihood, loglikelihood_rolling
+from bertgpt.evals.results import EvalResult, ScoreWithInterval
 from bertgpt.evals.tables import Row
-from bertgpt.hub.pretrained import Saved
+from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.utils.errors import BertGPTError
 
 
-def needs_text_that_goes_on(kept: Saved, suite: str) -> None:
+def require_causal(kept: PretrainedModel, suite: str) -> None:
     """Endings are for models that look back."""
-    if kept.objective == "masked":
+    if kept.objective == "mlm":
         hint = "eval blimp and eval mlm are for masked models"
         raise BertGPTError("BG222", f"{suite} asks what comes next, and a masked model does not say that", hint=hint)
 
 
-def best_of(values: Sequence[float], right: int) -> float:
+def tie_credit(values: Sequence[float], right: int) -> float:
     """1 if the right one is the highest, a share if it ties with others, else 0."""
     top = max(values)
     return 0.0 if values[right] < top else 1.0 / sum(value == top for value in values)
@@ -37,12 +37,12 @@ def best_of(values: Sequence[float], right: int) -> float:
 # --------------------------------------------------------------------------------------------------- endings
 
 
-def endings(kept: Saved, rows: Sequence[Row], suite: str) -> Found:
+def multiple_choice(kept: PretrainedModel, rows: Sequence[Row], suite: str) -> EvalResult:
     """The likeliest of some endings: by its whole likelihood, and for each of its characters, bytes and tokens."""
-    needs_text_that_goes_on(kept, suite)
+    require_causal(kept, suite)
     requests = [(row["context"], f" {ending}") for row in rows for ending in row["endings"]]
-    said = iter(answers(kept, requests))
-    per: dict[str, Callable[[Answer, str], float]] = {
+    said = iter(loglikelihood(kept, requests))
+    per: dict[str, Callable[[LoglikelihoodResult, str], float]] = {
         "acc": lambda answer, ending: answer.logprob,
         "acc_norm": lambda answer, ending: answer.logprob / max(1, len(ending)),
         "acc_bytes": lambda answer, ending: answer.logprob / max(1, len(ending.encode())),
@@ -53,18 +53,22 @@ def endings(kept: Saved, rows: Sequence[Row], suite: str) -> Found:
         mine = [next(said) for _ in row["endings"]]
         for name, way in per.items():
             values = [way(answer, ending) for answer, ending in zip(mine, row["endings"], strict=True)]
-            items[name].append(best_of(values, row["label"]))
+            items[name].append(tie_credit(values, row["label"]))
         items["label"].append(row["label"])
         items["logprobs"].append([answer.logprob for answer in mine])
-    shortest = [best_of([-len(ending) for ending in row["endings"]], row["label"]) for row in rows]
-    longest = [best_of([len(ending) for ending in row["endings"]], row["label"]) for row in rows]
+    shortest = [tie_credit([-len(ending) for ending in row["endings"]], row["label"]) for row in rows]
+    longest = [tie_credit([len(ending) for ending in row["endings"]], row["label"]) for row in rows]
     chance = sum(1 / len(row["endings"]) for row in rows) / len(rows)
-    baselines = {"chance": Score(chance), "the shortest": Score.share(shortest), "the longest": Score.share(longest)}
-    scores = {name: Score.share(items[name]) for name in per}
-    return Found(suite, f"{suite}.loglikelihood/1", len(rows), scores, baselines, dict(items))
+    baselines = {
+        "chance": ScoreWithInterval(chance),
+        "the shortest": ScoreWithInterval.from_correct(shortest),
+        "the longest": ScoreWithInterval.from_correct(longest),
+    }
+    scores = {name: ScoreWithInterval.from_correct(items[name]) for name in per}
+    return EvalResult(suite, f"{suite}.loglikelihood/1", len(rows), scores, baselines, dict(items))
 
 
-def own_rows(rows: Sequence[Row], where: str) -> list[Row]:
+def validate_cloze_rows(rows: Sequence[Row], where: str) -> list[Row]:
     """A file of one's own, if it is as it should be."""
     for number, row in enumerate(rows):
         if not {"context", "endings", "label"} <= row.keys():
@@ -83,23 +87,29 @@ def own_rows(rows: Sequence[Row], where: str) -> list[Row]:
 # -------------------------------------------------------------------------------------------------- last words
 
 
-def lambada(kept: Saved, rows: Sequence[Row]) -> Found:
+def lambada(kept: PretrainedModel, rows: Sequence[Row]) -> EvalResult:
     """Whether the last word is the likeliest, id by id, and how surprising it is: perplexity is that of a word."""
-    needs_text_that_goes_on(kept, "lambada")
-    said = answers(kept, [(row["context"], f" {row['continuation']}") for row in rows])
+    require_causal(kept, "lambada")
+    said = loglikelihood(kept, [(row["context"], f" {row['continuation']}") for row in rows])
     nats = [-answer.logprob for answer in said]
-    low, high = of_mean(nats)
+    low, high = bootstrap_mean(nats)
     mean = sum(nats) / len(nats)
     right = [float(answer.greedy) for answer in said]
-    scores = {"acc": Score.share(right), "ppl": Score(exp(mean), exp(low), exp(high))}
+    scores = {
+        "acc": ScoreWithInterval.from_correct(right),
+        "ppl": ScoreWithInterval(safe_exp(mean), safe_exp(low), safe_exp(high)),
+    }
     inside = [float(row["continuation"] in row["context"]) for row in rows]
     last = [float(row["context"].split()[-1:] == [row["continuation"]]) for row in rows]
-    baselines = {"the word before": Score.share(last), "it occurs before": Score.share(inside)}
+    baselines = {
+        "the word before": ScoreWithInterval.from_correct(last),
+        "it occurs before": ScoreWithInterval.from_correct(inside),
+    }
     items: dict[str, list[Any]] = {"acc": right, "nats": nats, "tokens": [answer.tokens for answer in said]}
-    return Found("lambada", "lambada.openai.greedy/1", len(rows), scores, baselines, items)
+    return EvalResult("lambada", "lambada.openai.greedy/1", len(rows), scores, baselines, items)
 
 
-def exp(nats: float) -> float:
+def safe_exp(nats: float) -> float:
     """A perplexity, which may be too large to be told."""
     return math.exp(min(nats, 700.0))
 
@@ -107,31 +117,31 @@ def exp(nats: float) -> float:
 # ------------------------------------------------------------------------------------------------------- pairs
 
 
-def blimp(kept: Saved, rows: Sequence[Row]) -> Found:
+def blimp(kept: PretrainedModel, rows: Sequence[Row]) -> EvalResult:
     """Which of two sentences is likelier, as a mean over paradigms and over the phenomena these belong to."""
-    rows, left_out = fitting(kept, rows)
+    rows, left_out = drop_too_long(kept, rows)
     texts = [row[name] for row in rows for name in ("sentence_good", "sentence_bad")]
-    said = sentences(kept, texts)
+    said = loglikelihood_rolling(kept, texts)
     good, bad = said[::2], said[1::2]
-    right = [best_of([one.logprob, other.logprob], 0) for one, other in zip(good, bad, strict=True)]
-    shorter = [best_of([-len(row["sentence_good"]), -len(row["sentence_bad"])], 0) for row in rows]
+    right = [tie_credit([one.logprob, other.logprob], 0) for one, other in zip(good, bad, strict=True)]
+    shorter = [tie_credit([-len(row["sentence_good"]), -len(row["sentence_bad"])], 0) for row in rows]
     paradigms, phenomena = grouped(rows, right, "UID"), grouped(rows, right, "linguistics_term")
-    way = "pll_word_l2r" if kept.objective == "masked" else "loglikelihood"
-    scores = {"accuracy": macro(paradigms)}
-    scores |= {name: Score.share(each) for name, each in sorted(phenomena.items())}
-    baselines = {"chance": Score(0.5), "the shorter": macro(grouped(rows, shorter, "UID"))}
+    way = "pll_word_l2r" if kept.objective == "mlm" else "loglikelihood"
+    scores = {"accuracy": macro_average(paradigms)}
+    scores |= {name: ScoreWithInterval.from_correct(each) for name, each in sorted(phenomena.items())}
+    baselines = {"chance": ScoreWithInterval(0.5), "the shorter": macro_average(grouped(rows, shorter, "UID"))}
     items = {"UID": [row["UID"] for row in rows], "right": right}
     items |= {"good": [each.logprob for each in good], "bad": [each.logprob for each in bad]}
     notes = [f"a mean over {len(paradigms)} paradigms"]
     notes += [f"{left_out:,} pairs are longer than the model's rows, and left out"] if left_out else []
-    return Found("blimp", f"blimp.{way}/1", len(rows), scores, baselines, items, notes=notes)
+    return EvalResult("blimp", f"blimp.{way}/1", len(rows), scores, baselines, items, notes=notes)
 
 
-def fitting(kept: Saved, rows: Sequence[Row]) -> tuple[list[Row], int]:
+def drop_too_long(kept: PretrainedModel, rows: Sequence[Row]) -> tuple[list[Row], int]:
     """The pairs that a model that looks both ways can see whole, and how many others there are."""
-    if kept.objective != "masked":
+    if kept.objective != "mlm":
         return list(rows), 0
-    most = kept.window - 2
+    most = kept.max_length - 2
     names = ("sentence_good", "sentence_bad")
     fit = [row for row in rows if all(len(kept.tokenizer.encode(row[name])) <= most for name in names)]
     if not fit:
@@ -147,9 +157,9 @@ def grouped(rows: Sequence[Row], values: Sequence[float], column: str) -> dict[s
     return found
 
 
-def macro(groups: dict[str, list[float]]) -> Score:
+def macro_average(groups: dict[str, list[float]]) -> ScoreWithInterval:
     """The mean of the shares of groups; its spread is that of the items within them."""
     shares = [sum(each) / len(each) for each in groups.values()]
     mean = sum(shares) / len(shares)
     spread = sum(p * (1 - p) / len(each) for p, each in zip(shares, groups.values(), strict=True)) ** 0.5 / len(shares)
-    return Score(mean, max(0.0, mean - 1.96 * spread), min(1.0, mean + 1.96 * spread))
+    return ScoreWithInterval(mean, max(0.0, mean - 1.96 * spread), min(1.0, mean + 1.96 * spread))

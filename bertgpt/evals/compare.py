@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bertgpt.evals.intervals import mcnemar, paired
+from bertgpt.evals.intervals import mcnemar, paired_bootstrap
 from bertgpt.utils.errors import BertGPTError
 
 # What is compared of each suite: columns of its items, what these are divided by, and whether less is better.
@@ -19,7 +19,7 @@ OTHERS = (("right",), None, False)  # of everything with classes
 LIKELY = 0.05
 
 
-def compared(one: Path, other: Path) -> list[dict[str, Any]]:
+def compare_results(one: Path, other: Path) -> list[dict[str, Any]]:
     """Every suite that both were asked."""
     items = ".items.parquet"
     names = [{file.name.removesuffix(items) for file in folder.glob(f"*{items}")} for folder in (one, other)]
@@ -27,10 +27,10 @@ def compared(one: Path, other: Path) -> list[dict[str, Any]]:
     if not both:
         cause = f"{one}: {', '.join(sorted(names[0])) or 'none'}; {other}: {', '.join(sorted(names[1])) or 'none'}"
         raise BertGPTError("BG211", "these folders have no results of the same suite to compare", cause=cause)
-    return [found for suite in both for found in of_suite(suite, one, other)]
+    return [found for suite in both for found in compare_suite(suite, one, other)]
 
 
-def of_suite(suite: str, one: Path, other: Path) -> list[dict[str, Any]]:
+def compare_suite(suite: str, one: Path, other: Path) -> list[dict[str, Any]]:
     """One of them: each column that both have."""
     import pyarrow.parquet as pq
 
@@ -45,10 +45,12 @@ def of_suite(suite: str, one: Path, other: Path) -> list[dict[str, Any]]:
     shared = [column for column in columns if column in tables[0] and column in tables[1]]
     if not shared:
         raise BertGPTError("BG324", f"the two results of {suite} have no items that can be compared")
-    return [of_column(suite, column, tables, over, less) for column in shared]
+    return [compare_column(suite, column, tables, over, less) for column in shared]
 
 
-def of_column(suite: str, column: str, tables: list[dict[str, Any]], over: str | None, less: bool) -> dict[str, Any]:
+def compare_column(
+    suite: str, column: str, tables: list[dict[str, Any]], over: str | None, less: bool
+) -> dict[str, Any]:
     """One score, item by item."""
     values = [np.asarray(table[column], np.float64) for table in tables]
     if over is not None:
@@ -56,7 +58,7 @@ def of_column(suite: str, column: str, tables: list[dict[str, Any]], over: str |
         values = [value / whole.mean() for value, whole in zip(values, below, strict=True)]
     if suite == "lm":
         values = [value / np.log(2) for value in values]
-    difference, (low, high), p = paired(values[0].tolist(), values[1].tolist())
+    difference, (low, high), p = paired_bootstrap(values[0].tolist(), values[1].tolist())
     if over is None and set(np.unique(np.concatenate(values))) <= {0.0, 1.0}:
         p = mcnemar((values[0] == 1).tolist(), (values[1] == 1).tolist())
     better = "B" if (difference < 0) == less else "A"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bertgpt.data.format import TokenFile
-from bertgpt.data.loading.open import names_of, opened
+from bertgpt.data.loading.open import open_artifact, split_files
 from bertgpt.evals.tables import Row
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
@@ -22,14 +22,14 @@ WORDS = 13
 WORD = re.compile(r"\w+")
 
 
-def grams(text: str) -> Iterator[str]:
+def ngrams(text: str) -> Iterator[str]:
     """Every 13 words in a row of a text."""
     words = WORD.findall(text.lower())
     for start in range(len(words) - WORDS + 1):
         yield " ".join(words[start : start + WORDS])
 
 
-def text_of(row: Row) -> str:
+def item_text(row: Row) -> str:
     """What of an item must not have been read: its text, with the right answer."""
     if "endings" in row:
         return f"{row['context']} {row['endings'][row['label']]}"
@@ -38,28 +38,28 @@ def text_of(row: Row) -> str:
     return str(row["sentence_good"] if "sentence_good" in row else row["text"])
 
 
-def contaminated(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
+def find_contaminated(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
     """The items of which 13 words in a row are in the training split of some shards."""
     items: dict[str, list[int]] = defaultdict(list)
     for number, text in enumerate(texts):
-        for gram in set(grams(text)):
+        for gram in set(ngrams(text)):
             items[gram].append(number)
-    manifest, tokenizer = opened(folder, "shards")
+    manifest, tokenizer = open_artifact(folder, "shards")
     found: set[int] = set()
-    names = names_of(manifest, "train")
+    names = split_files(manifest, "train")
     total = sum(file["documents"] for file in manifest["files"] if file["path"] in names)
     progress = console.Progress("comparing documents", total, of_bytes=False)
     done = 0
     for name in names:
         file = TokenFile(folder / name)
         for row in range(len(file)):
-            for gram in grams(tokenizer.decode(file.row(row)[:-1].tolist())):
+            for gram in ngrams(tokenizer.decode(file.row(row)[:-1].tolist())):
                 if gram in items:
                     found.update(items[gram])
             done += 1
             progress.update(done)
     progress.end()
-    short = sum(next(grams(text), None) is None for text in texts)
+    short = sum(next(ngrams(text), None) is None for text in texts)
     if short == len(texts):
         raise BertGPTError("BG204", f"no item of this suite has {WORDS} words, so none can be looked for")
     return {"items": len(texts), "too_short": short, "found": len(found), "numbers": sorted(found)}

@@ -29,13 +29,13 @@ def bootstrap(items: int, score: Callable[[NDArray[np.int64]], float], resamples
     return float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975))
 
 
-def of_mean(values: Sequence[float]) -> Interval:
+def bootstrap_mean(values: Sequence[float]) -> Interval:
     """Of a mean, by the bootstrap."""
     each = np.asarray(values, np.float64)
     return bootstrap(len(each), lambda chosen: float(each[chosen].mean()))
 
 
-def of_ratio(tops: Sequence[float], bottoms: Sequence[float]) -> Interval:
+def bootstrap_ratio(tops: Sequence[float], bottoms: Sequence[float]) -> Interval:
     """Of the ratio of two sums over the same items."""
     top, bottom = np.asarray(tops, np.float64), np.asarray(bottoms, np.float64)
     return bootstrap(len(top), lambda chosen: float(top[chosen].sum() / bottom[chosen].sum()))
@@ -50,7 +50,7 @@ def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
     return min(1.0, 2 * tail)
 
 
-def paired(one: Sequence[float], other: Sequence[float]) -> tuple[float, Interval, float]:
+def paired_bootstrap(one: Sequence[float], other: Sequence[float]) -> tuple[float, Interval, float]:
     """The mean difference of two models on the same items, its interval, and how likely chance makes it as large."""
     gaps = np.asarray(other, np.float64) - np.asarray(one, np.float64)
     draws = np.random.Generator(np.random.Philox(SEED))

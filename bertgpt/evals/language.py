@@ -7,32 +7,34 @@ from typing import Any
 
 import numpy as np
 
-from bertgpt.data.loading.masking import Scheme, Vocabulary, masked
-from bertgpt.data.loading.segments import Cutter, cut
-from bertgpt.evals.intervals import of_ratio
-from bertgpt.evals.results import Found, Score
-from bertgpt.hub.pretrained import Saved
-from bertgpt.inference.scoring import in_rows, onward
+from bertgpt.data.loading.masking import MaskingScheme, MaskingVocab, draw_masks
+from bertgpt.data.loading.segments import WordBoundaries, split_into_segments
+from bertgpt.evals.intervals import bootstrap_ratio
+from bertgpt.evals.results import EvalResult, ScoreWithInterval
+from bertgpt.hub.pretrained import PretrainedModel
+from bertgpt.inference.scoring import masked_logits_batched, token_logprobs
 from bertgpt.utils.errors import BertGPTError
 
 PLANS, SEED = 5, 1337
 
 
-def lm(kept: Saved, texts: Sequence[str], stride: int | None) -> Found:
+def perplexity(kept: PretrainedModel, texts: Sequence[str], stride: int | None) -> EvalResult:
     """Loss of each token of each text (without the end id), perplexity, and bits per byte of the texts."""
-    if kept.objective == "masked":
+    if kept.objective == "mlm":
         hint = "eval mlm is for masked models"
         raise BertGPTError("BG222", "lm asks what comes next, and a masked model does not say that", hint=hint)
     rows = [kept.tokenizer.encode(text) for text in texts]
-    costs = [-math.fsum(each) for each in onward(kept, rows, stride)]
+    costs = [-math.fsum(each) for each in token_logprobs(kept, rows, stride)]
     sizes, counts = [len(text.encode()) for text in texts], list(map(len, rows))
     total, tokens = math.fsum(costs), sum(counts)
-    low, high = of_ratio(costs, counts)
+    low, high = bootstrap_ratio(costs, counts)
     scores = {
-        "loss": Score(total / tokens, low, high),
-        "ppl": Score(math.exp(total / tokens), math.exp(low), math.exp(high)),
+        "loss": ScoreWithInterval(total / tokens, low, high),
+        "ppl": ScoreWithInterval(math.exp(total / tokens), math.exp(low), math.exp(high)),
     }
-    notes = [f"rows of {kept.window}, stride {stride or kept.window}; tokenizer {kept.tokenizer.identity[:12]}"]
+    notes = [
+        f"rows of {kept.max_length}, stride {stride or kept.max_length}; tokenizer {kept.tokenizer.fingerprint[:12]}"
+    ]
     lengths = kept.tokenizer.token_bytes
     if lengths is None:
         notes.append("no bits per byte: this tokenizer does not keep the text")
@@ -40,36 +42,36 @@ def lm(kept: Saved, texts: Sequence[str], stride: int | None) -> Found:
         for row, size in zip(rows, sizes, strict=True):
             if int(lengths[row].sum()) != size:
                 raise BertGPTError("BG309", "the bytes of a text's tokens are not those of the text")
-        low, high = of_ratio(costs, sizes)
+        low, high = bootstrap_ratio(costs, sizes)
         bits = [each / math.log(2) for each in (total / sum(sizes), low, high)]
-        scores["bits_per_byte"] = Score(*bits)
-    scores["tokens_per_byte"] = Score(tokens / sum(sizes))
+        scores["bits_per_byte"] = ScoreWithInterval(*bits)
+    scores["tokens_per_byte"] = ScoreWithInterval(tokens / sum(sizes))
     items: dict[str, list[Any]] = {"nats": costs, "tokens": counts, "bytes": sizes}
-    definition = f"lm.{'disjoint' if stride in (None, kept.window) else 'strided'}/1"
-    return Found("lm", definition, len(texts), scores, {"uniform": Score(math.log(kept.model.config.vocab))}, items,
+    definition = f"lm.{'disjoint' if stride in (None, kept.max_length) else 'strided'}/1"
+    return EvalResult("lm", definition, len(texts), scores, {"uniform": ScoreWithInterval(math.log(kept.model.config.vocab_size))}, items,
                  notes=notes)  # fmt: skip
 
 
-def mlm(kept: Saved, texts: Sequence[str]) -> Found:
+def masked_accuracy(kept: PretrainedModel, texts: Sequence[str]) -> EvalResult:
     """How many hidden ids are found: where the mask stands, where another id does, where nothing was changed.
 
     Means over five plans that are the same for everybody. The first of these is what a model can do; what is left as it
     is can nearly be copied. Whole words, all of whose ids are hidden, are asked about in plans of their own.
     """
-    if kept.objective == "causal":
+    if kept.objective == "clm":
         raise BertGPTError("BG222", "mlm asks about hidden words, and a causal model fills no gaps", hint="eval lm")
-    pieces = [piece for number, text in enumerate(texts) for piece in cut_up(kept, text, number)]
-    usual, words = Scheme("token"), Scheme("whole-word", mask_share=1.0, random_share=0.0)
+    pieces = [piece for number, text in enumerate(texts) for piece in segment_text(kept, text, number)]
+    usual, words = MaskingScheme("token"), MaskingScheme("whole-word", mask_prob=1.0, random_prob=0.0)
     kinds: dict[str, list[float]] = defaultdict(list)
     items: dict[str, list[Any]] = defaultdict(list)
     by_text = np.zeros((len(texts), 2))
     for scheme in (usual, words):
         for plan in range(PLANS):
-            for (number, ids, places, shown), logits in asked(kept, pieces, scheme, plan):
+            for (number, ids, places, shown), logits in masked_predictions(kept, pieces, scheme, plan):
                 said, own = logits.argmax(dim=1).tolist(), [ids[place] for place in places]
                 right = [float(a == b) for a, b in zip(said, own, strict=True)]
                 if scheme is words:
-                    kinds["whole words"] += words_found(kept, ids, places, right)
+                    kinds["whole words"] += whole_word_hits(kept, ids, places, right)
                     continue
                 for place, now, hit in zip(places, shown, right, strict=True):
                     kind = "mask" if now == kept.tokenizer.roles["mask"] else "kept" if now == ids[place] else "other"
@@ -79,38 +81,47 @@ def mlm(kept: Saved, texts: Sequence[str]) -> Found:
     if not kinds["mask"]:
         raise BertGPTError("BG310", "these texts are too short to hide anything of them")
     some = by_text[by_text[:, 1] > 0]
-    low, high = of_ratio(some[:, 0].tolist(), some[:, 1].tolist())
-    scores = {"accuracy of the mask": Score.share(kinds["mask"])}
-    scores |= {f"accuracy of {kind}": Score.share(kinds[kind]) for kind in ("other", "kept") if kinds[kind]}
-    scores["accuracy of all"] = Score(sum(kinds["all"]) / len(kinds["all"]), low, high)
+    low, high = bootstrap_ratio(some[:, 0].tolist(), some[:, 1].tolist())
+    scores = {"accuracy of the mask": ScoreWithInterval.from_correct(kinds["mask"])}
+    scores |= {
+        f"accuracy of {kind}": ScoreWithInterval.from_correct(kinds[kind]) for kind in ("other", "kept") if kinds[kind]
+    }
+    scores["accuracy of all"] = ScoreWithInterval(sum(kinds["all"]) / len(kinds["all"]), low, high)
     if kinds["whole words"]:
-        scores["whole words"] = Score.share(kinds["whole words"])
+        scores["whole words"] = ScoreWithInterval.from_correct(kinds["whole words"])
     items["right"], items["targets"] = by_text[:, 0].tolist(), by_text[:, 1].tolist()
-    baselines = {"the most common token": Score(most_common(pieces))}
-    notes = [f"{PLANS} plans, 15 % hidden; the share depends on the tokenizer, {kept.tokenizer.identity[:12]}"]
-    return Found("mlm", "mlm.80-10-10.five-plans/1", len(texts), scores, baselines, dict(items), notes=notes)
+    baselines = {"the most common token": ScoreWithInterval(unigram_baseline(pieces))}
+    notes = [f"{PLANS} plans, 15 % hidden; the share depends on the tokenizer, {kept.tokenizer.fingerprint[:12]}"]
+    return EvalResult("mlm", "mlm.80-10-10.five-plans/1", len(texts), scores, baselines, dict(items), notes=notes)
 
 
-def cut_up(kept: Saved, text: str, number: int) -> list[tuple[int, list[int]]]:
+def segment_text(kept: PretrainedModel, text: str, number: int) -> list[tuple[int, list[int]]]:
     """A text as pieces that fit into rows."""
     ids = kept.tokenizer.encode(text)
-    pieces = cut(np.zeros(1, np.int64), np.array([len(ids)]), Cutter(kept.tokenizer.starts_word[ids]), kept.window - 2)
+    pieces = split_into_segments(
+        np.zeros(1, np.int64),
+        np.array([len(ids)]),
+        WordBoundaries(kept.tokenizer.starts_word[ids]),
+        kept.max_length - 2,
+    )
     spans = zip(pieces.a_start.tolist(), pieces.a_len.tolist(), strict=True)
     return [(number, ids[start : start + size]) for start, size in spans]
 
 
-def asked(kept: Saved, pieces: Sequence[tuple[int, list[int]]], scheme: Scheme, plan: int) -> Any:
+def masked_predictions(
+    kept: PretrainedModel, pieces: Sequence[tuple[int, list[int]]], scheme: MaskingScheme, plan: int
+) -> Any:
     """Pieces with what is hidden of them in a plan, what is shown there, and the logits of that."""
     tokenizer = kept.tokenizer
     ordinary = np.array(sorted(set(tokenizer.vocab.values()) - tokenizer.special_ids), tokenizer.dtype)
-    vocabulary = Vocabulary(tokenizer.roles["mask"], ordinary, tokenizer.starts_word)
+    vocabulary = MaskingVocab(tokenizer.roles["mask"], ordinary, tokenizer.starts_word)
     rows, gaps, told = [], [], []
     for sample, (number, ids) in enumerate(pieces):
         row = np.array([ids], tokenizer.dtype)
         begins = np.zeros(row.shape, np.bool_)
         begins[0, :1] = True
         key = (np.array([sample]), np.array([plan]))
-        found = masked(row, np.ones(row.shape, np.bool_), begins, *key, SEED, scheme, vocabulary)
+        found = draw_masks(row, np.ones(row.shape, np.bool_), begins, *key, SEED, scheme, vocabulary)
         places = found.positions[0][found.scored[0]].tolist()
         shown = found.replacements[0][found.scored[0]].tolist()
         if places:
@@ -120,11 +131,13 @@ def asked(kept: Saved, pieces: Sequence[tuple[int, list[int]]], scheme: Scheme, 
             rows.append(holed)
             gaps.append(places)
             told.append((number, ids, places, shown))
-    for at, logits in in_rows(kept, rows, gaps):
+    for at, logits in masked_logits_batched(kept, rows, gaps):
         yield told[at], logits
 
 
-def words_found(kept: Saved, ids: Sequence[int], places: Sequence[int], right: Sequence[float]) -> list[float]:
+def whole_word_hits(
+    kept: PretrainedModel, ids: Sequence[int], places: Sequence[int], right: Sequence[float]
+) -> list[float]:
     """Of each hidden word, whether all of its ids were found."""
     found: list[float] = []
     before = -2
@@ -137,7 +150,7 @@ def words_found(kept: Saved, ids: Sequence[int], places: Sequence[int], right: S
     return found
 
 
-def most_common(pieces: Sequence[tuple[int, list[int]]]) -> float:
+def unigram_baseline(pieces: Sequence[tuple[int, list[int]]]) -> float:
     """The share of the token that there is most of."""
     counts = np.bincount(np.concatenate([np.array(ids, np.int64) for _, ids in pieces]))
     return float(counts.max() / counts.sum())

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertgpt.evals.intervals import bootstrap, wilson
-from bertgpt.evals.results import Score
+from bertgpt.evals.results import ScoreWithInterval
 
 Values = NDArray[Any]  # classes by number, or numbers
 
@@ -17,7 +17,7 @@ def accuracy(right: Values, said: Values) -> float:
     return float((right == said).mean())
 
 
-def matthews(right: Values, said: Values) -> float:
+def mcc(right: Values, said: Values) -> float:
     """The correlation of two classes, or of more (Matthews, 1975; Gorodkin, 2004); 0 where one of both never varies."""
     names = np.union1d(right, said)
     one, other = (np.equal.outer(values, names).astype(np.float64) for values in (right, said))
@@ -53,15 +53,15 @@ def ranks(values: Values) -> Values:
 
 
 METRICS: dict[str, Callable[[Values, Values], float]] = {
-    "accuracy": accuracy, "matthews": matthews, "f1": f1, "pearson": pearson, "spearman": spearman,
+    "accuracy": accuracy, "matthews": mcc, "f1": f1, "pearson": pearson, "spearman": spearman,
 }  # fmt: skip
 
 
-def scored(name: str, right: Values, said: Sequence[Values]) -> Score:
+def score_over_seeds(name: str, right: Values, said: Sequence[Values]) -> ScoreWithInterval:
     """The mean over several models, with how far other items might have moved it."""
     metric = METRICS[name]
     value = float(np.mean([metric(right, each) for each in said]))
     if name == "accuracy" and len(said) == 1:
-        return Score.within(value, wilson(value * len(right), len(right)))
+        return ScoreWithInterval.with_interval(value, wilson(value * len(right), len(right)))
     chosen = lambda some: float(np.mean([metric(right[some], each[some]) for each in said]))  # noqa: E731
-    return Score.within(value, bootstrap(len(right), chosen))
+    return ScoreWithInterval.with_interval(value, bootstrap(len(right), chosen))

@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bertgpt.hub.pretrained import Saved
-from bertgpt.inference.scoring import greedy_surprises, onward, pseudo
+from bertgpt.hub.pretrained import PretrainedModel
+from bertgpt.inference.scoring import pseudo_logprobs, token_logprobs, token_nlls_and_greedy
 from bertgpt.utils.errors import BertGPTError
 
 
 @dataclass(frozen=True)
-class Answer:
+class LoglikelihoodResult:
     """What a model says of a continuation."""
 
     logprob: float  # of all its ids, in nats
@@ -18,7 +18,7 @@ class Answer:
     greedy: bool  # whether every id is the likeliest where it stands
 
 
-def split(kept: Saved, context: str, continuation: str) -> tuple[list[int], list[int]]:
+def encode_pair(kept: PretrainedModel, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """Both in ids: encoded together, as they would be read, then taken apart; spaces between belong to the latter."""
     bare = context.rstrip()
     continuation = context[len(bare) :] + continuation
@@ -27,32 +27,32 @@ def split(kept: Saved, context: str, continuation: str) -> tuple[list[int], list
     return before, whole[len(before) :]
 
 
-def answers(kept: Saved, requests: Sequence[tuple[str, str]]) -> list[Answer]:
+def loglikelihood(kept: PretrainedModel, requests: Sequence[tuple[str, str]]) -> list[LoglikelihoodResult]:
     """One for each (context, continuation), from one end id on; what is too long loses the beginning of its context."""
     rows, sizes = [], []
     for context, continuation in requests:
-        before, after = split(kept, context, continuation)
-        row = [*kept.opened(before), *after]
-        if len(after) > kept.window:
-            cause = f"{len(after):,} tokens, rows of {kept.window:,}"
+        before, after = encode_pair(kept, context, continuation)
+        row = [*kept.prepend_end(before), *after]
+        if len(after) > kept.max_length:
+            cause = f"{len(after):,} tokens, rows of {kept.max_length:,}"
             raise BertGPTError("BG204", "a continuation is longer than the model's context", cause=cause)
-        rows.append(row[-(kept.window + 1) :])
+        rows.append(row[-(kept.max_length + 1) :])
         sizes.append(len(after))
     found = []
-    for size, (costs, likeliest) in zip(sizes, greedy_surprises(kept.model, rows), strict=True):
+    for size, (costs, likeliest) in zip(sizes, token_nlls_and_greedy(kept.model, rows), strict=True):
         logprob = -math.fsum(costs[len(costs) - size :])
-        found.append(Answer(checked(logprob), size, all(likeliest[len(likeliest) - size :])))
+        found.append(LoglikelihoodResult(check_nan(logprob), size, all(likeliest[len(likeliest) - size :])))
     return found
 
 
-def sentences(kept: Saved, texts: Sequence[str]) -> list[Answer]:
+def loglikelihood_rolling(kept: PretrainedModel, texts: Sequence[str]) -> list[LoglikelihoodResult]:
     """Of whole texts: log-likelihoods, or the pseudo-log-likelihoods of a model that only fills gaps."""
     rows = [kept.tokenizer.encode(text) for text in texts]
-    found = pseudo(kept, rows) if kept.objective == "masked" else onward(kept, rows)
-    return [Answer(checked(math.fsum(each)), len(each), False) for each in found]
+    found = pseudo_logprobs(kept, rows) if kept.objective == "mlm" else token_logprobs(kept, rows)
+    return [LoglikelihoodResult(check_nan(math.fsum(each)), len(each), False) for each in found]
 
 
-def checked(logprob: float) -> float:
+def check_nan(logprob: float) -> float:
     """A sum that is a number."""
     if math.isnan(logprob):
         raise BertGPTError("BG321", "the model's answer is not a number")

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertgpt.evals.intervals import Interval, of_mean, wilson
-from bertgpt.utils.files import make_folder, void, write_aside, write_json
+from bertgpt.evals.intervals import Interval, bootstrap_mean, wilson
+from bertgpt.utils.files import discard_result, ensure_writable_folder, write_atomic, write_json
 from bertgpt.utils.version import __version__
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreWithInterval:
     """A number, and how far it may be off."""
 
     value: float
@@ -26,18 +26,18 @@ class Score:
     high: float | None = None
 
     @classmethod
-    def share(cls, rights: list[float]) -> "Score":
+    def from_correct(cls, rights: list[float]) -> "ScoreWithInterval":
         """Of items that are right (1), wrong (0) or tied."""
         low, high = wilson(sum(rights), len(rights))
         return cls(sum(rights) / len(rights), low, high)
 
     @classmethod
-    def mean(cls, values: list[float]) -> "Score":
+    def mean(cls, values: list[float]) -> "ScoreWithInterval":
         """Of anything else."""
-        return cls.within(sum(values) / len(values), of_mean(values))
+        return cls.with_interval(sum(values) / len(values), bootstrap_mean(values))
 
     @classmethod
-    def within(cls, value: float, interval: Interval) -> "Score":
+    def with_interval(cls, value: float, interval: Interval) -> "ScoreWithInterval":
         """With an interval that is known."""
         return cls(value, *interval)
 
@@ -47,14 +47,14 @@ class Score:
 
 
 @dataclass
-class Found:
+class EvalResult:
     """What a suite found."""
 
     suite: str
     definition: str  # what exactly is counted, by a name that changes when that does
     n: int
-    scores: dict[str, Score]
-    baselines: dict[str, Score] = field(default_factory=dict)
+    scores: dict[str, ScoreWithInterval]
+    baselines: dict[str, ScoreWithInterval] = field(default_factory=dict)
     items: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # columns
     facts: dict[str, Any] = field(default_factory=dict)  # of data and model, by hash
     notes: list[str] = field(default_factory=list)
@@ -69,14 +69,14 @@ class Found:
         told = {"suite": self.suite, "definition": self.definition, "n": self.n, "partial": self.partial}
         return told | tables | {"notes": self.notes, "facts": self.facts}
 
-    def write(self, folder: Path, began: float) -> None:
+    def save(self, folder: Path, began: float) -> None:
         """All three files, each whole or not there; the result last."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        make_folder(folder)
+        ensure_writable_folder(folder)
         table = pa.table(dict(self.items))
-        write_aside(folder / f"{self.suite}.items.parquet", lambda aside: void(pq.write_table(table, aside)))
+        write_atomic(folder / f"{self.suite}.items.parquet", lambda aside: discard_result(pq.write_table(table, aside)))
         run = {
             "bertgpt": __version__, "python": platform.python_version(), "host": platform.node(),
             "seconds": round(time.time() - began, 1), "ended": time.strftime("%FT%TZ", time.gmtime()),

@@ -9,29 +9,29 @@ from typing import Any
 
 from bertgpt.config.corpora import CORPORA
 from bertgpt.config.options import EvalOptions
-from bertgpt.data.sources.files import Reading, find
-from bertgpt.data.sources.read import Policy, read
-from bertgpt.data.sources.splits import pieces
-from bertgpt.evals.choices import blimp, endings, lambada, own_rows
-from bertgpt.evals.contamination import text_of
-from bertgpt.evals.labels import fitting, judged, words_only
-from bertgpt.evals.language import lm, mlm
+from bertgpt.data.sources.files import ReadOptions, resolve_sources
+from bertgpt.data.sources.read import BadDataPolicy, read_documents
+from bertgpt.data.sources.splits import input_splits
+from bertgpt.evals.choices import blimp, lambada, multiple_choice, validate_cloze_rows
+from bertgpt.evals.contamination import item_text
+from bertgpt.evals.labels import check_labels_match, score_classifiers, text_baselines
+from bertgpt.evals.language import masked_accuracy, perplexity
 from bertgpt.evals.probe import Parts, probe
-from bertgpt.evals.results import Found, Score
-from bertgpt.evals.tables import Row, labels_of, news, rows_of, some_of_all, some_of_each, texts_of
-from bertgpt.evals.tasks import TASKS, TWINS, Part, labelled, of_rows
-from bertgpt.evals.tinyworld import excess, recovery
-from bertgpt.hub.pretrained import Saved, no_text
+from bertgpt.evals.results import EvalResult, ScoreWithInterval
+from bertgpt.evals.tables import Row, label_column, read_agnews, read_records, round_robin, stratified_head, text_column
+from bertgpt.evals.tasks import TASKS, TINYWORLD_TASKS, LabelledSplit, load_task, of_rows
+from bertgpt.evals.tinyworld import excess_nll, masked_word_accuracy
+from bertgpt.hub.pretrained import PretrainedModel, not_a_language_model
 from bertgpt.tinyworld import World, examples
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import sha256_of
 
 TWIN_ITEMS, TWIN_TRAIN, WORLD_DOCUMENTS = 500, 2000, 200
-HELD_OUT = 1 << 39  # documents of tinyworld from here on are in no corpus
+TINYWORLD_EVAL_START = 1 << 39  # documents of tinyworld from here on are in no corpus
 
 
 @dataclass(frozen=True)
-class Published:
+class HubSuite:
     """A set that others made: where the hub has it, at which commit, and its files as they were published."""
 
     repository: str
@@ -42,20 +42,20 @@ class Published:
 
 
 PUBLISHED = {
-    "agnews": Published("fancyzhx/ag_news", CORPORA["agnews"].revision, ("train", "test"), ("train*.csv", "test.csv")),
-    "hellaswag": Published(
+    "agnews": HubSuite("fancyzhx/ag_news", CORPORA["agnews"].revision, ("train", "test"), ("train*.csv", "test.csv")),
+    "hellaswag": HubSuite(
         "Rowan/hellaswag", "218ec52e09a7e7462a5400043bb9a69a41d06b76", ("validation",), ("*val*.jsonl*",)
     ),
-    "lambada": Published(
+    "lambada": HubSuite(
         "EleutherAI/lambada_openai", "900124bf3b8235c6daf21033af9948b3f07346c4", ("test",), ("*lambada*.jsonl*",)
     ),
-    "blimp": Published(
+    "blimp": HubSuite(
         "nyu-mll/blimp", "877fba0801ffb7cbd8c39c1ff314a46f053f6036", ("train",), ("*blimp*.jsonl*",), subsets=True
     ),
 }
 
 
-class Items:
+class SuiteData:
     """The items of a suite, and what is known of their files."""
 
     def __init__(self, options: EvalOptions, suite: str) -> None:
@@ -82,7 +82,7 @@ class Items:
 
     def hub(self) -> list[list[Row]]:
         """The splits of a published set, from the hub."""
-        from bertgpt.data.sources.hub import stream, understanding
+        from bertgpt.data.sources.hub import stream_dataset, translate_datasets_errors
 
         published, most = PUBLISHED[self.suite], self.options.limit
         name, commit = published.repository, self.options.revision or published.revision
@@ -91,21 +91,23 @@ class Items:
         if published.subsets:
             from datasets import get_dataset_config_names
 
-            with understanding(name):
+            with translate_datasets_errors(name):
                 subsets = get_dataset_config_names(name, revision=commit)
         found = []
         for split in published.splits:
-            with understanding(name):
-                found.append(some_of_all([stream(name, commit, subset, split) for subset in subsets[:most]], most))
+            with translate_datasets_errors(name):
+                found.append(
+                    round_robin([stream_dataset(name, commit, subset, split) for subset in subsets[:most]], most)
+                )
         return found
 
     def rows(self) -> list[Row]:
         """The items of a set of one file, as its suite wants them."""
         if self.options.data is None:
-            return [described(self.suite, row) for row in self.hub()[0]]
-        rows, most = rows_of(str(self.files()[0])), self.options.limit
-        rows = some_of_each(rows, "UID", most) if PUBLISHED[self.suite].subsets else rows[:most]
-        return [described(self.suite, row) for row in rows]
+            return [normalize_item(self.suite, row) for row in self.hub()[0]]
+        rows, most = read_records(str(self.files()[0])), self.options.limit
+        rows = stratified_head(rows, "UID", most) if PUBLISHED[self.suite].subsets else rows[:most]
+        return [normalize_item(self.suite, row) for row in rows]
 
     def texts_of_items(self) -> list[str]:
         """What of a suite must not be in a training text; of labelled ones, the test."""
@@ -113,26 +115,28 @@ class Items:
             return self.parts()[1].texts
         if self.suite == "cloze":
             assert self.options.data is not None
-            return [text_of(row) for row in own_rows(rows_of(self.options.data), self.options.data)]
-        return [text_of(row) for row in self.rows()]
+            return [item_text(row) for row in validate_cloze_rows(read_records(self.options.data), self.options.data)]
+        return [item_text(row) for row in self.rows()]
 
     def parts(self) -> Parts:
         """Texts with classes: AG News, or a file of one's own, of which a fifth is the test unless one is given."""
         options = self.options
         if self.suite == "agnews":
-            parts = self.hub() if options.data is None else [news(file) for file in self.files()]
+            parts = self.hub() if options.data is None else [read_agnews(file) for file in self.files()]
             train, test = (of_rows(part[: options.limit]) for part in parts)
             return train, test
         if options.data is None:
             raise BertGPTError("BG203", "--data is missing", hint="a file of texts with labels")
         columns = (options.text_column, options.label_column)
-        parts = [rows_of(name) for name in (options.data, options.test_data) if name is not None]
+        parts = [read_records(name) for name in (options.data, options.test_data) if name is not None]
         self.facts |= {Path(n).name: sha256_of(Path(n)) for n in (options.data, options.test_data) if n is not None}
         if len(parts) == 1:
             parts = [[row for i, row in enumerate(parts[0]) if (i % 5 == 4) == test] for test in (False, True)]
         parts = [part[: options.limit] for part in parts]
         train, test = (
-            Part(texts_of(part, columns[0], options.data), None, labels_of(part, columns[1], options.data))
+            LabelledSplit(
+                text_column(part, columns[0], options.data), None, label_column(part, columns[1], options.data)
+            )
             for part in parts
         )
         return train, test
@@ -143,13 +147,13 @@ class Items:
             raise BertGPTError("BG203", "--data is missing", hint="text files, or tinyworld")
         if self.options.data == "tinyworld":
             most = self.options.limit or WORLD_DOCUMENTS
-            return [document.text for document in World(0).documents(HELD_OUT, HELD_OUT + most)]
-        reading = Reading(text_column=self.options.text_column)
+            return [document.text for document in World(0).documents(TINYWORLD_EVAL_START, TINYWORLD_EVAL_START + most)]
+        reading = ReadOptions(text_column=self.options.text_column)
         found: list[str] = []
-        sources = find([self.options.data])
+        sources = resolve_sources([self.options.data])
         self.facts |= {source.name: source.sha256 for source in sources}
-        for piece in pieces(sources, reading, None):
-            for batch in read(piece, Policy("stop")):
+        for piece in input_splits(sources, reading, None):
+            for batch in read_documents(piece, BadDataPolicy("stop")):
                 found += [document.decode() for document in batch.documents]
                 if self.options.limit and len(found) >= self.options.limit:
                     return found[: self.options.limit]
@@ -158,7 +162,7 @@ class Items:
         return found
 
 
-def described(suite: str, row: Row) -> Row:
+def normalize_item(suite: str, row: Row) -> Row:
     """An item under our names."""
     if suite == "hellaswag":
         context = row["ctx_full"] if "ctx_full" in row else f"{row['activity_label']}: {preprocessed(row)}"
@@ -180,64 +184,66 @@ def preprocessed(row: Row) -> str:
 # ----------------------------------------------------------------------------------------------------- suites
 
 
-def evaluated(kept: Saved, suite: str, options: EvalOptions) -> Found:
+def evaluate_suite(kept: PretrainedModel, suite: str, options: EvalOptions) -> EvalResult:
     """What a suite finds of a model."""
-    if suite in (*TASKS, *TWINS) and (suite != "agnews" or kept.head is not None):
-        return of_task(kept, suite, options)
+    if suite in (*TASKS, *TINYWORLD_TASKS) and (suite != "agnews" or kept.head is not None):
+        return evaluate_task(kept, suite, options)
     if kept.head is not None and suite not in ("agnews", "probe"):
-        raise no_text(kept.head)
-    items = Items(options, suite)
+        raise not_a_language_model(kept.head)
+    items = SuiteData(options, suite)
     if suite in ("agnews", "probe"):
         found = probe(kept, items.parts(), suite, options.full)
     elif suite == "lm":
-        found = lm(kept, items.texts(), options.stride)
+        found = perplexity(kept, items.texts(), options.stride)
     elif suite == "mlm":
-        found = mlm(kept, items.texts())
+        found = masked_accuracy(kept, items.texts())
     elif suite == "lambada":
         found = lambada(kept, items.rows())
     elif suite == "blimp":
         found = blimp(kept, items.rows())
     elif suite == "hellaswag":
-        found = endings(kept, items.rows(), suite)
+        found = multiple_choice(kept, items.rows(), suite)
     elif suite == "cloze":
         if options.data is None:
             raise BertGPTError("BG203", "--data is missing", hint="jsonl with context, endings and label")
         items.facts[Path(options.data).name] = sha256_of(Path(options.data))
-        found = endings(kept, own_rows(rows_of(options.data)[: options.limit], options.data), suite)
+        found = multiple_choice(
+            kept, validate_cloze_rows(read_records(options.data)[: options.limit], options.data), suite
+        )
     else:
-        found = of_tinyworld(kept, options)
+        found = evaluate_tinyworld(kept, options)
     found.partial = options.limit is not None
     found.facts |= {"data": items.facts}
     return found
 
 
-def of_task(kept: Saved, suite: str, options: EvalOptions) -> Found:
+def evaluate_task(kept: PretrainedModel, suite: str, options: EvalOptions) -> EvalResult:
     """What a fine-tuned model is worth."""
     columns = (options.text_column, options.pair_column, options.label_column)
-    task = labelled(suite, options.data, options.test_data, columns, "auto", options.limit, options.revision)
-    fitting(kept, task)
-    found = judged(task, [kept], words_only(task), {})
+    task = load_task(suite, options.data, options.test_data, columns, "auto", options.limit, options.revision)
+    check_labels_match(kept, task)
+    found = score_classifiers(task, [kept], text_baselines(task), {})
     found.partial = options.limit is not None
     return found
 
 
-def of_tinyworld(kept: Saved, options: EvalOptions) -> Found:
+def evaluate_tinyworld(kept: PretrainedModel, options: EvalOptions) -> EvalResult:
     """The distance to what can be known of the world, and the twins of the other suites."""
     world, most = World(0), options.limit or TWIN_ITEMS
-    documents = list(world.documents(HELD_OUT, HELD_OUT + (options.limit or WORLD_DOCUMENTS)))
-    scores: dict[str, Score] = {}
-    baselines: dict[str, Score] = {}
+    documents = list(world.documents(TINYWORLD_EVAL_START, TINYWORLD_EVAL_START + (options.limit or WORLD_DOCUMENTS)))
+    scores: dict[str, ScoreWithInterval] = {}
+    baselines: dict[str, ScoreWithInterval] = {}
     items: dict[str, Sequence[Any]] = {}
     notes = []
-    if kept.objective != "masked":
-        told = excess(kept, world, documents)
-        scores |= {"excess": Score(told["excess"])}
+    if kept.objective != "mlm":
+        told = excess_nll(kept, world, documents)
+        scores |= {"excess": ScoreWithInterval(told["excess"])}
         by_mechanism = {m: sums["excess"] for m, sums in told["by_mechanism"].items()}
-        scores |= {f"excess of {m}": Score(value) for m, value in by_mechanism.items() if value is not None}
+        scores |= {f"excess of {m}": ScoreWithInterval(value) for m, value in by_mechanism.items() if value is not None}
         notes.append(f"excess: nats above the true entropy, as a share of it, in {told['documents']:,} documents")
         rows = list(islice(examples(world, "endings", "dev"), most))
         shown = [{"context": row["context"], "endings": row["endings"], "label": row["label"]} for row in rows]
-        twin = endings(kept, shown, "endings")
+        twin = multiple_choice(kept, shown, "endings")
         scores["endings"], baselines["endings, chance"] = twin.scores["acc"], twin.baselines["chance"]
         items["endings"] = twin.items["acc"]
         rows = list(islice(examples(world, "cloze", "dev"), most))
@@ -245,15 +251,18 @@ def of_tinyworld(kept: Saved, options: EvalOptions) -> Found:
         scores["cloze"] = last.scores["acc"]
         baselines["cloze, it occurs before"] = last.baselines["it occurs before"]
         items["cloze"] = last.items["acc"]
-    if kept.objective != "causal":
-        told = recovery(kept, world, documents)
-        scores |= {"share of the oracle": Score(told["share"]), "accuracy": Score(told["accuracy"])}
+    if kept.objective != "clm":
+        told = masked_word_accuracy(kept, world, documents)
         scores |= {
-            f"share in {m}": Score(sums["share"])
+            "share of the oracle": ScoreWithInterval(told["share"]),
+            "accuracy": ScoreWithInterval(told["accuracy"]),
+        }
+        scores |= {
+            f"share in {m}": ScoreWithInterval(sums["share"])
             for m, sums in told["by_mechanism"].items()
             if sums["share"] is not None
         }
-        baselines["accuracy, the oracle"] = Score(told["oracle_accuracy"])
+        baselines["accuracy, the oracle"] = ScoreWithInterval(told["oracle_accuracy"])
     rows = list(islice(examples(world, "pairs", "dev"), most))
     shown = [{"sentence_good": row["good"], "sentence_bad": row["bad"], "UID": row["mechanism"],
               "linguistics_term": f"pairs of {row['mechanism']}"} for row in rows]  # fmt: skip
@@ -266,4 +275,4 @@ def of_tinyworld(kept: Saved, options: EvalOptions) -> Found:
         twin = probe(kept, (train, test), task, False)
         scores[task], items[task] = twin.scores["accuracy"], twin.items["right"]
         baselines |= {f"{task}, {name}": twin.baselines[name] for name in ("majority", "tf-idf", "random weights")}
-    return Found("tinyworld", "tinyworld.seed0/1", len(documents), scores, baselines, items, notes=notes)
+    return EvalResult("tinyworld", "tinyworld.seed0/1", len(documents), scores, baselines, items, notes=notes)

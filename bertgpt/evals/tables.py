@@ -8,17 +8,17 @@ from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from bertgpt.data.sources.chunks import missing_column, open_bytes, unreadable
-from bertgpt.data.sources.files import Source, local
+from bertgpt.data.sources.chunks import missing_column, open_bytes, unreadable_error
+from bertgpt.data.sources.files import Source, local_sources
 from bertgpt.utils.errors import BertGPTError
 
 Row = dict[str, Any]
 
 
-def rows_of(name: str, columns: Sequence[str] = ()) -> list[Row]:
+def read_records(name: str, columns: Sequence[str] = ()) -> list[Row]:
     """The rows of one file; `columns` names those of a csv that has no header."""
     path = Path(name)
-    source = Source(path.name, 0, "csv", path=name) if path.suffix == ".tsv" else local(name)[0]
+    source = Source(path.name, 0, "csv", path=name) if path.suffix == ".tsv" else local_sources(name)[0]
     try:
         with open_bytes(source) as file:
             if source.format == "parquet":
@@ -28,7 +28,7 @@ def rows_of(name: str, columns: Sequence[str] = ()) -> list[Row]:
             elif source.format == "jsonl":
                 found = [json.loads(line) for line in file.read().decode("utf-8-sig").split("\n") if line.strip()]
             elif source.format == "csv":
-                found = separated(file.read().decode("utf-8-sig"), path, columns)
+                found = parse_delimited(file.read().decode("utf-8-sig"), path, columns)
             else:
                 raise BertGPTError("BG211", f"{name} has no columns", hint="give csv, tsv, jsonl or parquet")
     except UnicodeDecodeError as error:
@@ -36,13 +36,13 @@ def rows_of(name: str, columns: Sequence[str] = ()) -> list[Row]:
     except json.JSONDecodeError as error:
         raise BertGPTError("BG302", "a line is not JSON", path=name, cause=str(error)) from None
     except (OSError, ValueError) as error:
-        raise unreadable(source, error) from None
+        raise unreadable_error(source, error) from None
     if not found:
         raise BertGPTError("BG310", "there are no rows in this file", path=name)
     return found
 
 
-def separated(text: str, path: Path, columns: Sequence[str]) -> list[Row]:
+def parse_delimited(text: str, path: Path, columns: Sequence[str]) -> list[Row]:
     """Rows of csv, or of tsv, whose fields are never quoted."""
     csv.field_size_limit(1 << 30)
     if path.suffix == ".tsv":
@@ -59,7 +59,7 @@ def separated(text: str, path: Path, columns: Sequence[str]) -> list[Row]:
     return [dict(zip(names, line, strict=True)) for line in lines]
 
 
-def texts_of(rows: Sequence[Row], column: str, where: str, option: str = "--text-column") -> list[str]:
+def text_column(rows: Sequence[Row], column: str, where: str, option: str = "--text-column") -> list[str]:
     """A column of texts."""
     if column not in rows[0]:
         raise missing_column(column, rows[0], where, option)
@@ -71,7 +71,7 @@ def texts_of(rows: Sequence[Row], column: str, where: str, option: str = "--text
     return found
 
 
-def labels_of(rows: Sequence[Row], column: str, where: str) -> list[str]:
+def label_column(rows: Sequence[Row], column: str, where: str) -> list[str]:
     """A column of classes, by their names."""
     if column not in rows[0]:
         raise missing_column(column, rows[0], where, "--label-column")
@@ -82,17 +82,17 @@ def labels_of(rows: Sequence[Row], column: str, where: str) -> list[str]:
     return [str(label) for label in found]
 
 
-def news(file: Path) -> list[Row]:
+def read_agnews(file: Path) -> list[Row]:
     """AG News, as it was published without a header (class, title, description), or with one (label, text)."""
     with file.open(encoding="utf-8") as opened:
         headed = opened.readline().strip().replace('"', "") == "label,text"
     if headed:
-        return rows_of(str(file))
-    rows = rows_of(str(file), ("label", "title", "description"))
+        return read_records(str(file))
+    rows = read_records(str(file), ("label", "title", "description"))
     return [{"label": row["label"], "text": f"{row['title']} {row['description']}"} for row in rows]
 
 
-def some_of_all(parts: Sequence[Iterable[Row]], most: int | None) -> list[Row]:
+def round_robin(parts: Sequence[Iterable[Row]], most: int | None) -> list[Row]:
     """All items of all parts; or so many, the first of each, then the second of each, ..."""
     if most is None:
         return list(chain.from_iterable(parts))
@@ -100,11 +100,11 @@ def some_of_all(parts: Sequence[Iterable[Row]], most: int | None) -> list[Row]:
     return [row for turn in turns for row in turn if row is not None][:most]
 
 
-def some_of_each(rows: list[Row], column: str, most: int | None) -> list[Row]:
+def stratified_head(rows: list[Row], column: str, most: int | None) -> list[Row]:
     """All rows; or so many, alike of each of the kinds that a column names, which they may be sorted by."""
     if most is None:
         return rows
     kinds: dict[Any, list[Row]] = {}
     for row in rows:
         kinds.setdefault(row.get(column), []).append(row)
-    return some_of_all(list(kinds.values()), most)
+    return round_robin(list(kinds.values()), most)

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bertgpt.config.corpora import CORPORA
-from bertgpt.evals.tables import Row, news, rows_of, some_of_each, texts_of
+from bertgpt.evals.tables import Row, read_agnews, read_records, stratified_head, text_column
 from bertgpt.tinyworld import World, examples
-from bertgpt.utils.errors import BertGPTError, did_you_mean, quoted
+from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 
 GLUE, GLUE_COMMIT = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 TWIN_TRAIN, TWIN_DEV = 4000, 1000
 MOST_CLASSES = 50  # in a file that does not say what its labels are
-Kind = Literal["auto", "classes", "numbers"]
+Kind = Literal["auto", "classification", "regression"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Task:
     dev: str = "validation"  # the split that is reported, on the hub
     files: tuple[str, str] = ("train.tsv", "dev.tsv")
     local: tuple[str, ...] = ()  # the columns in those files, where they are called otherwise
-    headless: tuple[str, ...] = ()  # the columns of files without a header
+    columns_without_header: tuple[str, ...] = ()  # the columns of files without a header
     by_class: bool = False  # whether it is sorted by its classes, so that its first texts would be of one
 
 
@@ -46,26 +46,26 @@ def glue(about: str, subset: str, folder: str, columns: tuple[str, ...], labels:
     return Task(about, GLUE, GLUE_COMMIT, subset, columns, labels, metrics or ("accuracy",), folder, **other)
 
 
-TWO = ("sentence1", "sentence2", "label")
-FOLLOWS = ("entailment", "not_entailment")
+PAIR_COLUMNS = ("sentence1", "sentence2", "label")
+ENTAILMENT_LABELS = ("entailment", "not_entailment")
 TASKS = {
     "sst2": glue("is a sentence of a review positive", "sst2", "SST-2", ("sentence", "label"),
                  ("negative", "positive")),
     "cola": glue("is a sentence acceptable English", "cola", "CoLA", ("sentence", "label"),
                  ("unacceptable", "acceptable"), "matthews", "accuracy",
-                 headless=("source", "label", "mark", "sentence")),
-    "mrpc": glue("do two sentences say the same", "mrpc", "MRPC", TWO, ("not_equivalent", "equivalent"),
+                 columns_without_header=("source", "label", "mark", "sentence")),
+    "mrpc": glue("do two sentences say the same", "mrpc", "MRPC", PAIR_COLUMNS, ("not_equivalent", "equivalent"),
                  "f1", "accuracy", local=("#1 String", "#2 String", "Quality")),
-    "stsb": glue("how alike are two sentences, 0 to 5", "stsb", "STS-B", TWO, (), "pearson", "spearman",
+    "stsb": glue("how alike are two sentences, 0 to 5", "stsb", "STS-B", PAIR_COLUMNS, (), "pearson", "spearman",
                  local=("sentence1", "sentence2", "score")),
     "qqp": glue("do two questions ask the same", "qqp", "QQP", ("question1", "question2", "label"),
                 ("not_duplicate", "duplicate"), "f1", "accuracy", local=("question1", "question2", "is_duplicate")),
     "mnli": glue("does one sentence follow from another", "mnli", "MNLI", ("premise", "hypothesis", "label"),
                  ("entailment", "neutral", "contradiction"), dev="validation_matched",
                  files=("train.tsv", "dev_matched.tsv"), local=("sentence1", "sentence2", "gold_label")),
-    "qnli": glue("does a sentence answer a question", "qnli", "QNLI", ("question", "sentence", "label"), FOLLOWS),
-    "rte": glue("does one sentence follow from another", "rte", "RTE", TWO, FOLLOWS),
-    "wnli": glue("whom does a pronoun mean", "wnli", "WNLI", TWO, FOLLOWS[::-1]),
+    "qnli": glue("does a sentence answer a question", "qnli", "QNLI", ("question", "sentence", "label"), ENTAILMENT_LABELS),
+    "rte": glue("does one sentence follow from another", "rte", "RTE", PAIR_COLUMNS, ENTAILMENT_LABELS),
+    "wnli": glue("whom does a pronoun mean", "wnli", "WNLI", PAIR_COLUMNS, ENTAILMENT_LABELS[::-1]),
     "agnews": Task("what is a piece of news about", "fancyzhx/ag_news", CORPORA["agnews"].revision, None,
                    ("text", "label"), ("World", "Sports", "Business", "Sci/Tech"), ("accuracy",), "agnews",
                    dev="test", files=("train*.csv", "test.csv")),
@@ -73,11 +73,11 @@ TASKS = {
                  None, ("text", "label"), ("neg", "pos"), ("accuracy",), "aclImdb", dev="test",
                  files=("train", "test"), by_class=True),
 }  # fmt: skip
-TWINS = ("topic", "sentiment", "acceptability")  # of tinyworld, as AG News, SST-2 and CoLA
+TINYWORLD_TASKS = ("topic", "sentiment", "acceptability")  # of tinyworld, as AG News, SST-2 and CoLA
 
 
 @dataclass(frozen=True)
-class Part:
+class LabelledSplit:
     """Texts with their labels: classes by name, or numbers."""
 
     texts: list[str]
@@ -87,11 +87,11 @@ class Part:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def only(self, numbers: Sequence[int]) -> "Part":
+    def only(self, numbers: Sequence[int]) -> "LabelledSplit":
         """Some of them."""
         others = None if self.others is None else [self.others[i] for i in numbers]
         labels: Any = [self.labels[i] for i in numbers]
-        return Part([self.texts[i] for i in numbers], others, labels)
+        return LabelledSplit([self.texts[i] for i in numbers], others, labels)
 
     def joined(self) -> list[str]:
         """Each as one text, for those who count words."""
@@ -99,18 +99,18 @@ class Part:
         return [f"{text} {other}".rstrip() if other else text for text, other in zip(self.texts, others, strict=True)]
 
 
-def of_rows(rows: Sequence[Row]) -> Part:
+def of_rows(rows: Sequence[Row]) -> LabelledSplit:
     """Texts and classes of rows that call them so."""
-    return Part([str(row["text"]) for row in rows], None, [str(row["label"]) for row in rows])
+    return LabelledSplit([str(row["text"]) for row in rows], None, [str(row["label"]) for row in rows])
 
 
 @dataclass(frozen=True)
-class TaskSet:
+class LabelledDataset:
     """A task with its texts."""
 
     name: str
-    train: Part
-    dev: Part  # what is reported
+    train: LabelledSplit
+    dev: LabelledSplit  # what is reported
     classes: tuple[str, ...]  # none: numbers
     metrics: tuple[str, ...]
     facts: dict[str, str]  # where it comes from, by hash
@@ -125,34 +125,34 @@ class TaskSet:
         return digest.hexdigest()
 
 
-def labelled(name: str, data: str | None, test_data: str | None, columns: tuple[str, str | None, str], kind: Kind,
-             limit: int | None, revision: str | None) -> TaskSet:  # fmt: skip
+def load_task(name: str, data: str | None, test_data: str | None, columns: tuple[str, str | None, str], kind: Kind,
+             limit: int | None, revision: str | None) -> LabelledDataset:  # fmt: skip
     """The texts of a task, by its name, or of files of one's own; `limit` takes the first of each part."""
-    if name in TWINS:
-        return twin(name, limit)
+    if name in TINYWORLD_TASKS:
+        return load_tinyworld_task(name, limit)
     if name in TASKS:
-        return published(name, data, limit, revision)
+        return load_published_task(name, data, limit, revision)
     if not Path(name).is_file():
-        known = (*TASKS, *TWINS)
+        known = (*TASKS, *TINYWORLD_TASKS)
         near = did_you_mean(name, known) or f"the tasks are {', '.join(known)}; or give a file"
-        raise BertGPTError("BG211", f"there is no task and no file {quoted(name)}", hint=near)
-    return own(name, test_data, columns, kind, limit)
+        raise BertGPTError("BG211", f"there is no task and no file {short_repr(name)}", hint=near)
+    return load_file_task(name, test_data, columns, kind, limit)
 
 
-def twin(name: str, limit: int | None) -> TaskSet:
+def load_tinyworld_task(name: str, limit: int | None) -> LabelledDataset:
     """A task of tinyworld."""
     parts = []
     for split, most in (("train", TWIN_TRAIN), ("dev", TWIN_DEV)):
         parts.append(of_rows(list(islice(examples(World(0), name, split), min(most, limit or most)))))
     metrics = ("matthews", "accuracy") if name == "acceptability" else ("accuracy",)
     classes = tuple(sorted({str(label) for part in parts for label in part.labels}))
-    return TaskSet(name, parts[0], parts[1], classes, metrics, {"tinyworld": "0"})
+    return LabelledDataset(name, parts[0], parts[1], classes, metrics, {"tinyworld": "0"})
 
 
 # ---------------------------------------------------------------------------------------------- published sets
 
 
-def published(name: str, data: str | None, limit: int | None, revision: str | None) -> TaskSet:
+def load_published_task(name: str, data: str | None, limit: int | None, revision: str | None) -> LabelledDataset:
     """One that others made: from the hub, or in its files as they were published."""
     task, facts = TASKS[name], dict[str, str]()
     parts = []
@@ -163,26 +163,28 @@ def published(name: str, data: str | None, limit: int | None, revision: str | No
             parts.append(part_of(task, rows, task.columns, where))
             continue
         file = file_of(task, Path(data), pattern)
-        rows = reviews(file) if file.is_dir() else news(file) if name == "agnews" else sheet(task, file)
+        rows = (
+            read_imdb_folder(file) if file.is_dir() else read_agnews(file) if name == "agnews" else read_tsv(task, file)
+        )
         here = task.local if task.local and task.local[-1] in rows[0] else task.columns
         parts.append(part_of(task, first_of(task, rows, limit), here, str(file)))
     if data is not None:
-        facts = {"texts": TaskSet(name, parts[0], parts[1], task.labels, task.metrics, {}).identity}
-    return TaskSet(name, parts[0], parts[1], task.labels, task.metrics, facts)
+        facts = {"texts": LabelledDataset(name, parts[0], parts[1], task.labels, task.metrics, {}).identity}
+    return LabelledDataset(name, parts[0], parts[1], task.labels, task.metrics, facts)
 
 
 def from_hub(task: Task, split: str, limit: int | None, revision: str) -> list[Row]:
     """A split of the hub's."""
-    from bertgpt.data.sources.hub import stream, understanding
+    from bertgpt.data.sources.hub import stream_dataset, translate_datasets_errors
 
-    with understanding(task.repository):
-        rows = stream(task.repository, revision, task.subset, split)
+    with translate_datasets_errors(task.repository):
+        rows = stream_dataset(task.repository, revision, task.subset, split)
         return first_of(task, list(rows if task.by_class else islice(rows, limit)), limit)
 
 
 def first_of(task: Task, rows: list[Row], limit: int | None) -> list[Row]:
     """So many of a set's texts."""
-    return some_of_each(rows, task.columns[-1], limit) if task.by_class else rows[:limit]
+    return stratified_head(rows, task.columns[-1], limit) if task.by_class else rows[:limit]
 
 
 def file_of(task: Task, given: Path, pattern: str) -> Path:
@@ -194,15 +196,15 @@ def file_of(task: Task, given: Path, pattern: str) -> Path:
     raise BertGPTError("BG211", f"there is no {task.folder}/{pattern} here", path=str(given))
 
 
-def sheet(task: Task, file: Path) -> list[Row]:
+def read_tsv(task: Task, file: Path) -> list[Row]:
     """A table, whose first line may be missing."""
-    rows = rows_of(str(file), task.headless)
-    if task.headless and task.columns[0] in rows[0].values():  # somebody has given it a header
-        rows = rows_of(str(file))
+    rows = read_records(str(file), task.columns_without_header)
+    if task.columns_without_header and task.columns[0] in rows[0].values():  # somebody has given it a header
+        rows = read_records(str(file))
     return rows
 
 
-def reviews(folder: Path) -> list[Row]:
+def read_imdb_folder(folder: Path) -> list[Row]:
     """A folder for each class, a file for each text."""
     rows = [
         {"text": file.read_text(encoding="utf-8"), "label": label}
@@ -214,15 +216,15 @@ def reviews(folder: Path) -> list[Row]:
     return rows
 
 
-def part_of(task: Task, rows: Sequence[Row], columns: tuple[str, ...], where: str) -> Part:
+def part_of(task: Task, rows: Sequence[Row], columns: tuple[str, ...], where: str) -> LabelledSplit:
     """Texts and labels of rows, checked against what the task knows."""
     *texts, label = columns
-    found = [texts_of(rows, column, where) for column in texts]
+    found = [text_column(rows, column, where) for column in texts]
     if label not in rows[0]:
-        texts_of(rows, label, where)  # says what is missing
+        text_column(rows, label, where)  # says what is missing
     labels = [row[label] for row in rows]
     known: Any = [number_of(value, where) if not task.labels else class_of(value, task, where) for value in labels]
-    return Part(found[0], found[1] if len(found) > 1 else None, known)
+    return LabelledSplit(found[0], found[1] if len(found) > 1 else None, known)
 
 
 def class_of(value: Any, task: Task, where: str) -> str:
@@ -236,7 +238,7 @@ def class_of(value: Any, task: Task, where: str) -> str:
     if said in ("-1", ""):
         cause = "labels that are -1 or empty: this is a test set whose answers are kept back"
         raise BertGPTError("BG322", "some rows have no label", path=where, cause=cause)
-    cause = f"{quoted(said)}; labels are {', '.join(task.labels)}, or their numbers from {first} on"
+    cause = f"{short_repr(said)}; labels are {', '.join(task.labels)}, or their numbers from {first} on"
     hint = "are the columns in the order in which they were published?"
     raise BertGPTError("BG322", "this is no label of the task", path=where, cause=cause, hint=hint)
 
@@ -246,17 +248,17 @@ def number_of(value: Any, where: str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        cause = f"{quoted(value)} is none"
+        cause = f"{short_repr(value)} is none"
         raise BertGPTError("BG322", "labels of a regression are numbers", path=where, cause=cause) from None
 
 
 # ------------------------------------------------------------------------------------------- files of one's own
 
 
-def own(name: str, test_data: str | None, columns: tuple[str, str | None, str], kind: Kind,
-        limit: int | None) -> TaskSet:  # fmt: skip
+def load_file_task(name: str, test_data: str | None, columns: tuple[str, str | None, str], kind: Kind,
+        limit: int | None) -> LabelledDataset:  # fmt: skip
     """A file, of which a fifth is reported unless there is another file for that."""
-    parts = [rows_of(file) for file in (name, test_data) if file is not None]
+    parts = [read_records(file) for file in (name, test_data) if file is not None]
     text, other, label = columns
     values_of(parts[0], label, name)
     if len(parts) == 1:
@@ -265,28 +267,31 @@ def own(name: str, test_data: str | None, columns: tuple[str, str | None, str], 
         hint = "every fifth row is: give five at least, or another file with --test-data"
         raise BertGPTError("BG310", "there are too few rows to keep some apart", path=name, hint=hint)
     files = [name, test_data or name]
-    texts = [texts_of(part, text, file) for part, file in zip(parts, files, strict=True)]
+    texts = [text_column(part, text, file) for part, file in zip(parts, files, strict=True)]
     others = [
-        None if other is None else texts_of(part, other, f, "--pair-column")
+        None if other is None else text_column(part, other, f, "--pair-column")
         for part, f in zip(parts, files, strict=True)
     ]
     values = [values_of(part, label, file) for part, file in zip(parts, files, strict=True)]
-    numbers = are_numbers(values[0]) if kind == "auto" else kind == "numbers"
+    numbers = are_numbers(values[0]) if kind == "auto" else kind == "regression"
     known: list[Any] = [[number_of(v, f) for v in vs] if numbers else vs for vs, f in zip(values, files, strict=True)]
-    made = [Part(*columns).only(range(len(columns[0]))[:limit]) for columns in zip(texts, others, known, strict=True)]
+    made = [
+        LabelledSplit(*columns).only(range(len(columns[0]))[:limit])
+        for columns in zip(texts, others, known, strict=True)
+    ]
     classes = () if numbers else tuple(sorted(set(values[0]), key=in_order))
     if not numbers:
         check_classes(classes, values[1], name)
     metrics = ("pearson", "spearman") if numbers else ("accuracy", "matthews")
-    facts = TaskSet(Path(name).name, made[0], made[1], classes, metrics, {}).identity
-    return TaskSet(Path(name).name, made[0], made[1], classes, metrics, {"texts": facts})
+    facts = LabelledDataset(Path(name).name, made[0], made[1], classes, metrics, {}).identity
+    return LabelledDataset(Path(name).name, made[0], made[1], classes, metrics, {"texts": facts})
 
 
 def values_of(rows: Sequence[Row], column: str, where: str) -> list[str]:
     """Labels as they stand in a file."""
-    from bertgpt.evals.tables import labels_of
+    from bertgpt.evals.tables import label_column
 
-    return labels_of(rows, column, where)
+    return label_column(rows, column, where)
 
 
 def are_numbers(values: Sequence[str]) -> bool:

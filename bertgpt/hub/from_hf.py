@@ -11,25 +11,25 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.hub.mapping import our_config, to_ours
-from bertgpt.hub.pretrained import Saved, check_vocabulary, filled, no_model, shaped
+from bertgpt.hub.mapping import from_hf, from_hf_config
+from bertgpt.hub.pretrained import PretrainedModel, allocate, check_vocabulary, load_weights, no_model_error
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 
 
-def is_theirs(folder: Path) -> bool:
+def is_hf_folder(folder: Path) -> bool:
     """Whether a folder is one that `save_pretrained` makes."""
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
-def read(folder: Path) -> tuple[Saved, dict[str, Any]]:
+def load_hf(folder: Path) -> tuple[PretrainedModel, dict[str, Any]]:
     """A model with its tokenizer, and what their config.json says of it."""
-    if not is_theirs(folder):
-        raise no_model(folder)
+    if not is_hf_folder(folder):
+        raise no_model_error(folder)
     weights: dict[str, Tensor] = {}
     try:
         settings: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config, layout = our_config(settings)
+        config, layout = from_hf_config(settings)
         for file in sorted(folder.glob("*.safetensors")):
             weights |= load_file(file)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -37,21 +37,23 @@ def read(folder: Path) -> tuple[Saved, dict[str, Any]]:
         raise BertGPTError("BG318", "this model cannot be read", path=str(folder), cause=cause) from None
     tokenizer = Tokenizer.load(folder)
     check_vocabulary(config, tokenizer)
-    model = shaped(config, weights, str(folder))
-    filled(model, with_what_lacks(config, to_ours(config, layout, known(layout, weights))), str(folder))
-    objective = "causal" if layout in ("gpt2", "modernbert-decoder") else "masked"
-    documents = "joined" if layout == "gpt2" else "apart"
-    return Saved(model, tokenizer, objective, documents, length_of(folder)), settings
+    model = allocate(config, weights, str(folder))
+    load_weights(
+        model, add_missing_heads(config, from_hf(config, layout, normalize_names(layout, weights))), str(folder)
+    )
+    objective = "clm" if layout in ("gpt2", "modernbert-decoder") else "mlm"
+    cross_document_attention = layout == "gpt2"
+    return PretrainedModel(model, tokenizer, objective, cross_document_attention, model_max_length(folder)), settings
 
 
-def length_of(folder: Path) -> int | None:
+def model_max_length(folder: Path) -> int | None:
     """The longest row that a tokenizer says its model takes; some say a number that means none."""
     file = folder / "tokenizer_config.json"
     said = json.loads(file.read_text(encoding="utf-8")).get("model_max_length") if file.is_file() else None
     return said if isinstance(said, int) and 0 < said < 1 << 30 else None
 
 
-def known(layout: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def normalize_names(layout: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Older names as the newer ones."""
     prefix = "transformer." if layout == "gpt2" and "wte.weight" in weights else ""
     renamed = {f"{prefix}{name}": tensor.float() for name, tensor in weights.items()}
@@ -60,18 +62,18 @@ def known(layout: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def with_what_lacks(config: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def add_missing_heads(config: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A pooler and a pair head that never were trained, as zeros."""
-    if not config.segments or "pair.weight" in weights:
+    if not config.token_types or "nsp_head.weight" in weights:
         return weights
     console.note("this model has no pooler or no head for pairs: they are zero")
-    shapes = {"pooler": (config.dim, config.dim), "pair": (2, config.dim)}
+    shapes = {"pooler": (config.dim, config.dim), "nsp_head": (2, config.dim)}
     zeros = {f"{name}.weight": torch.zeros(size) for name, size in shapes.items()}
     zeros |= {f"{name}.bias": torch.zeros(size[0]) for name, size in shapes.items()}
     return zeros | weights
 
 
-def fetched(name: str) -> Path:
+def download(name: str) -> Path:
     """A model of the hub: its configuration, tokenizer and safetensors, nothing that could run."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

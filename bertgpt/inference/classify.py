@@ -6,44 +6,46 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bertgpt.data.loading.classification import Framed, packed
-from bertgpt.data.tokenizers.detokenize import encoded
-from bertgpt.hub.pretrained import Saved
-from bertgpt.inference.batching import by_length
-from bertgpt.model import Classifier
-from bertgpt.training.device import on_device, tensors
+from bertgpt.data.loading.classification import EncodedExample, pack_batch
+from bertgpt.data.tokenizers.detokenize import encode_checked
+from bertgpt.hub.pretrained import PretrainedModel
+from bertgpt.inference.batching import batches_by_length
+from bertgpt.model import SequenceClassifier
+from bertgpt.training.device import to_device, to_tensors
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 
 
-def framed(kept: Saved, texts: Sequence[str], others: Sequence[str] | None, longest: int) -> list[Framed]:
+def encode_examples(
+    kept: PretrainedModel, texts: Sequence[str], others: Sequence[str] | None, longest: int
+) -> list[EncodedExample]:
     """Texts, or pairs of them, as a model reads them; what is too long is cut, the longer of two first, and counted.
 
     To a model that looks both ways `[CLS] a [SEP] b [SEP]`, to one that looks back `<|end|> a <|end|> b`, where the
     last id has seen all.
     """
-    causal, roles = kept.objective == "causal", kept.tokenizer.roles
-    first, between = (kept.tokenizer.end,) * 2 if causal else (roles["cls"], roles["sep"])
+    causal, roles = kept.objective == "clm", kept.tokenizer.roles
+    first, between = (kept.tokenizer.eos_id,) * 2 if causal else (roles["cls"], roles["sep"])
     around = (1 if others is None else 2) + int(not causal)
     found, cut = [], 0
     for number, text in enumerate(texts):
-        a = encoded(kept.tokenizer, text)
-        b = [] if others is None else encoded(kept.tokenizer, others[number])
+        a = encode_checked(kept.tokenizer, text)
+        b = [] if others is None else encode_checked(kept.tokenizer, others[number])
         over = len(a) + len(b) - (longest - around)
         if over > 0:
             cut += 1
-            a, b = fitted(a, b, longest - around)
+            a, b = truncate_pair(a, b, longest - around)
         ids = [first, *a] + ([] if causal else [between])
         second = len(ids)
         if others is not None:
             ids += [between, *b] if causal else [*b, between]
-        found.append(Framed(ids, second))
+        found.append(EncodedExample(ids, second))
     if cut:
         console.note(f"{cut:,} of {len(texts):,} texts are longer than rows of {longest:,} tokens, and are cut")
     return found
 
 
-def fitted(a: list[int], b: list[int], room: int) -> tuple[list[int], list[int]]:
+def truncate_pair(a: list[int], b: list[int], room: int) -> tuple[list[int], list[int]]:
     """As much of both as there is room for."""
     if not b:
         return a[:room], b
@@ -53,42 +55,48 @@ def fitted(a: list[int], b: list[int], room: int) -> tuple[list[int], list[int]]
     return (a[: room - len(b)], b) if len(a) > len(b) else (a, b[: room - len(a)])
 
 
-def logits_of(classifier: Classifier, texts: Sequence[Framed], device: torch.device) -> NDArray[np.float32]:
+def predict_logits(
+    classifier: SequenceClassifier, texts: Sequence[EncodedExample], device: torch.device
+) -> NDArray[np.float32]:
     """Of each text, (texts, labels)."""
-    found = np.zeros((len(texts), classifier.out.out_features), np.float32)
-    for numbers, logits in batches_of(classifier, texts, device):
+    found = np.zeros((len(texts), classifier.classifier.out_features), np.float32)
+    for numbers, logits in iterate_logits(classifier, texts, device):
         found[numbers] = logits
     return found
 
 
-def batches_of(
-    classifier: Classifier, texts: Sequence[Framed], device: torch.device
+def iterate_logits(
+    classifier: SequenceClassifier, texts: Sequence[EncodedExample], device: torch.device
 ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
     """The numbers of some texts, and their logits."""
     classifier.eval()
     progress = console.Progress("reading texts", len(texts), of_bytes=False)
     done = 0
-    for numbers in by_length([len(text.ids) for text in texts]):
-        some = packed([texts[i] for i in numbers], np.zeros(len(numbers), np.int64), classifier.causal)
-        rows = on_device(tensors(some, pin=False), device)
+    for numbers in batches_by_length([len(text.ids) for text in texts]):
+        some = pack_batch([texts[i] for i in numbers], np.zeros(len(numbers), np.int64), classifier.causal)
+        rows = to_device(to_tensors(some, pin=False), device)
         with torch.no_grad():
             logits = classifier(
-                rows.ids, documents=rows.documents, positions=rows.positions, segments=rows.segments, rows=rows.rows,
-                places=rows.places,
-            ).float()  # fmt: skip
+                rows.ids,
+            document_ids=rows.documents,
+            position_ids=rows.positions,
+            token_type_ids=rows.segments,
+            row_index=rows.rows,
+            pool_index=rows.places,
+            ).float()
         yield numbers, logits.cpu().numpy()
         done += len(numbers)
         progress.update(done)
     progress.end()
 
 
-def said(kept: Saved, texts: Sequence[str], others: Sequence[str] | None = None) -> NDArray[np.float32]:
+def classify(kept: PretrainedModel, texts: Sequence[str], others: Sequence[str] | None = None) -> NDArray[np.float32]:
     """What a fine-tuned model says of texts."""
     if kept.head is None:
         hint = "bertgpt finetune TASK --model RUN --out RUN2 makes one that does"
         raise BertGPTError("BG222", "this model was not fine-tuned, and tells no labels", hint=hint)
-    device = kept.model.tokens.weight.device
-    logits = logits_of(kept.head.classifier, framed(kept, texts, others, kept.window), device)
+    device = kept.model.token_embedding.weight.device
+    logits = predict_logits(kept.head.classifier, encode_examples(kept, texts, others, kept.max_length), device)
     if not np.isfinite(logits).all():
         raise BertGPTError("BG321", "the model's answer is not a number")
     return logits

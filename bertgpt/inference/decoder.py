@@ -9,24 +9,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bertgpt.model import Cache, Transformer
+from bertgpt.model import KVCache, Transformer
 
 
 class Decoder:
     """Some rows, and what a model remembers of them."""
 
     def __init__(self, model: Transformer, rows: Sequence[Sequence[int]], window: int, room: int) -> None:
-        self.model, self.window, self.device = model, window, model.tokens.weight.device
+        self.model, self.window, self.device = model, window, model.token_embedding.weight.device
         self.rows = [list(row[-window:]) for row in rows]
-        self.room = room  # for how many more ids
+        self.max_new_tokens = room  # for how many more ids
 
     @torch.inference_mode()
-    def read(self) -> Tensor:
+    def prefill(self) -> Tensor:
         """All rows from their beginnings: the logits of what comes next, (B, V)."""
         lengths = torch.tensor([len(row) for row in self.rows], device=self.device)
         longest = int(lengths.max())
-        self.cache = Cache(
-            self.model.config, len(self.rows), min(self.window, longest + self.room), self.model.tokens.weight
+        self.cache = KVCache(
+            self.model.config,
+            len(self.rows),
+            min(self.window, longest + self.max_new_tokens),
+            self.model.token_embedding.weight,
         )
         fill = [[0] * (longest - len(row)) for row in self.rows]  # before each, so that all end at the same place
         ids = torch.tensor([before + row for before, row in zip(fill, self.rows, strict=True)], device=self.device)
@@ -35,29 +38,29 @@ class Decoder:
             positions = torch.arange(longest, device=self.device) - (longest - lengths)[:, None]  # (B, T)
             self.documents = (positions >= 0).long()
             positions = positions.clamp(min=0)
-        return self.ahead(ids, self.documents, positions)
+        return self.next_logits(ids, self.documents, positions)
 
     @torch.inference_mode()
-    def add(self, ids: Tensor) -> Tensor:
+    def step(self, ids: Tensor) -> Tensor:
         """One more id for each row, (B,): the logits of what comes after it, (B, V)."""
         for row, i in zip(self.rows, ids.tolist(), strict=True):
             row.append(i)
-        self.room -= 1
-        if self.cache.end == self.cache.size:
+        self.max_new_tokens -= 1
+        if self.cache.length == self.cache.capacity:
             self.rows = [row if len(row) <= self.window else row[-(self.window // 2) :] for row in self.rows]
-            return self.read()
+            return self.prefill()
         if self.documents is None:
-            return self.ahead(ids[:, None], None, None)
+            return self.next_logits(ids[:, None], None, None)
         positions = torch.tensor([[len(row) - 1] for row in self.rows], device=self.device)
-        return self.ahead(ids[:, None], torch.ones_like(positions), positions)
+        return self.next_logits(ids[:, None], torch.ones_like(positions), positions)
 
-    def ahead(self, ids: Tensor, documents: Tensor | None, positions: Tensor | None) -> Tensor:
+    def next_logits(self, ids: Tensor, documents: Tensor | None, positions: Tensor | None) -> Tensor:
         """Logits behind the last of some ids (B, T)."""
-        hidden = self.model(ids, causal=True, documents=documents, positions=positions, cache=self.cache)
+        hidden = self.model(ids, causal=True, document_ids=documents, position_ids=positions, cache=self.cache)
         logits: Tensor = self.model.logits(hidden[:, -1]).float()
         return logits
 
-    def keep(self, numbers: list[int]) -> None:
+    def select_rows(self, numbers: list[int]) -> None:
         """Forget all rows but these."""
         self.rows = [self.rows[number] for number in numbers]
-        self.cache.keep(torch.tensor(numbers, device=self.device))
+        self.cache.select_rows(torch.tensor(numbers, device=self.device))

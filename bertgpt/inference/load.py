@@ -7,52 +7,52 @@ import torch
 from safetensors.torch import load_file
 
 from bertgpt.config.presets import ModelConfig
-from bertgpt.data.format import finished
+from bertgpt.data.format import resolve_artifact
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.hub.from_hf import fetched, is_theirs, read
-from bertgpt.hub.pretrained import Saved, load, restored
+from bertgpt.hub.from_hf import download, is_hf_folder, load_hf
+from bertgpt.hub.pretrained import PretrainedModel, build, load
 from bertgpt.model import Transformer
 from bertgpt.training.checkpoints import Checkpoints, state_of
-from bertgpt.training.init import build
-from bertgpt.training.logger import Lines, scores
-from bertgpt.training.run_directory import settings_of
+from bertgpt.training.init import init_model
+from bertgpt.training.logger import JsonlLogger, validation_scores
+from bertgpt.training.run_directory import read_config
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError, did_you_mean
 from bertgpt.utils.files import sha256_of
 
 
-def find(name: str | Path) -> tuple[Saved, Path]:
+def load_model(name: str | Path) -> tuple[PretrainedModel, Path]:
     """A model and the folder that its weights are in.
 
     Of a run that is not finished, its best or newest checkpoint; what is no folder here may be a model of the hub.
     """
     path = Path(name)
     if not path.exists():
-        path = elsewhere(str(name))
-    if is_theirs(path):
-        return read(path)[0], path
-    folder = finished(path)
+        path = fetch_from_hub(str(name))
+    if is_hf_folder(path):
+        return load_hf(path)[0], path
+    folder = resolve_artifact(path)
     if (folder / "manifest.json").is_file() or not (path / "checkpoints").is_dir():
         return (load_checkpoint(path), path) if is_checkpoint(path) else (load(path), folder)
     kept = Checkpoints(path / "checkpoints")
-    found = kept.best(scores(Lines(path / "metrics.jsonl").read())) or kept.newest()
+    found = kept.best(validation_scores(JsonlLogger(path / "metrics.jsonl").read())) or kept.latest()
     if found is None:
         raise BertGPTError("BG211", "this run has no checkpoint yet", path=str(path))
     console.note(f"{path} is not finished: this is {found.name}")
     return load_checkpoint(found), found
 
 
-def elsewhere(name: str) -> Path:
+def fetch_from_hub(name: str) -> Path:
     """A model of the hub, unless the name is that of a folder which somebody has misspelled."""
     parent = Path(name).parent
     if "/" in name and parent.is_dir():
         beside = [str(run) for run in sorted(parent.iterdir()) if run.is_dir()]
         hint = did_you_mean(name, beside)
         raise BertGPTError("BG211", "there is no model here", path=name, hint=hint)
-    return fetched(name)
+    return download(name)
 
 
-def runs(folder: Path = Path("runs")) -> list[Path]:
+def list_runs(folder: Path = Path("runs")) -> list[Path]:
     """The runs in a folder."""
     return sorted(file.parent for file in folder.glob("*/config.yaml")) if folder.is_dir() else []
 
@@ -63,26 +63,26 @@ def is_checkpoint(folder: Path) -> bool:
     return folder.parent.name == "checkpoints" and folder.is_dir() and (run / "config.yaml").is_file()
 
 
-def load_checkpoint(folder: Path) -> Saved:
+def load_checkpoint(folder: Path) -> PretrainedModel:
     """The model of a checkpoint; its shape and its tokenizer are those of the run."""
-    if not Checkpoints(folder.parent).is_sound(folder):
+    if not Checkpoints(folder.parent).is_valid(folder):
         raise BertGPTError("BG304", "this checkpoint is not whole", path=str(folder))
     run = folder.parent.parent
-    settings = settings_of(run)
+    settings = read_config(run)
     state_of(folder)  # is of a version that we know
     config, weights = ModelConfig(**settings["model"]), load_file(folder / "model.safetensors")
-    return restored(config, settings, weights, Tokenizer.load(run / "tokenizer"), str(folder))
+    return build(config, settings, weights, Tokenizer.load(run / "tokenizer"), str(folder))
 
 
-def with_ids_of(kept: Saved, tokenizer: Tokenizer, dropout: float, seed: int) -> Transformer:
+def extend_vocabulary(kept: PretrainedModel, tokenizer: Tokenizer, dropout: float, seed: int) -> Transformer:
     """The weights of a model for a tokenizer that has all of its ids, and perhaps more, which begin at random."""
     known = len(kept.tokenizer.tokens)
     if tokenizer.tokens[:known] != kept.tokenizer.tokens:
-        cause = f"{kept.tokenizer.identity[:12]} there, {tokenizer.identity[:12]} here"
+        cause = f"{kept.tokenizer.fingerprint[:12]} there, {tokenizer.fingerprint[:12]} here"
         hint = "make the data with the tokenizer of that model: --tokenizer RUN/final/tokenizer"
         raise BertGPTError("BG308", "the model was trained with another tokenizer", cause=cause, hint=hint)
-    vocab = max(kept.model.config.vocab, tokenizer.max_id + 1)
-    model = build(kept.model.config.model_copy(update={"vocab": vocab, "dropout": dropout}), seed)
+    vocab = max(kept.model.config.vocab_size, tokenizer.max_id + 1)
+    model = init_model(kept.model.config.model_copy(update={"vocab_size": vocab, "dropout": dropout}), seed)
     weights = model.state_dict()
     for name, given in kept.model.state_dict().items():
         with torch.no_grad():

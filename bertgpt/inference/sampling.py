@@ -10,11 +10,11 @@ from torch import Tensor
 
 from bertgpt.utils.errors import BertGPTError
 
-COLDEST = 1e-6  # below it nothing but the likeliest is ever drawn, and quotients are not finite
+MIN_TEMPERATURE = 1e-6  # below it nothing but the likeliest is ever drawn, and quotients are not finite
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How. What is set off by its default is not computed."""
 
     temperature: float = 1.0  # 0: always the likeliest
@@ -32,20 +32,20 @@ class Sampling:
             if not holds:
                 raise BertGPTError("BG204", said)
 
-    def choose(self, logits: Tensor, seen: Tensor | None, draws: NDArray[np.float64]) -> Tensor:
+    def sample(self, logits: Tensor, seen: Tensor | None, draws: NDArray[np.float64]) -> Tensor:
         """An id for each row of logits (B, V); `seen` (B, V) says what stands in its text, `draws` (B,) are in [0, 1).
 
         The id is where the sum of probabilities, in the order of ids, passes the draw: so that logits that differ in
         their last digits, as those of batches of other sizes do, choose the same.
         """
-        logits = self.penalised(logits, seen)
-        if self.temperature < COLDEST:
+        logits = self.penalize(logits, seen)
+        if self.temperature < MIN_TEMPERATURE:
             return logits.argmax(dim=1)
         reached = self.probabilities(logits).cumsum(dim=1)  # (B, V), in fp64
         places = torch.from_numpy(draws).to(reached.device)[:, None] * reached[:, -1:]
         return torch.searchsorted(reached, places, right=True)[:, 0].clamp(max=logits.size(1) - 1)
 
-    def penalised(self, logits: Tensor, seen: Tensor | None) -> Tensor:
+    def penalize(self, logits: Tensor, seen: Tensor | None) -> Tensor:
         """Logits of ids that were seen, made smaller."""
         if self.repetition_penalty == 1 or seen is None:
             return logits

@@ -13,32 +13,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
-from bertgpt.ops.kernels import compiled, project
+from bertgpt.ops.kernels import compile_or_fallback, linear
 
-BLOCK_LOGITS = {"cpu": 1 << 24, "mps": 1 << 24, "cuda": 1 << 28}  # logits of a block, at most about
-Judged = tuple[Tensor, Tensor, Tensor]  # losses, whether right, and how the loss changes with each logit
+CHUNK_LOGITS = {"cpu": 1 << 24, "mps": 1 << 24, "cuda": 1 << 28}  # logits of a block, at most about
+ChunkResult = tuple[Tensor, Tensor, Tensor]  # losses, whether right, and how the loss changes with each logit
 
 
 @dataclass
-class Scored:
+class LossOutput:
     """What was found at some positions."""
 
     loss: Tensor  # the sum of all, in nats; gradients flow from here
     losses: Tensor  # (N,): zero where nothing is scored
-    right: Tensor  # (N,): whether no id is likelier than the target
+    correct: Tensor  # (N,): whether no id is likelier than the target
 
 
-def cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, vocab: int) -> Scored:
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, vocab: int
+) -> LossOutput:
     """How surprising targets (N,) are after hidden states (N, D); a target of -100 is not scored.
 
     The weight may have rows beyond `vocab`, which no id stands for.
     """
     if not torch.is_grad_enabled():  # a Function computes gradients for whatever could want them
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-    return Scored(*Projected.apply(hidden, weight, bias, targets, vocab))  # type: ignore[no-untyped-call]
+    return LossOutput(*ChunkedLinearCrossEntropy.apply(hidden, weight, bias, targets, vocab))  # type: ignore[no-untyped-call]
 
 
-class Projected(torch.autograd.Function):
+class ChunkedLinearCrossEntropy(torch.autograd.Function):
     """The block loop."""
 
     @staticmethod
@@ -52,10 +54,10 @@ class Projected(torch.autograd.Function):
         to_hidden = torch.empty_like(hidden) if wanted[0] else None
         to_weight = torch.zeros_like(weight) if wanted[1] else None
         to_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
-        judge = fused() if device == "cuda" else in_place
-        for some in blocks(len(hidden), len(weight), BLOCK_LOGITS[device]):
+        judge = compiled_chunk_loss() if device == "cuda" else chunk_loss_inplace
+        for some in row_chunks(len(hidden), len(weight), CHUNK_LOGITS[device]):
             rows = hidden[some].to(dtype)
-            judged = judge(project(rows, matrix), bias, targets[some], vocab)
+            judged = judge(linear(rows, matrix), bias, targets[some], vocab)
             losses[some], right[some], slope = judged
             if to_hidden is None and to_weight is None:
                 continue
@@ -64,7 +66,7 @@ class Projected(torch.autograd.Function):
             slope = slope.to(dtype)
             width = slope.size(1)
             if to_hidden is not None:
-                to_hidden[some] = project(slope, matrix[:width].T)
+                to_hidden[some] = linear(slope, matrix[:width].T)
             if to_weight is not None and dtype == to_weight.dtype:
                 to_weight[:width].addmm_(slope.T, rows)
             elif to_weight is not None:
@@ -79,14 +81,14 @@ class Projected(torch.autograd.Function):
         return (*scaled, None, None)
 
 
-def blocks(rows: int, width: int, most: int) -> Iterator[slice]:
+def row_chunks(rows: int, width: int, most: int) -> Iterator[slice]:
     """Parts of the rows, of a power of two of equal size as far as they divide: compiled code is made for one size."""
     count = 1 << max(0, -(-rows * width // most) - 1).bit_length()
     step = max(1, -(-rows // count))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def in_place(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab: int) -> Judged:
+def chunk_loss_inplace(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab: int) -> ChunkResult:
     """What a block of logits (N, V) comes to, in as little memory as possible: the fastest on CPUs."""
     logits = logits.float()[:, :vocab]
     if bias is not None:
@@ -103,7 +105,7 @@ def in_place(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab: int) -
     return losses, scored & (at_target == top), slope
 
 
-def in_passing(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab: int) -> Judged:
+def chunk_loss(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab: int) -> ChunkResult:
     """The same, written so that a compiler makes two passes of it: the fastest on GPUs.
 
     All columns stay, those beyond the vocabulary at no odds: rows of an odd width make products slow there.
@@ -124,6 +126,6 @@ def in_passing(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab: int)
 
 
 @cache
-def fused() -> Callable[..., Judged]:
+def compiled_chunk_loss() -> Callable[..., ChunkResult]:
     """`in_passing`, compiled."""
-    return compiled(in_passing, "the loss")
+    return compile_or_fallback(chunk_loss, "the loss")

@@ -16,34 +16,34 @@ from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 
-SHORT = 512  # keys, up to which attention in bf16 on CPUs is done step by step
-PACKED_ROWS = 16  # of x, for which the order of packed weights is best
+MATH_ATTENTION_MAX_KEYS = 512  # keys, up to which attention in bf16 on CPUs is done step by step
+PREPACK_BATCH = 16  # of x, for which the order of packed weights is best
 ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def project(x: Tensor, weight: Tensor, bias: Tensor | None = None, packed: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, packed: Tensor | None = None) -> Tensor:
     """(..., in) and (out, in) to (..., out); `packed` is the same weight as `pack` has it."""
     if packed is not None:
-        return product(x, packed, bias)
-    if not by_onednn(x):
+        return onednn_linear(x, packed, bias)
+    if not use_onednn(x):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        projected: Tensor = Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        projected: Tensor = OneDNNLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return projected
-    return product(x, weight, bias)
+    return onednn_linear(x, weight, bias)
 
 
-def pack(weight: Tensor) -> Tensor | None:
+def prepack(weight: Tensor) -> Tensor | None:
     """A weight in the order in which oneDNN reads it, where it makes the products: once, instead of in each of them."""
     readable = weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and has_bf16(weight.device))
     if not ONEDNN or weight.device.type != "cpu" or not readable:
         return None
     with torch.no_grad():
-        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKED_ROWS)
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PREPACK_BATCH)
     return packed
 
 
-def by_onednn(x: Tensor) -> bool:
+def use_onednn(x: Tensor) -> bool:
     """Whether fp32 products are made here."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
     return ONEDNN and plain and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
@@ -57,26 +57,26 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b, in the precision of its arguments."""
     made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return made
 
 
-class Product(torch.autograd.Function):
+class OneDNNLinear(torch.autograd.Function):
     """A projection and its way back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return product(x, weight, bias)
+        return onednn_linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        to_x = product(slope, weight.t()) if ctx.needs_input_grad[0] else None
+        to_x = onednn_linear(slope, weight.t()) if ctx.needs_input_grad[0] else None
         rows, slopes = x.flatten(0, -2), slope.flatten(0, -2)
-        to_weight = product(slopes.t(), rows.t()) if ctx.needs_input_grad[1] else None
+        to_weight = onednn_linear(slopes.t(), rows.t()) if ctx.needs_input_grad[1] else None
         to_bias = slopes.sum(dim=0) if ctx.needs_input_grad[2] else None
         return to_x, to_weight, to_bias
 
@@ -88,8 +88,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Any, causal: bool, rate: fl
     if not (mask is None or isinstance(mask, Tensor)):
         if rate:
             raise BertGPTError("BG204", "FlexAttention has no dropout", hint="give dropout 0, or take the other kernel")
-        return flex(q, k, v, mask)
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or k.size(2) > SHORT:
+        return flex_attention_call(q, k, v, mask)
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or k.size(2) > MATH_ATTENTION_MAX_KEYS:
         return F.scaled_dot_product_attention(q, k, v, mask, rate, is_causal=causal and mask is None)
     if causal and mask is None:
         mask = torch.ones((q.size(2), k.size(2)), dtype=torch.bool).tril()
@@ -99,7 +99,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Any, causal: bool, rate: fl
     return F.dropout(scores.softmax(dim=3), rate) @ v
 
 
-def flex(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
+def flex_attention_call(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
     """The same by FlexAttention, which skips blocks in which nobody sees anybody; it has no dropout."""
     from torch.nn.attention.flex_attention import flex_attention
 
@@ -116,7 +116,7 @@ def compiled_flex() -> Any:
     return torch.compile(flex_attention, dynamic=False)
 
 
-def compiled(function: Callable[..., Any], what: str) -> Callable[..., Any]:
+def compile_or_fallback(function: Callable[..., Any], what: str) -> Callable[..., Any]:
     """A function for one size of its arguments; where it cannot be compiled it stays as it is, and that is said."""
     if hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"):
         torch._functorch.config.force_non_lazy_backward_lowering = True  # so that what fails does so in the first call

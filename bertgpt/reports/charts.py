@@ -37,13 +37,13 @@ class Chart:
     levels: dict[str, float] = field(default_factory=dict)
     log: bool = False  # both axes
 
-    def drawn(self) -> Html:
+    def render(self) -> Html:
         """The whole figure; nothing if there is nothing to draw."""
         series = [each for each in self.series if each.points]
         if not series:
             return Html("")
-        across = Scale.around([x for each in series for x, _ in each.points], self.log)
-        up = Scale.around([y for each in series for _, y in each.points] + list(self.levels.values()), self.log)
+        across = Scale.fit([x for each in series for x, _ in each.points], self.log)
+        up = Scale.fit([y for each in series for _, y in each.points] + list(self.levels.values()), self.log)
         marks = [line(each, across, up) for each in series] + [level(up.at(y)) for y in self.levels.values()]
         picture = el(
             "svg", *[void("path", d=f"M0 {100 - at:.2f}H100", class_="grid") for at, _ in up.ticks()], *marks,
@@ -71,7 +71,7 @@ class Scale:
     log: bool = False
 
     @classmethod
-    def around(cls, values: Sequence[float], log: bool) -> "Scale":
+    def fit(cls, values: Sequence[float], log: bool) -> "Scale":
         """One on which all of them lie, with some air."""
         low, high = min(values), max(values)
         if log:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from bertgpt.data.format import TokenFile, read_manifest, verify, verify_tokenizer
 from bertgpt.data.loading.describe import QUANTILES
-from bertgpt.data.loading.describe_mask import look_plan
-from bertgpt.data.loading.open import names_of, opened_base
+from bertgpt.data.loading.describe_mask import describe_mask_rows
+from bertgpt.data.loading.open import open_base_shards, split_files
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.tinyworld.grammar import Unreadable
+from bertgpt.tinyworld.grammar import NotInLanguage
 from bertgpt.tinyworld.world import World
 from bertgpt.utils.errors import BertGPTError
 
@@ -26,7 +26,7 @@ EXAMPLES, BINS, COMMON = 2, 12, 20
 
 
 @dataclass
-class Data:
+class DatasetSummary:
     """Facts of shards, and of a plan over them if there is one."""
 
     path: Path
@@ -42,21 +42,21 @@ class Data:
     rows: list[dict[str, Any]] = field(default_factory=list)  # of the plan
 
 
-def look_at(folder: Path) -> Data:
+def summarize_dataset(folder: Path) -> DatasetSummary:
     """All of it. A plan is looked at together with its shards."""
     manifest, plan = read_manifest(folder), None
     if manifest["kind"] == "plan":
-        plan, folder = folder, Path(os.path.normpath(opened_base(folder, manifest, None)))
+        plan, folder = folder, Path(os.path.normpath(open_base_shards(folder, manifest, None)))
         manifest = read_manifest(folder)
     verify(folder, manifest)
     tokenizer = verify_tokenizer(folder, manifest)
-    files = [TokenFile(folder / name) for name in names_of(manifest, "train")]
+    files = [TokenFile(folder / name) for name in split_files(manifest, "train")]
     held_out = held_out_of(folder, manifest)
     counts, counted = frequencies(files, tokenizer)
     order = np.argsort(-counts, kind="stable")
-    texts = [tokenizer.decode([i for i in ids if i != tokenizer.end]) for ids in held_out]
+    texts = [tokenizer.decode([i for i in ids if i != tokenizer.eos_id]) for ids in held_out]
     lengths = np.concatenate([np.diff(file.offsets) for file in files])
-    return Data(
+    return DatasetSummary(
         path=folder,
         manifest=manifest,
         lengths=histogram(lengths),
@@ -66,17 +66,17 @@ def look_at(folder: Path) -> Data:
         counted=counted,
         examples=[[spelled(tokenizer, i) for i in ids] for ids in held_out[:EXAMPLES]],
         texts=texts,
-        floor=floor_of(manifest, held_out, texts),
-        rows=look_plan(plan, verify_tokenizer(plan, read_manifest(plan)), "train", 0, 1) if plan else [],
+        floor=true_entropy(manifest, held_out, texts),
+        rows=describe_mask_rows(plan, verify_tokenizer(plan, read_manifest(plan)), "train", 0, 1) if plan else [],
     )
 
 
 def held_out_of(folder: Path, manifest: dict[str, Any]) -> list[list[int]]:
     """The first held-out documents, with the id that ends each; training ones if none were held out."""
     try:
-        names = names_of(manifest, "val")
+        names = split_files(manifest, "val")
     except BertGPTError:
-        names = names_of(manifest, "train")
+        names = split_files(manifest, "train")
     file = TokenFile(folder / names[0])
     return [file.row(number).tolist() for number in range(min(len(file), FLOOR_DOCUMENTS))]
 
@@ -109,14 +109,14 @@ def ranks_of(kinds: int) -> list[int]:
     return sorted({max(1, min(kinds, round(10**e))) for e in np.linspace(0, math.log10(max(kinds, 1)), 60)})
 
 
-def floor_of(manifest: dict[str, Any], held_out: Sequence[list[int]], texts: Sequence[str]) -> float | None:
+def true_entropy(manifest: dict[str, Any], held_out: Sequence[list[int]], texts: Sequence[str]) -> float | None:
     """The true surprise at held-out documents, in nats a token; none for text whose probability nobody knows."""
     if [source["name"] for source in manifest["sources"]] != ["tinyworld"]:
         return None
     world = World(int(manifest["sources"][0]["sha256"].removeprefix("seed ")))
     try:
         nats = -sum(world.read(text).logp for text in texts)
-    except Unreadable:  # its tokenizer changes the text, as those that know no capitals do
+    except NotInLanguage:  # its tokenizer changes the text, as those that know no capitals do
         return None
     return nats / sum(map(len, held_out))
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bertgpt.reports import samples, scores, sections
-from bertgpt.reports.data import Data, look_at
+from bertgpt.reports.data import DatasetSummary, summarize_dataset
 from bertgpt.reports.markup import Html, el, escaped, joined
-from bertgpt.reports.runs import Run, data_of, gathered
+from bertgpt.reports.runs import ReportRun, collect_runs, data_of
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import disk_error, void, write_aside, write_json
+from bertgpt.utils.files import discard_result, disk_error, write_atomic, write_json
 from bertgpt.utils.version import __version__
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"  # nothing can be fetched
@@ -22,12 +22,12 @@ def report(names: list[str], out: Path, results: Path, figures: Path | None) -> 
     """Write it, and say what the table in it says."""
     if out.is_dir():
         raise BertGPTError("BG404", "this is a folder", path=str(out), hint="--out names the file to write")
-    runs = gathered(names, results)
+    runs = collect_runs(names, results)
     rows = scores.summary(runs)
     text = page(runs, rows)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(out, lambda aside: void(aside.write_text(text, encoding="utf-8")))
+        write_atomic(out, lambda aside: discard_result(aside.write_text(text, encoding="utf-8")))
         if figures:
             figures.mkdir(parents=True, exist_ok=True)
             for run in runs:
@@ -38,7 +38,7 @@ def report(names: list[str], out: Path, results: Path, figures: Path | None) -> 
     return {"path": str(out), "runs": names, "table": table, "notes": scores.partial(runs)}
 
 
-def page(runs: Sequence[Run], rows: Sequence[scores.Row]) -> str:
+def page(runs: Sequence[ReportRun], rows: Sequence[scores.Row]) -> str:
     """All of it."""
     trained_on = {run.name: found for run in runs if (found := looked_at(run)) is not None}
     by_rows = sorted(trained_on.values(), key=lambda found: len(found.rows))  # those with a plan say more
@@ -59,7 +59,7 @@ def page(runs: Sequence[Run], rows: Sequence[scores.Row]) -> str:
     links = [el("li", el("a", title, href=f"#{name}")) for name, title, _ in titled]
     made = f"Made by bertgpt {__version__} on {time.strftime('%F %H:%M UTC', time.gmtime())}."
     body = joined([
-        el("header", el("h1", ", ".join(run.name for run in runs)), el("p", made), sections.cards(runs)),
+        el("header", el("h1", ", ".join(run.name for run in runs)), el("p", made), sections.run_cards(runs)),
         el("nav", el("ul", *links), aria_label="parts of this page"),
         *(el("section", el("h2", title), content, id=name) for name, title, content in titled),
     ])  # fmt: skip
@@ -73,27 +73,27 @@ def page(runs: Sequence[Run], rows: Sequence[scores.Row]) -> str:
     )
 
 
-def looked_at(run: Run) -> Data | None:
+def looked_at(run: ReportRun) -> DatasetSummary | None:
     """What it was trained on; a run whose data is gone is reported without it."""
     if (folder := data_of(run)) is None:
         return None
     try:
-        return look_at(folder)
+        return summarize_dataset(folder)
     except BertGPTError as error:
         console.note(f"{folder}: {error}; the report goes on without it")
         return None
 
 
-def predicted(runs: Sequence[Run], trained_on: dict[str, Data]) -> list[Html]:
+def predicted(runs: Sequence[ReportRun], trained_on: dict[str, DatasetSummary]) -> list[Html]:
     """Of each model that fills gaps."""
     found = []
     for run in runs:
         texts = trained_on[run.name].texts if run.name in trained_on else []
-        if quizzes := samples.quizzes(run, texts):
+        if quizzes := samples.masked_predictions(run, texts):
             found.append(sections.predictions(run.name, quizzes))
     return found
 
 
-def sampled(runs: Sequence[Run]) -> list[Html]:
+def sampled(runs: Sequence[ReportRun]) -> list[Html]:
     """Of each model that goes on with text."""
-    return [sections.samples(run.name, texts) for run in runs if (texts := samples.samples(run))]
+    return [sections.samples(run.name, texts) for run in runs if (texts := samples.generate_samples(run))]

@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertgpt.hub.pretrained import Saved
-from bertgpt.inference.load import find, weights_hash
-from bertgpt.training.logger import CLOCKS, Lines
-from bertgpt.training.run_directory import settings_of
+from bertgpt.hub.pretrained import PretrainedModel
+from bertgpt.inference.load import load_model, weights_hash
+from bertgpt.training.logger import TIMING_KEYS, JsonlLogger
+from bertgpt.training.run_directory import read_config
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 
 
 @dataclass
-class Run:
+class ReportRun:
     """A model, and all that was written down of it."""
 
     path: Path
-    kept: Saved
+    kept: PretrainedModel
     weights: str  # their hash
     settings: dict[str, Any]  # of config.yaml, flat
     facts: dict[str, Any]  # of run.json
@@ -46,14 +46,14 @@ class Run:
         per_step = self.facts.get("flops_per_step", 0.0)
         found, seconds = [], 0.0
         for line in self.lines:
-            seconds += line.get(CLOCKS[0], 0.0) if line["split"] == "train" else 0.0
+            seconds += line.get(TIMING_KEYS[0], 0.0) if line["split"] == "train" else 0.0
             x = {"tokens": line["tokens"], "time": seconds, "FLOPs": line["step"] * per_step}[axis]
             if line["split"] == split and line.get(figure) is not None and (x or not line["step"]):
                 found.append((float(x), float(line[figure])))
         return found
 
 
-def gathered(names: list[str], results: Path) -> list[Run]:
+def collect_runs(names: list[str], results: Path) -> list[ReportRun]:
     """The runs of these names, or all in runs/; those that were fine-tuned are put to what they began with."""
     names = names or [str(path.parent) for path in sorted(Path("runs").glob("*/final"))]
     if not names:
@@ -79,20 +79,20 @@ def gathered(names: list[str], results: Path) -> list[Run]:
     return runs
 
 
-def read_run(name: str) -> Run:
+def read_run(name: str) -> ReportRun:
     """One of them; a model without a run has no curve."""
-    kept, folder = find(name)
+    kept, folder = load_model(name)
     path = Path(name)
     run = path.parent if path.name == "final" else path
-    settings = settings_of(run) if (run / "config.yaml").is_file() and run != folder else {}
-    return Run(
+    settings = read_config(run) if (run / "config.yaml").is_file() and run != folder else {}
+    return ReportRun(
         path=run,
         kept=kept,
         weights=weights_hash(folder),
         settings=flat(settings),
         facts=read_json(run / "run.json"),
         figures=read_json(run / "metrics.json"),
-        lines=Lines(run / "metrics.jsonl").read(),
+        lines=JsonlLogger(run / "metrics.jsonl").read(),
     )
 
 
@@ -122,7 +122,7 @@ def flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
-def data_of(run: Run) -> Path | None:
+def data_of(run: ReportRun) -> Path | None:
     """The shards or the plan that it was trained on, if they are still here."""
     name = run.facts.get("options", {}).get("data")
     return Path(name) if name and (Path(name) / "manifest.json").is_file() else None

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bertgpt.reports.runs import Run
+from bertgpt.reports.runs import ReportRun
 
 TERMS = {
-    "causal": "held-out causal loss, nats a token",
-    "masked": "held-out masked loss, nats a hidden token",
+    "clm": "held-out causal loss, nats a token",
+    "mlm": "held-out masked loss, nats a hidden token",
 }
 WORLD = {  # of tinyworld's many scores, those that say most
     "excess": "above the true entropy",
@@ -45,11 +45,11 @@ def shown_cell(row: Row, run: str) -> str:
     return f"{100 * value:.1f} %" if row.percent else f"{value:.4g}" if abs(value) >= 10 else f"{value:.3f}"
 
 
-def summary(runs: Sequence[Run]) -> list[Row]:
+def summary(runs: Sequence[ReportRun]) -> list[Row]:
     """All rows, those of one score together."""
     rows: dict[tuple[str, str], Row] = {}
     for run in runs:
-        for score, label, cell, beside, percent in told(run):
+        for score, label, cell, beside, percent in iterate_scores(run):
             row = rows.setdefault((score, label), Row(label, beside, percent))
             row.runs[run.name] = cell
     first = dict.fromkeys([*TERMS.values(), *WORLD.values(), *(score for score, _ in rows)])
@@ -57,7 +57,7 @@ def summary(runs: Sequence[Run]) -> list[Row]:
     return [rows[key] for key in sorted(rows, key=lambda key: (order[key[0]], rows[key].baseline))]
 
 
-def told(run: Run) -> Iterator[tuple[str, str, Cell, bool, bool]]:
+def iterate_scores(run: ReportRun) -> Iterator[tuple[str, str, Cell, bool, bool]]:
     """The score that a figure belongs to, its label, itself, whether it is a baseline, and whether it is a share."""
     for term, label in TERMS.items():
         if (value := run.figures.get(f"val_{term}_loss")) is not None:
@@ -71,11 +71,13 @@ def told(run: Run) -> Iterator[tuple[str, str, Cell, bool, bool]]:
         yield from of_score(found, score, f"{found['suite']}, fine-tuned: {score}")
 
 
-def figures(run: Run) -> dict[str, float]:
+def figures(run: ReportRun) -> dict[str, float]:
     """The column of a run in the table, for programs: scores by the short names that files have for them."""
     short = {label: f"{term} loss" for term, label in TERMS.items()}
     short |= {label: score for score, label in WORLD.items() if score != "accuracy"}  # of what, nobody would know
-    return {short.get(label, label): cell["value"] for _, label, cell, baseline, _ in told(run) if not baseline}
+    return {
+        short.get(label, label): cell["value"] for _, label, cell, baseline, _ in iterate_scores(run) if not baseline
+    }
 
 
 def label_of(found: dict[str, Any], score: str) -> str:
@@ -86,11 +88,11 @@ def label_of(found: dict[str, Any], score: str) -> str:
 def of_score(found: dict[str, Any], score: str, label: str) -> Iterator[tuple[str, str, Cell, bool, bool]]:
     """A score, and the baselines that belong to it."""
     yield label, label, found["scores"][score], False, score in SHARES
-    for name, cell in beside(found, score).items():
+    for name, cell in baselines_of(found, score).items():
         yield label, name, cell, True, False
 
 
-def beside(found: dict[str, Any], score: str) -> dict[str, Cell]:
+def baselines_of(found: dict[str, Any], score: str) -> dict[str, Cell]:
     """The baselines of a score, which tinyworld calls by its name; other suites have them for the first score."""
     if found["suite"] != "tinyworld":
         return found["baselines"] if score == next(iter(found["scores"])) else {}
@@ -98,13 +100,13 @@ def beside(found: dict[str, Any], score: str) -> dict[str, Cell]:
     return {short: found["baselines"][name] for name, short in told.items() if short != name}
 
 
-def partial(runs: Sequence[Run]) -> list[str]:
+def partial(runs: Sequence[ReportRun]) -> list[str]:
     """Which suites were asked of their first items only."""
     found = [each for run in runs for each in (*run.found, *run.tuned) if each["partial"]]
     return list(dict.fromkeys(f"PARTIAL: {each['suite']} was asked of {each['n']:,} items only" for each in found))
 
 
-def different(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def config_diff(runs: Sequence[ReportRun]) -> list[tuple[str, list[str]]]:
     """The settings in which runs differ."""
     keys = dict.fromkeys(key for run in runs for key in run.settings if not key.endswith("sha256"))
     told = {key: [shown(run.settings.get(key)) for run in runs] for key in keys}

@@ -5,28 +5,28 @@ from collections.abc import Sequence
 from typing import Any
 
 from bertgpt.reports.charts import Chart, Series, bars, interval
-from bertgpt.reports.data import Data
+from bertgpt.reports.data import DatasetSummary
 from bertgpt.reports.markup import Html, details, el, joined, table, void
-from bertgpt.reports.runs import Run
-from bertgpt.reports.scores import Row, beside, different, partial, shown_cell
+from bertgpt.reports.runs import ReportRun
+from bertgpt.reports.scores import Row, baselines_of, config_diff, partial, shown_cell
 
 UNITS = {"tokens": "tokens", "time": "seconds of training", "FLOPs": "FLOPs"}
-TERMS = {"causal": "Next tokens", "masked": "Hidden tokens", "pairs": "Next sentences"}
-KINDS = {"causal": "a GPT: it goes on with text", "masked": "a BERT: it fills gaps", "hybrid": "both in one model"}
+TERMS = {"clm": "CLM", "mlm": "MLM", "nsp": "NSP"}
+KINDS = {"clm": "a GPT: it goes on with text", "mlm": "a BERT: it fills gaps", "hybrid": "both in one model"}
 
 
-def cards(runs: Sequence[Run]) -> Html:
+def run_cards(runs: Sequence[ReportRun]) -> Html:
     """Who they are."""
     told = [
         el("li", el("b", run.name), void("br"), KINDS[run.kept.objective], void("br"),
-           f"{run.kept.model.parameter_count():,} weights, {run.shape}", void("br"),
+           f"{run.kept.model.num_parameters():,} weights, {run.shape}", void("br"),
            f"{run.figures['tokens']:,} tokens in {run.figures['steps']:,} steps" if "steps" in run.figures else "")
         for run in runs
     ]  # fmt: skip
     return el("ul", *told, class_="cards")
 
 
-def summary(runs: Sequence[Run], rows: Sequence[Row]) -> Html:
+def summary(runs: Sequence[ReportRun], rows: Sequence[Row]) -> Html:
     """The one table."""
     body = [
         el("tr", el("td", row.score), *(el("td", shown_cell(row, run.name), class_="figure") for run in runs),
@@ -38,7 +38,7 @@ def summary(runs: Sequence[Run], rows: Sequence[Row]) -> Html:
     return joined([whole, *(el("p", note) for note in partial(runs))])
 
 
-def curves(runs: Sequence[Run], floors: dict[str, float]) -> Html:
+def curves(runs: Sequence[ReportRun], floors: dict[str, float]) -> Html:
     """Losses over tokens, time and FLOPs. Training is drawn behind what was held out."""
     pages = []
     for axis, unit in UNITS.items():
@@ -49,8 +49,8 @@ def curves(runs: Sequence[Run], floors: dict[str, float]) -> Html:
                 for split, said, faint in (("train", "training", True), ("val", "held out", False)):
                     points = run.points(split, f"{term}_loss", axis)
                     series.append(Series(f"{run.name}, {said}", points, i, faint))
-            levels = floors if term == "causal" else {}
-            charts.append(Chart(title, unit, "loss in nats", series, levels).drawn())
+            levels = floors if term == "clm" else {}
+            charts.append(Chart(title, unit, "loss in nats", series, levels).render())
         drawn = [chart for chart in charts if chart]
         if drawn:
             pages.append((axis, el("div", *drawn, class_=f"grid2 over-{axis}")))
@@ -67,7 +67,7 @@ def curves(runs: Sequence[Run], floors: dict[str, float]) -> Html:
     return el("div", *switches, *(page for _, page in pages), class_="axes")
 
 
-def evaluations(runs: Sequence[Run]) -> Html:
+def evaluations(runs: Sequence[ReportRun]) -> Html:
     """Every score of every suite, run beside run, with its interval and its baselines."""
     suites: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for run in runs:
@@ -88,8 +88,10 @@ def of_suite(name: str, each: Sequence[tuple[str, dict[str, Any]]]) -> Html:
     for score in dict.fromkeys(score for _, found in each for score in found["scores"]):
         having = [(run, found) for run, found in each if score in found["scores"]]
         rows += beside_each_other("head", score, [(run, found["scores"][score]) for run, found in having])
-        for other in dict.fromkeys(other for _, found in having for other in beside(found, score)):
-            cells = [(run, beside(found, score)[other]) for run, found in having if other in beside(found, score)]
+        for other in dict.fromkeys(other for _, found in having for other in baselines_of(found, score)):
+            cells = [
+                (run, baselines_of(found, score)[other]) for run, found in having if other in baselines_of(found, score)
+            ]
             rows += beside_each_other("beside", other, cells)
     head = el("tr", *(el("th", title, scope="col", class_="figure" if title in ("value", "95 %") else "words")
                       for title in ("", "run", "value", "95 %", "")))  # fmt: skip
@@ -104,7 +106,7 @@ def of_suite(name: str, each: Sequence[tuple[str, dict[str, Any]]]) -> Html:
 
 def beside_each_other(kind: str, name: str, cells: Sequence[tuple[str, dict[str, Any]]]) -> list[Html]:
     """A row for each run, all drawn on the same scale."""
-    whole = around([cell for _, cell in cells])
+    whole = axis_range([cell for _, cell in cells])
     rows = []
     for i, (run, cell) in enumerate(cells):
         value, low, high = (cell[key] for key in ("value", "low", "high"))
@@ -115,7 +117,7 @@ def beside_each_other(kind: str, name: str, cells: Sequence[tuple[str, dict[str,
     return rows
 
 
-def around(cells: Sequence[dict[str, Any]]) -> tuple[float, float]:
+def axis_range(cells: Sequence[dict[str, Any]]) -> tuple[float, float]:
     """The ends of the line that scores of one kind are drawn on: 0 and 1, if all lie between."""
     values = [value for cell in cells for value in cell.values() if value is not None]
     low, high = min(0.0, *values), max(1.0, *values)
@@ -131,7 +133,7 @@ def predictions(name: str, quizzes: Sequence[dict[str, Any]]) -> Html:
     """Texts with hidden words, found or missed, and what else was likely there."""
     told = []
     for quiz in quizzes:
-        told.append(el("div", *map(segment, quiz["segments"]), class_="text"))
+        told.append(el("div", *map(masked_segment, quiz["segments"]), class_="text"))
         original = {mask["place"]: mask for mask in quiz["masks"]}
         rows = [
             [str(i), "found" if mask["right"] else "missed",
@@ -147,7 +149,7 @@ def predictions(name: str, quizzes: Sequence[dict[str, Any]]) -> Html:
     return joined([el("h3", name), *told])
 
 
-def segment(part: dict[str, Any]) -> Html:
+def masked_segment(part: dict[str, Any]) -> Html:
     """A stretch of such a text. A sign says what the colour says."""
     text = str(part["text"])
     if "guess" not in part:
@@ -165,7 +167,7 @@ def samples(name: str, texts: Sequence[str]) -> Html:
     return joined([el("h3", name), *(el("div", text, class_="text") for text in texts)])
 
 
-def data(found: Data) -> Html:
+def data(found: DatasetSummary) -> Html:
     """What models were trained on."""
     manifest = found.manifest
     keys = ("documents", "tokens", "bytes")
@@ -179,7 +181,7 @@ def data(found: Data) -> Html:
         el("h3", str(found.path)),
         el("p", f"From {sources}{f' and {more:,} more' if more > 0 else ''}. Tokens in a document: {lengths}."),
         table(("split", *keys), rows),
-        el("div", el("div", bars("Lengths", "documents by their tokens", found.lengths), ranks.drawn()),
+        el("div", el("div", bars("Lengths", "documents by their tokens", found.lengths), ranks.render()),
            bars("Common tokens", f"percent of {found.counted:,} tokens; ␣ is a space", common), class_="grid2"),
         *map(document, found.examples),
         *map(planned, found.rows),
@@ -194,11 +196,11 @@ def document(tokens: Sequence[str]) -> Html:
 
 def planned(row: dict[str, Any]) -> Html:
     """A row that a BERT is trained on."""
-    shown = el("div", *map(hidden, row["segments"]), class_="text")
+    shown = el("div", *map(mask_plan_segment, row["segments"]), class_="text")
     return details("a row of the plan, with what is hidden of it", shown)
 
 
-def hidden(part: dict[str, Any]) -> Html:
+def mask_plan_segment(part: dict[str, Any]) -> Html:
     """A stretch of it."""
     text = str(part["text"])
     if "hidden" not in part:
@@ -207,21 +209,21 @@ def hidden(part: dict[str, Any]) -> Html:
     return el("span", f"{text.strip()} ({said})", class_="hidden")
 
 
-def settings(runs: Sequence[Run]) -> Html:
+def settings(runs: Sequence[ReportRun]) -> Html:
     """In what runs differ."""
-    rows = [[key, *values] for key, values in different(runs)]
+    rows = [[key, *values] for key, values in config_diff(runs)]
     if len(runs) < 2 or not rows:
         return el("p", "There is nothing in which they differ." if len(runs) > 1 else "There is one run only.")
     return table(("", *(run.name for run in runs)), rows, words=len(runs) + 1)
 
 
-def origins(runs: Sequence[Run]) -> Html:
+def origins(runs: Sequence[ReportRun]) -> Html:
     """Where, when and from what."""
     keys = ("begun", "bertgpt", "torch", "python", "host", "device", "precision", "threads", "world")
     rows = [[key, *(str(run.facts.get(key, "-")) for run in runs)] for key in keys]
     hashes = {
         "weights": [run.weights for run in runs],
-        "tokenizer": [run.kept.tokenizer.identity for run in runs],
+        "tokenizer": [run.kept.tokenizer.fingerprint for run in runs],
         "data": [str(run.settings.get("data_sha256", "-")) for run in runs],
     }
     rows += [[name, *(el("code", value[:16], title=value) for value in values)] for name, values in hashes.items()]

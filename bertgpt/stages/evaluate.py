@@ -13,11 +13,11 @@ from bertgpt.utils.console import Console
 from bertgpt.utils.errors import BertGPTError
 
 if TYPE_CHECKING:
-    from bertgpt.hub.pretrained import Saved
+    from bertgpt.hub.pretrained import PretrainedModel
 
 FOR = {  # what `all` asks of each kind of model
-    "causal": ("lm", "tinyworld", "hellaswag", "lambada", "blimp", "agnews"),
-    "masked": ("mlm", "tinyworld", "blimp", "agnews"),
+    "clm": ("lm", "tinyworld", "hellaswag", "lambada", "blimp", "agnews"),
+    "mlm": ("mlm", "tinyworld", "blimp", "agnews"),
     "hybrid": ("lm", "mlm", "tinyworld", "hellaswag", "lambada", "blimp", "agnews"),
 }
 
@@ -29,22 +29,22 @@ def run(options: EvalOptions) -> dict[str, Any]:
     if options.suite == "compare":
         if len(options.folders) != 2:
             raise BertGPTError("BG203", "compare takes two folders of results", hint="bertgpt eval compare A B")
-        from bertgpt.evals.compare import compared
+        from bertgpt.evals.compare import compare_results
 
-        return {"compared": compared(Path(options.folders[0]), Path(options.folders[1]))}
+        return {"compared": compare_results(Path(options.folders[0]), Path(options.folders[1]))}
     if options.folders:
         raise BertGPTError("BG203", f"eval {options.suite} takes no folders", hint="--model names what is scored")
     if options.model is None:
         raise no_model(f"eval {options.suite}")
     from bertgpt.inference.language_model import load
-    from bertgpt.inference.load import find, weights_hash
+    from bertgpt.inference.load import load_model, weights_hash
 
-    kept = load(options.model, options.device, options.precision).kept
+    kept = load(options.model, options.device, options.precision).pretrained
     if options.suite == "predict":
         from bertgpt.evals.labels import predict
 
         return predict(kept, options)
-    facts = {"weights": weights_hash(find(options.model)[1]), "tokenizer": kept.tokenizer.identity}
+    facts = {"weights": weights_hash(load_model(options.model)[1]), "tokenizer": kept.tokenizer.fingerprint}
     folder = Path(options.out) if options.out else Path("results") / name_of(options.model)
     suites = FOR[kept.objective] if options.suite == "all" else (options.suite,)
     return {
@@ -54,19 +54,21 @@ def run(options: EvalOptions) -> dict[str, Any]:
     }
 
 
-def one(kept: "Saved", suite: str, options: EvalOptions, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def one(
+    kept: "PretrainedModel", suite: str, options: EvalOptions, folder: Path, facts: dict[str, Any]
+) -> dict[str, Any]:
     """One suite, and its files."""
-    from bertgpt.evals.suites import evaluated
+    from bertgpt.evals.suites import evaluate_suite
 
     began = time.time()
     if options.suite == "all":
         console_module.note(f"{suite} ...")
     data = "tinyworld" if suite in ("lm", "mlm") and options.suite == "all" else options.data
-    found = evaluated(kept, suite, options.model_copy(update={"data": data}))
+    found = evaluate_suite(kept, suite, options.model_copy(update={"data": data}))
     found.facts |= facts | {"precision": options.precision}
     if (before := weights_in(folder / f"{suite}.json")) and before != facts["weights"]:
         console_module.note(f"{folder / suite}.json was of other weights, and is replaced; --out takes another folder")
-    found.write(folder, began)
+    found.save(folder, began)
     return found.as_json()
 
 

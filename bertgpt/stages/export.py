@@ -6,7 +6,7 @@ from typing import Any
 from bertgpt.config.options import ExportOptions
 from bertgpt.utils.console import Console
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.tables import shown
+from bertgpt.utils.tables import format_number
 
 
 def run(options: ExportOptions) -> dict[str, Any]:
@@ -20,16 +20,16 @@ def run(options: ExportOptions) -> dict[str, Any]:
         from bertgpt.data.loading.export_bin import to_bin
 
         return to_bin(path, out, options.fresh)
-    from bertgpt.hub.to_hf import to_transformers
+    from bertgpt.hub.to_hf import export_hf
 
-    return to_transformers(path, out, options.fresh)
+    return export_hf(path, out, options.fresh)
 
 
 def form_of(path: Path) -> str:
     """What a folder can become."""
-    from bertgpt.data.format import finished, read_manifest
+    from bertgpt.data.format import read_manifest, resolve_artifact
 
-    return "hf" if read_manifest(finished(path))["kind"] == "model" else "bin"
+    return "hf" if read_manifest(resolve_artifact(path))["kind"] == "model" else "bin"
 
 
 def show(result: dict[str, Any], console: Console) -> None:
@@ -39,7 +39,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         console.heading(f"{result['dtype']} ids in {result['path']}")
     else:
         console.heading(f"{result['architecture']} in {result['path']}")
-    console.table(("file", *keys), [[shown(file[key]) for key in ("path", *keys)] for file in result["files"]])
+    console.table(("file", *keys), [[format_number(file[key]) for key in ("path", *keys)] for file in result["files"]])
     if result.get("difference") is not None:
         console.text()
         console.text(f"read again by transformers: its logits differ by {result['difference']:.1g} at most")

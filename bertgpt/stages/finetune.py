@@ -20,36 +20,43 @@ import numpy as np
 import torch
 
 from bertgpt.config.options import FinetuneOptions
-from bertgpt.data.execution.workdir import fingerprint
-from bertgpt.data.loading.classification import Examples, Framed, Packed
-from bertgpt.data.loading.loader import Division, Loader, Stream
-from bertgpt.evals.labels import Labels, answered, frozen, judged, numbers_of, words_only
+from bertgpt.data.execution.workdir import code_hash
+from bertgpt.data.loading.classification import ClassificationDataset, EncodedExample, PackedBatch
+from bertgpt.data.loading.loader import BatchPartition, ShuffledStream, StepLoader
+from bertgpt.evals.labels import (
+    Labels,
+    label_ids,
+    linear_probe_baseline,
+    predictions,
+    score_classifiers,
+    text_baselines,
+)
 from bertgpt.evals.metrics import METRICS
-from bertgpt.evals.results import Found
-from bertgpt.evals.tasks import Part, TaskSet, labelled
+from bertgpt.evals.results import EvalResult
+from bertgpt.evals.tasks import LabelledDataset, LabelledSplit, load_task
 from bertgpt.hub import pretrained
-from bertgpt.hub.pretrained import Head, Saved
-from bertgpt.inference.classify import framed, logits_of
-from bertgpt.inference.load import find, weights_hash
-from bertgpt.model import Classifier
+from bertgpt.hub.pretrained import ClassificationHead, PretrainedModel
+from bertgpt.inference.classify import encode_examples, predict_logits
+from bertgpt.inference.load import load_model, weights_hash
+from bertgpt.model import SequenceClassifier
 from bertgpt.stages.evaluate import show_found
-from bertgpt.stages.run_training import carry_out
-from bertgpt.trainer import Settings, Trainer
-from bertgpt.training.checkpoints import read
-from bertgpt.training.device import device_of, peak_of, precision_of, take_exact_algorithms
-from bertgpt.training.distributed import Group, join
-from bertgpt.training.init import STD, build
-from bertgpt.training.logger import Journal
-from bertgpt.training.objectives import Classify
-from bertgpt.training.optimizers import Optimizers, Schedule
-from bertgpt.training.run_directory import RunFolder
+from bertgpt.stages.run_training import run_training
+from bertgpt.trainer import Trainer, TrainerConfig
+from bertgpt.training.checkpoints import load_checkpoint
+from bertgpt.training.device import peak_flops, resolve_device, resolve_precision, use_deterministic_algorithms
+from bertgpt.training.distributed import DistContext, init_distributed
+from bertgpt.training.init import INIT_STD, init_model
+from bertgpt.training.logger import RunLogger
+from bertgpt.training.objectives import SequenceClassification
+from bertgpt.training.optimizers import LRSchedule, Optimizers
+from bertgpt.training.run_directory import RunDirectory
 from bertgpt.utils import console
 from bertgpt.utils.console import Console
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import lock, make_folder, write_json
-from bertgpt.utils.tables import shown
+from bertgpt.utils.files import ensure_writable_folder, lock, write_json
+from bertgpt.utils.tables import format_number
 
-FREE = ("out", "data", "test_data", "micro_batch", "device", "deterministic", "fresh", "fresh_if_changed", "dry_run",
+FREE = ("out", "data", "test_data", "micro_batch_size", "device", "deterministic", "overwrite", "overwrite_if_changed", "dry_run",
         "seeds", "seed", "random_baseline")  # fmt: skip
 CODE = (
     "config",
@@ -65,14 +72,14 @@ CODE = (
     "training",
     "utils",
 )
-LOOKS = 4  # at the held-out part, in an epoch
+EVALS_PER_EPOCH = 4  # at the held-out part, in an epoch
 
 
 @dataclass(frozen=True)
-class HeldOutLabels:
+class ClassificationValidationCallback:
     """A hook: how many labels of the held-out part are told right; by this the best checkpoint is chosen."""
 
-    texts: list[Framed]
+    texts: list[EncodedExample]
     right: Labels
     metric: str
     every: int
@@ -80,104 +87,104 @@ class HeldOutLabels:
 
     def __call__(self, trainer: Trainer) -> dict[str, Any] | None:
         """The first process asks, the others wait."""
-        if not trainer.group.leads:
+        if not trainer.dist.is_main:
             return None
-        logits = logits_of(trainer.model, self.texts, trainer.device)
-        score = METRICS[self.metric](self.right, answered(logits))
+        logits = predict_logits(trainer.model, self.texts, trainer.device)
+        score = METRICS[self.metric](self.right, predictions(logits))
         loss = torch.nn.functional.mse_loss if logits.shape[1] == 1 else torch.nn.functional.cross_entropy
         given = torch.from_numpy(logits[:, 0] if logits.shape[1] == 1 else logits)
         return {"loss": float(loss(given, torch.from_numpy(self.right))), self.metric: score, "error": 1 - score}
 
 
-class Tuning:
+class FinetuneSetup:
     """What the options come to, before anything is trained."""
 
     def __init__(self, options: FinetuneOptions) -> None:
         self.options = options
-        check_place(Path(options.out))
-        self.kept, self.folder = find(str(options.model))
+        check_output_folder(Path(options.out))
+        self.kept, self.folder = load_model(str(options.model))
         columns = (options.text_column, options.pair_column, options.label_column)
-        self.task = labelled(options.task, options.data, options.test_data, columns, options.kind, options.limit,
+        self.task = load_task(options.task, options.data, options.test_data, columns, options.problem_type, options.limit,
                              options.revision)  # fmt: skip
-        self.length = min(self.kept.window, options.seq_len or self.kept.window)
-        self.learned, self.held, self.left_out = parted(self.task, options.held_out)
-        self.device = device_of(options.device)
-        self.precision = precision_of(options.precision, self.device)
-        self.causal = self.kept.objective == "causal"
-        if options.freeze > self.kept.model.config.layers:
-            cause = f"{options.freeze} of {self.kept.model.config.layers}"
+        self.length = min(self.kept.max_length, options.seq_len or self.kept.max_length)
+        self.train, self.val, self.left_out = train_val_split(self.task, options.val_fraction)
+        self.device = resolve_device(options.device)
+        self.precision = resolve_precision(options.precision, self.device)
+        self.causal = self.kept.objective == "clm"
+        if options.freeze_layers > self.kept.model.config.layers:
+            cause = f"{options.freeze_layers} of {self.kept.model.config.layers}"
             raise BertGPTError("BG204", "there are not so many blocks to freeze", cause=cause)
 
     @cached_property
-    def examples(self) -> Examples:
+    def examples(self) -> ClassificationDataset:
         """What is learned from."""
-        return Examples(self.read(self.learned), numbers_of(self.learned, self.task.classes), self.causal)
+        return ClassificationDataset(self.encode(self.train), label_ids(self.train, self.task.classes), self.causal)
 
-    def read(self, part: Part) -> list[Framed]:
+    def encode(self, part: LabelledSplit) -> list[EncodedExample]:
         """Texts in ids."""
-        return framed(self.kept, part.texts, part.others, self.length)
+        return encode_examples(self.kept, part.texts, part.others, self.length)
 
     @property
     def steps(self) -> int:
         """How many there are."""
-        return self.options.max_steps or max(1, round(self.options.epochs * len(self.learned) / self.batch))
+        return self.options.max_steps or max(1, round(self.options.epochs * len(self.train) / self.batch))
 
     @property
     def batch(self) -> int:
         """Texts of a step: all, where there are fewer."""
-        return min(self.options.batch_size, len(self.learned))
+        return min(self.options.batch_size, len(self.train))
 
     @property
-    def every(self) -> int:
+    def eval_every(self) -> int:
         """Steps between looks at the held-out part, and between checkpoints."""
-        return self.options.eval_every or max(1, min(self.steps, len(self.learned) // self.batch) // LOOKS)
+        return self.options.eval_every or max(1, min(self.steps, len(self.train) // self.batch) // EVALS_PER_EPOCH)
 
     def accumulation(self, world: int) -> int:
         """Into how many micro-batches each process divides its part of a step."""
-        micro = self.options.micro_batch or self.batch // world
+        micro = self.options.micro_batch_size or self.batch // world
         if not micro or self.batch % (micro * world):
             several = f" in {world} processes" if world > 1 else ""
             raise BertGPTError("BG204", f"{self.batch} texts of a step do not divide into {micro}{several}")
         return self.batch // (micro * world)
 
-    def said(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """What a person wants to know of the labels before anything is trained."""
         name, classes = self.task.name, self.task.classes
         some = f"{', '.join(classes[:6])}{', ...' * (len(classes) > 6)}"
         what = f"{len(classes)} classes ({some})" if classes else "numbers"
-        sizes = (len(self.learned), len(self.held), len(self.task.dev))
+        sizes = (len(self.train), len(self.val), len(self.task.dev))
         template = "{}: {}; {:,} texts to learn from, {:,} held out to choose by, {:,} reported"
         found = [template.format(name, what, *sizes)]
         if self.left_out:
             found.append(f"{self.left_out:,} texts of the training part are reported too, and left out of it")
         return found
 
-    def classifier(self, seed: int, random: bool) -> Classifier:
+    def classifier(self, seed: int, random: bool) -> SequenceClassifier:
         """Before the first step: the pretrained weights or random ones, and a head that a seed decides."""
         options, config = self.options, self.kept.model.config.model_copy(update={"dropout": self.options.dropout})
-        model = build(config, seed)
+        model = init_model(config, seed)
         if not random:
             model.load_state_dict(self.kept.model.state_dict())
-        classifier = Classifier(model, len(self.task.classes) or 1, self.causal)
+        classifier = SequenceClassifier(model, len(self.task.classes) or 1, self.causal)
         draws = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            classifier.out.weight.normal_(std=STD, generator=draws)
-            if classifier.out.bias is not None:
-                classifier.out.bias.zero_()
+            classifier.classifier.weight.normal_(std=INIT_STD, generator=draws)
+            if classifier.classifier.bias is not None:
+                classifier.classifier.bias.zero_()
                 if not self.task.classes:  # begin with the mean, not far from all numbers
-                    classifier.out.bias.fill_(float(np.mean(self.examples.labels)))
-        frozen = [model.tokens, *model.blocks[: options.freeze]] if options.freeze else []
-        still = [*classifier.unused(), *(weight for module in frozen for weight in module.parameters())]
+                    classifier.classifier.bias.fill_(float(np.mean(self.examples.labels)))
+        frozen = [model.token_embedding, *model.blocks[: options.freeze_layers]] if options.freeze_layers else []
+        still = [*classifier.unused_head_parameters(), *(weight for module in frozen for weight in module.parameters())]
         for weight in still:
             weight.requires_grad_(False)
         return classifier
 
-    def share(self, name: str) -> float:
+    def lr_scale(self, name: str) -> float:
         """The part of the rate that a weight has: less, the further it is from the head."""
         layers, found = self.kept.model.config.layers, re.search(r"blocks\.(\d+)\.", name)
-        outer = ("tokens", "positions", "segments", "embed_norm")
+        outer = ("token_embedding", "position_embedding", "token_type_embedding", "embed_norm")
         depth = layers - int(found[1]) if found else layers + 1 if name.split(".")[1] in outer else 0
-        return float(self.options.layer_decay**depth)
+        return float(self.options.layerwise_lr_decay**depth)
 
     def settings(self, seed: int, random: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         """What must not change while a run goes on, and what may, if it is said."""
@@ -187,9 +194,9 @@ class Tuning:
             "options": fixed, "task": self.task.name, "labels": list(self.task.classes), "steps": self.steps,
             "texts_sha256": self.task.identity, "seed": seed, "weights": "random" if random else self.weights,
             "model": self.kept.model.config.model_dump() | {"dropout": self.options.dropout},
-            "objective": self.kept.objective, "documents": self.kept.documents, "length": self.length,
+            "objective": self.kept.objective, "cross_document_attention": self.kept.cross_document_attention, "length": self.length,
         }  # fmt: skip
-        loose = {"log_every": given["log_every"], "precision": self.precision, "code": fingerprint(CODE)}
+        loose = {"log_every": given["log_every"], "precision": self.precision, "code": code_hash(CODE)}
         return facts, loose
 
     @cached_property
@@ -198,7 +205,7 @@ class Tuning:
         return weights_hash(self.folder)
 
 
-def check_place(out: Path) -> None:
+def check_output_folder(out: Path) -> None:
     """What is there must be of `finetune`, whose runs, a seed each, stand in the folder."""
     if (out / "config.yaml").exists():
         raise BertGPTError("BG213", "there is a run of pretrain here", path=str(out), hint="give another --out")
@@ -206,14 +213,14 @@ def check_place(out: Path) -> None:
         raise BertGPTError("BG404", "this is a file, not a folder for a run", path=str(out), hint="give another --out")
 
 
-def parted(task: TaskSet, share: float) -> tuple[Part, Part, int]:
+def train_val_split(task: LabelledDataset, share: float) -> tuple[LabelledSplit, LabelledSplit, int]:
     """What is learned from and what choices are made by, dealt by a hash of each text, so that twins stay together.
 
     Texts that are reported too are in neither; how many those were comes third.
     """
-    reported = set(map(plain, task.dev.joined()))
+    reported = set(map(normalize_text, task.dev.joined()))
     learned, held, left_out = list[int](), list[int](), 0
-    for number, text in enumerate(map(plain, task.train.joined())):
+    for number, text in enumerate(map(normalize_text, task.train.joined())):
         if text in reported:
             left_out += 1
             continue
@@ -221,12 +228,12 @@ def parted(task: TaskSet, share: float) -> tuple[Part, Part, int]:
         (held if drawn < share else learned).append(number)
     if not learned or not held:
         cause = f"{len(learned)} to learn from, {len(held)} held out of {len(task.train)}"
-        hint = f"hold out more: --held-out {min(0.5, 2 * share):g}"
+        hint = f"hold out more: --val-fraction {min(0.5, 2 * share):g}"
         raise BertGPTError("BG310", "there are too few texts to hold some of them out", cause=cause, hint=hint)
     return task.train.only(learned), task.train.only(held), left_out
 
 
-def plain(text: str) -> str:
+def normalize_text(text: str) -> str:
     """A text without what makes no other text of it."""
     return " ".join(text.lower().split())
 
@@ -234,68 +241,77 @@ def plain(text: str) -> str:
 # ------------------------------------------------------------------------------------------------- one seed
 
 
-def tuned(tuning: Tuning, seed: int, random: bool, group: Group) -> None:
+def train_seed(tuning: FinetuneSetup, seed: int, random: bool, group: DistContext) -> None:
     """A run of the trainer, to its end."""
     options = tuning.options
     console.note(f"{'random weights' if random else 'pretrained weights'}, seed {seed}")
-    folder = RunFolder(Path(options.out) / f"{'random' if random else 'seed'}-{seed}")
+    folder = RunDirectory(Path(options.out) / f"{'random' if random else 'seed'}-{seed}")
     facts = {"options": options.model_dump(mode="json"), "device": str(tuning.device), "precision": tuning.precision}
 
     def finished(trainer: Trainer) -> None:
-        chosen = trainer.checkpoints.best(trainer.journal.scores())
+        chosen = trainer.checkpoints.best(trainer.logger.validation_scores())
         assert chosen is not None, "there was a look at the last step"
-        read(chosen, trainer.model, trainer.optimizers)
-        head = Head(tuning.task.name, tuning.task.classes, trainer.model.cpu())
+        load_checkpoint(chosen, trainer.model, trainer.optimizers)
+        head = ClassificationHead(tuning.task.name, tuning.task.classes, trainer.model.cpu())
         kept = tuning.kept
-        made = Saved(head.classifier.transformer, kept.tokenizer, kept.objective, kept.documents, tuning.length, head)
+        made = PretrainedModel(
+            head.classifier.transformer,
+            kept.tokenizer,
+            kept.objective,
+            kept.cross_document_attention,
+            tuning.length,
+            head,
+        )
         counts = {"steps": trainer.step, "samples": trainer.step * tuning.batch, "chosen_step": int(chosen.name[5:])}
-        folder.finish(made, card(tuning, f"seed {seed}"), counts)
+        folder.publish(made, card(tuning, f"seed {seed}"), counts)
 
-    carry_out(
-        folder, group, tuning.device, facts, tuning.settings(seed, random), tuning.kept.tokenizer, anew(options),
-        lambda: trainer_of(tuning, seed, random, folder, group), finished,
+    run_training(
+        folder, group, tuning.device, facts, tuning.settings(seed, random), tuning.kept.tokenizer, overwrite_mode(options),
+        lambda: build_trainer(tuning, seed, random, folder, group), finished,
     )  # fmt: skip
 
 
-def anew(options: FinetuneOptions) -> bool | None:
+def overwrite_mode(options: FinetuneOptions) -> bool | None:
     """Whether to begin again: always, never, or if anything has changed."""
-    return True if options.fresh else None if options.fresh_if_changed else False
+    return True if options.fresh else None if options.overwrite_if_changed else False
 
 
-def trainer_of(tuning: Tuning, seed: int, random: bool, folder: RunFolder, group: Group) -> Trainer:
+def build_trainer(tuning: FinetuneSetup, seed: int, random: bool, folder: RunDirectory, group: DistContext) -> Trainer:
     """Everything put together."""
     options, examples = tuning.options, tuning.examples
     if options.deterministic:
-        take_exact_algorithms()
+        use_deterministic_algorithms()
     classifier = tuning.classifier(seed, random).to(tuning.device)
     tokens = sum(len(text.ids) for text in examples.texts) / len(examples)
-    peak = peak_of(tuning.device)
+    peak = peak_flops(tuning.device)
     per_step = round(tokens * tuning.batch)
-    settings = Settings(
+    settings = TrainerConfig(
         tokens_per_step=per_step,
         seed=seed,
-        clip=options.clip,
+        grad_clip=options.clip,
         log_every=options.log_every,
-        save_every=tuning.every,
+        save_every=tuning.eval_every,
         precision=tuning.precision,
         flops_per_step=classifier.transformer.flops_per_token(round(tokens), 0.0) * per_step,
-        peak=peak and peak * group.world,
+        peak_flops=peak and peak * group.world,
     )
-    if group.leads and not folder.checkpoints.all():
-        make_folder(folder.checkpoints.folder)
-    held = HeldOutLabels(tuning.read(tuning.held), numbers_of(tuning.held, tuning.task.classes),
-                         tuning.task.metrics[0], tuning.every)  # fmt: skip
-    division = Division(group.world, group.rank, tuning.accumulation(group.world))
+    if group.is_main and not folder.checkpoints.all():
+        ensure_writable_folder(folder.checkpoints.folder)
+    held = ClassificationValidationCallback(tuning.encode(tuning.val), label_ids(tuning.val, tuning.task.classes),
+                         tuning.task.metrics[0], tuning.eval_every)  # fmt: skip
+    division = BatchPartition(group.world, group.rank, tuning.accumulation(group.world))
     return Trainer(
         classifier,
-        {Packed: Classify()},
+        {PackedBatch: SequenceClassification()},
         {},
-        Loader(Stream(examples, seed, tuning.batch), division=division),
-        Optimizers(classifier, options.optimizer, options.weight_decay, options.beta2, share=tuning.share),
-        Schedule(options.schedule, tuning.steps, round(options.warmup * tuning.steps), options.lr, options.lr_floor),
+        StepLoader(ShuffledStream(examples, seed, tuning.batch), division=division),
+        Optimizers(classifier, options.optimizer, options.weight_decay, options.beta2, share=tuning.lr_scale),
+        LRSchedule(
+            options.schedule, tuning.steps, round(options.warmup * tuning.steps), options.lr, options.min_lr_ratio
+        ),
         settings,
         folder.checkpoints,
-        Journal(folder.path, group.leads),
+        RunLogger(folder.path, group.is_main),
         [held],
         group,
         tuning.device,
@@ -308,29 +324,29 @@ def trainer_of(tuning: Tuning, seed: int, random: bool, folder: RunFolder, group
 def run(options: FinetuneOptions) -> dict[str, Any]:
     """Fine-tune a model, with as many seeds as are wanted, and say what it is worth."""
     if int(os.environ.get("RANK", "0")):  # one of them speaks
-        console.hush()
-    tuning = Tuning(options)
-    for line in tuning.said():
+        console.silence_non_main()
+    tuning = FinetuneSetup(options)
+    for line in tuning.summary_lines():
         console.note(line)
     tuning.accumulation(1)
     out = Path(options.out)
     if options.dry_run:
-        return dry(tuning)
-    group = join(tuning.device)
+        return dry_run(tuning)
+    group = init_distributed(tuning.device)
     tuning.accumulation(group.world)
     began = time.time()
-    make_folder(out)
-    with lock(out / "run.lock", str(out)) if group.leads else nullcontext():
+    ensure_writable_folder(out)
+    with lock(out / "run.lock", str(out)) if group.is_main else nullcontext():
         for seed in seeds_of(options):
-            tuned(tuning, seed, False, group)
+            train_seed(tuning, seed, False, group)
             if options.random_baseline:
-                tuned(tuning, seed, True, group)
-        if not group.leads:
+                train_seed(tuning, seed, True, group)
+        if not group.is_main:
             return {"path": options.out}
-        found = reported(tuning, out)
-        found.write(out, began)
-        publish(tuning, out, found.as_json())
-    return {"path": options.out, "parameters": tuning.kept.model.parameter_count()} | found.as_json()
+        found = evaluate_test_split(tuning, out)
+        found.save(out, began)
+        publish_best_seed(tuning, out, found.as_json())
+    return {"path": options.out, "parameters": tuning.kept.model.num_parameters()} | found.as_json()
 
 
 def seeds_of(options: FinetuneOptions) -> list[int]:
@@ -338,29 +354,29 @@ def seeds_of(options: FinetuneOptions) -> list[int]:
     return [options.seed + number for number in range(options.seeds)]
 
 
-def reported(tuning: Tuning, out: Path) -> Found:
+def evaluate_test_split(tuning: FinetuneSetup, out: Path) -> EvalResult:
     """Scores of the reported part, with all that belongs beside them."""
     options, task = tuning.options, tuning.task
     models = [pretrained.load(out / f"seed-{seed}") for seed in seeds_of(options)]
     random = [pretrained.load(out / f"random-{seed}") for seed in seeds_of(options)] if options.random_baseline else []
     for kept in (*models, *random):
-        kept.whole.to(tuning.device)
-    baselines = words_only(task) | {"frozen probe": frozen(task, tuning.kept)}
+        kept.module.to(tuning.device)
+    baselines = text_baselines(task) | {"frozen probe": linear_probe_baseline(task, tuning.kept)}
     if random:
-        baselines["random weights"] = judged(task, random, {}, {}).scores[task.metrics[0]]
+        baselines["random weights"] = score_classifiers(task, random, {}, {}).scores[task.metrics[0]]
     weights = [weights_hash(out / f"seed-{seed}" / "final") for seed in seeds_of(options)]
-    found = judged(task, models, baselines, {"weights": weights, "pretrained": tuning.weights})
+    found = score_classifiers(task, models, baselines, {"weights": weights, "pretrained": tuning.weights})
     found.partial = options.limit is not None
-    found.notes += tuning.said()[1:]
+    found.notes += tuning.summary_lines()[1:]
     mine, theirs = found.scores[task.metrics[0]].value, baselines["tf-idf"].value
     if mine < theirs:
         found.notes.insert(0, f"counting words is better: tf-idf {theirs:.3f}, this model {mine:.3f}")
     return found
 
 
-def publish(tuning: Tuning, out: Path, told: dict[str, Any]) -> None:
+def publish_best_seed(tuning: FinetuneSetup, out: Path, told: dict[str, Any]) -> None:
     """The seed that was best on the held-out part as the model of the whole, and the figures."""
-    figures = {seed: RunFolder(out / f"seed-{seed}").figures() for seed in seeds_of(tuning.options)}
+    figures = {seed: RunDirectory(out / f"seed-{seed}").metrics() for seed in seeds_of(tuning.options)}
     chosen = min(figures, key=lambda seed: (figures[seed]["val_error"], seed))
     kept = pretrained.load(out / f"seed-{chosen}")
     pretrained.save(
@@ -371,20 +387,20 @@ def publish(tuning: Tuning, out: Path, told: dict[str, Any]) -> None:
     write_json(out / "metrics.json", flat | beside)
 
 
-def card(tuning: Tuning, which: str) -> str:
+def card(tuning: FinetuneSetup, which: str) -> str:
     """What this is, for people."""
     config = tuning.kept.model.config
     return (
         f"# {tuning.task.name}\n\nd{config.dim} L{config.layers} H{config.heads}, fine-tuned by bertgpt for "
-        f"{tuning.steps:,} steps of {tuning.batch} of {len(tuning.learned):,} texts; {which}.\n"
+        f"{tuning.steps:,} steps of {tuning.batch} of {len(tuning.train):,} texts; {which}.\n"
     )
 
 
-def dry(tuning: Tuning) -> dict[str, Any]:
+def dry_run(tuning: FinetuneSetup) -> dict[str, Any]:
     """What would be done."""
     return {
         "path": tuning.options.out, "task": tuning.task.name, "classes": list(tuning.task.classes),
-        "learned_from": len(tuning.learned), "held_out": len(tuning.held), "reported": len(tuning.task.dev),
+        "learned_from": len(tuning.train), "held_out": len(tuning.val), "reported": len(tuning.task.dev),
         "left_out": tuning.left_out, "runs": tuning.options.seeds * (1 + tuning.options.random_baseline),
         "steps": tuning.steps, "batch": tuning.batch, "tokens": sum(len(text.ids) for text in tuning.examples.texts),
         "device": str(tuning.device), "precision": tuning.precision,
@@ -395,7 +411,7 @@ def show(result: dict[str, Any], console: Console) -> None:
     """Print what came of it."""
     if "runs" in result:
         told = result | {"classes": ", ".join(result["classes"]) or "numbers"}
-        console.table(("would be done", ""), ((name.replace("_", " "), shown(v)) for name, v in told.items()))
+        console.table(("would be done", ""), ((name.replace("_", " "), format_number(v)) for name, v in told.items()))
     elif "scores" in result:
         show_found(result, console)
         console.text()

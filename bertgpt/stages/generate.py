@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bertgpt.config.options import GenerateOptions
 from bertgpt.utils import console as console_module
 from bertgpt.utils.console import Console, flush
-from bertgpt.utils.errors import BertGPTError, quoted
+from bertgpt.utils.errors import BertGPTError, short_repr
 from bertgpt.utils.threads import stay_awake
 
 if TYPE_CHECKING:
@@ -30,28 +30,28 @@ def run(options: GenerateOptions) -> dict[str, Any]:
     if not all(options.stop):
         raise BertGPTError("BG204", "--stop is a string that is not empty")
     stay_awake()
-    from bertgpt.hub.pretrained import no_text
+    from bertgpt.hub.pretrained import not_a_language_model
     from bertgpt.inference.language_model import load
 
     model = load(options.model, options.device, options.precision)
-    if model.kept.head is not None:
-        raise no_text(model.kept.head)
-    if options.show_masked is not None:
+    if model.pretrained.head is not None:
+        raise not_a_language_model(model.pretrained.head)
+    if options.mask_text is not None:
         if options.prompt or options.prompts_file:
-            raise BertGPTError("BG203", "--show-masked is a text of its own", hint="leave out the prompts")
+            raise BertGPTError("BG203", "--mask-text is a text of its own", hint="leave out the prompts")
         check_fills(model, options.model)
-        return {"quiz": model.quiz(text_of(options.show_masked), options.candidates, options.seed)}
+        return {"quiz": model.mask_and_predict(text_of(options.mask_text), options.candidates, options.seed)}
     prompts = prompts_of(options)
     check_size(model, options)
     masked = [model.mask in prompt for prompt in prompts]
-    if any(masked) or not model.can_go_on:
+    if any(masked) or not model.can_generate:
         check_fills(model, options.model)
         if not all(masked):
             raise no_mask(model, options.model)
         return {"samples": model.fill(prompts, options.candidates)}
     names = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "num_samples", "stop", "seed")
     how = {name: getattr(options, name) for name in (*names, "truncate")}
-    console = console_module.active
+    console = console_module.current
     live = None if console is None or console.json else Live(console, options.logprobs)
     samples = model.generate(prompts, watch=live, **how)
     if live is not None:
@@ -70,7 +70,7 @@ def prompts_of(options: GenerateOptions) -> list[str]:
         prompts += [line.removesuffix("\r") for line in lines if line.strip()]
         if not prompts:
             raise BertGPTError("BG310", "there is no prompt in this file", path=options.prompts_file)
-    if not prompts and console_module.active is not None and sys.stdin is not None and not sys.stdin.isatty():
+    if not prompts and console_module.current is not None and sys.stdin is not None and not sys.stdin.isatty():
         prompts = [piped().removesuffix("\n")]
     return prompts or [""]
 
@@ -86,7 +86,7 @@ def piped() -> str:
 def text_of(given: str) -> str:
     """A text, or that of a file."""
     if len(given.split()) == 1 and Path(given).suffix and not os.path.exists(given):  # noqa: PTH110 - as below
-        raise BertGPTError("BG211", f"there is no file {quoted(given)}, and this is too short for a text")
+        raise BertGPTError("BG211", f"there is no file {short_repr(given)}, and this is too short for a text")
     return text_of_file(given) if os.path.isfile(given) else given  # noqa: PTH113 - a Path of an impossible name raises
 
 
@@ -111,16 +111,16 @@ def decoded(data: bytes, where: str) -> str:
 
 def no_model(command: str = "generate") -> BertGPTError:
     """Which models there are."""
-    from bertgpt.inference.load import runs
+    from bertgpt.inference.load import list_runs
 
-    there = [f"bertgpt {command} --model {run}" for run in runs()]
+    there = [f"bertgpt {command} --model {run}" for run in list_runs()]
     hint = "; or ".join(there) if there else "bertgpt pretrain makes one"
     return BertGPTError("BG203", "--model is missing", hint=hint)
 
 
 def check_fills(model: "LanguageModel", name: str) -> None:
     """Gaps are for models that look both ways."""
-    if not model.can_fill:
+    if not model.can_fill_mask:
         hint = f'bertgpt generate --model {name} --prompt "..." goes on with a text; a BERT or a hybrid fills gaps'
         raise BertGPTError("BG222", "this is a causal model: it goes on with text, and does not fill gaps", hint=hint)
 
@@ -129,16 +129,16 @@ def no_mask(model: "LanguageModel", name: str) -> BertGPTError:
     """A BERT needs something to fill."""
     kind = (
         "a hybrid either fills the gaps of all prompts or goes on with all"
-        if model.can_go_on
+        if model.can_generate
         else "this is a masked model: it fills gaps"
     )
-    hint = f'bertgpt generate --model {name} --prompt "A text with a {model.mask} in it." or --show-masked TEXT'
+    hint = f'bertgpt generate --model {name} --prompt "A text with a {model.mask} in it." or --mask-text TEXT'
     return BertGPTError("BG222", f"{kind}, and there is no {model.mask} in a prompt", hint=hint)
 
 
 def check_size(model: "LanguageModel", options: GenerateOptions) -> None:
     """More choices than there are ids are all of them."""
-    vocab = model.kept.model.config.vocab
+    vocab = model.pretrained.model.config.vocab_size
     if options.top_k > vocab:
         console_module.note(f"--top-k {options.top_k:,} is more than there are: all {vocab:,} ids may be drawn")
 
@@ -160,11 +160,11 @@ class Live:
         for sample in samples[self.number :]:
             if not self.begun:
                 self.begin(sample, len(samples))
-            for text, logprob in sample.settled():
-                self.console.part(*self.shaded(text, logprob) if self.logprobs else (text, ""))
-            if not sample.ended:
+            for text, logprob in sample.flush():
+                self.console.inline(*self.shaded(text, logprob) if self.logprobs else (text, ""))
+            if not sample.finish_reason:
                 break
-            self.console.part("\n", "")
+            self.console.inline("\n", "")
             self.number, self.begun = self.number + 1, False
         self.tokens = sum(len(sample.tokens) for sample in samples)
         flush()
@@ -176,7 +176,7 @@ class Live:
             if self.number:
                 self.console.text()
             self.console.heading(f"{self.number + 1} of {count}")
-        self.console.part(sample.prompt, "bold")
+        self.console.inline(sample.prompt, "bold")
 
     def shaded(self, text: str, logprob: float) -> tuple[str, str]:
         """A piece with its probability, in tenths behind it and as its colour."""
@@ -214,9 +214,9 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 def show_quiz(quiz: dict[str, Any], console: Console) -> None:
     """A text with what was hidden of it, and what the model made of that."""
-    from bertgpt.inference.fill_mask import marked
+    from bertgpt.inference.fill_mask import format_segment
 
-    console.marked(map(marked, quiz["segments"]))
+    console.inline_styled(map(format_segment, quiz["segments"]))
     right = sum(mask["right"] for mask in quiz["masks"])
     console.text()
     console.text(

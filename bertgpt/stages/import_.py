@@ -9,9 +9,9 @@ from bertgpt.utils.console import Console
 
 def run(options: ImportOptions) -> dict[str, Any]:
     """Do it."""
-    from bertgpt.hub.to_hf import from_transformers
+    from bertgpt.hub.to_hf import import_hf
 
-    return from_transformers(options.source, Path(options.out), options.fresh)
+    return import_hf(options.source, Path(options.out), options.fresh)
 
 
 def show(result: dict[str, Any], console: Console) -> None:

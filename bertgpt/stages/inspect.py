@@ -7,25 +7,30 @@ from typing import Any
 
 from bertgpt.config.options import InspectOptions
 from bertgpt.utils.console import Console
-from bertgpt.utils.errors import BertGPTError, did_you_mean, quoted
-from bertgpt.utils.tables import shown
+from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
+from bertgpt.utils.tables import format_number
 
 
 def run(options: InspectOptions) -> dict[str, Any]:
     """What there is to see."""
-    if options.against is not None:
-        return against(options, options.against)
+    if options.contamination is not None:
+        return against(options, options.contamination)
     if os.path.isdir(options.path):  # noqa: PTH112 - a Path of an impossible name raises
-        from bertgpt.data.format import finished
-        from bertgpt.data.loading.describe import look as look_into
+        from bertgpt.data.format import resolve_artifact
+        from bertgpt.data.loading.describe import describe_artifact as look_into
 
         return look_into(
-            finished(Path(options.path)), options.doc, options.verify, options.split, options.start, options.docs
+            resolve_artifact(Path(options.path)),
+            options.doc,
+            options.verify,
+            options.split,
+            options.start,
+            options.docs,
         )
     if options.path != "tinyworld":
         raise BertGPTError(
             "BG210",
-            f"there is nothing called {quoted(options.path)} to look into",
+            f"there is nothing called {short_repr(options.path)} to look into",
             hint=did_you_mean(options.path, ["tinyworld"]) or "give a folder that a command made, or tinyworld",
         )
     from bertgpt.tinyworld import look
@@ -38,13 +43,13 @@ def run(options: InspectOptions) -> dict[str, Any]:
 def against(options: InspectOptions, suite: str) -> dict[str, Any]:
     """Which items of an evaluation are in a training text."""
     from bertgpt.config.options import EvalOptions
-    from bertgpt.evals.contamination import contaminated
-    from bertgpt.evals.suites import Items
+    from bertgpt.evals.contamination import find_contaminated
+    from bertgpt.evals.suites import SuiteData
 
     if suite in ("probe", "cloze") and options.data is None:
         raise BertGPTError("BG203", "--data is missing", hint=f"the file that eval {suite} is given")
-    items = Items(EvalOptions.model_validate({"suite": suite, "data": options.data}), suite)
-    found = contaminated(Path(options.path), items.texts_of_items())
+    items = SuiteData(EvalOptions.model_validate({"suite": suite, "data": options.data}), suite)
+    found = find_contaminated(Path(options.path), items.texts_of_items())
     return {"kind": "against", "path": options.path, "suite": suite} | found
 
 
@@ -73,14 +78,16 @@ def show_folder(result: dict[str, Any], console: Console) -> None:
     )
     keys = [key for key in ("documents", "rows", "tokens", "text_bytes", "bytes") if key in result["files"][0]]
     columns = ("file", *(key.replace("_", " ") for key in keys), "sha256")
-    rows = ([f["path"], *(shown(f.get(key, "")) for key in keys), f["sha256"][:12]] for f in result["files"])
+    rows = ([f["path"], *(format_number(f.get(key, "")) for key in keys), f["sha256"][:12]] for f in result["files"])
     console.table(columns, rows)
     console.text()
     if "card" in result:
         console.text(result["card"])
     if result.get("lengths"):
         console.text("tokens in a document: " + ", ".join(f"{name} {n:,}" for name, n in result["lengths"].items()))
-    console.text("counts: " + ", ".join(f"{name.replace('_', ' ')} {shown(n)}" for name, n in result["counts"].items()))
+    console.text(
+        "counts: " + ", ".join(f"{name.replace('_', ' ')} {format_number(n)}" for name, n in result["counts"].items())
+    )
     if "sources" in result:
         console.text("sources: " + ", ".join(source["name"] for source in result["sources"]))
     if result["kind"] == "plan":
@@ -99,7 +106,7 @@ def show_rows(rows: list[dict[str, Any]], console: Console) -> None:
             f"{'piece' if row['pieces'] == 1 else 'pieces'}{pairs} · "
             f"{row['scored']} hidden"
         )
-        console.marked([marked(segment) for segment in row["segments"]])
+        console.inline_styled([marked(segment) for segment in row["segments"]])
     if rows:
         console.text()
         console.text(

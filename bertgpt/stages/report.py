@@ -11,7 +11,7 @@ def run(options: ReportOptions) -> dict[str, Any]:
     """Do it."""
     from bertgpt.reports.page import report
 
-    figures = Path(options.figures) if options.figures else None
+    figures = Path(options.metrics_dir) if options.metrics_dir else None
     return report(options.runs, Path(options.out), Path(options.results), figures)
 
 

@@ -9,15 +9,15 @@ import torch
 
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.trainer import Trainer
-from bertgpt.training.device import keep_memory
-from bertgpt.training.distributed import Group, together
-from bertgpt.training.run_directory import RunFolder
+from bertgpt.training.device import tune_malloc
+from bertgpt.training.distributed import DistContext, translate_peer_errors
+from bertgpt.training.run_directory import RunDirectory
 from bertgpt.utils import console
 
 
-def carry_out(
-    folder: RunFolder,
-    group: Group,
+def run_training(
+    folder: RunDirectory,
+    group: DistContext,
     device: torch.device,
     facts: dict[str, Any],  # for run.json
     settings: tuple[dict[str, Any], dict[str, Any]],  # what must not change while it goes on, and what may
@@ -27,26 +27,29 @@ def carry_out(
     finished: Callable[[Trainer], None],  # what is published in the end, by the first process
 ) -> dict[str, Any]:
     """Train, and say what came of it; nothing is done if that is there already."""
-    with together(group), folder.held(facts | {"world": group.world}) if group.leads else nullcontext():
-        done = folder.begin(*settings, tokenizer, anew) if group.leads else False
-        if group.most(done, device):  # the others waited here until the folder was ready
+    with (
+        translate_peer_errors(group),
+        folder.locked(facts | {"world": group.world}) if group.is_main else nullcontext(),
+    ):
+        done = folder.open(*settings, tokenizer, anew) if group.is_main else False
+        if group.all_reduce_max(done, device):  # the others waited here until the folder was ready
             console.note(f"nothing to do: {folder.path} is finished")
-            return folder.figures()
+            return folder.metrics()
         if device.type == "cpu":
-            keep_memory()
+            tune_malloc()
         trainer = prepared()
-        if group.leads:
-            folder.tell({"flops_per_step": trainer.settings.flops_per_step})
+        if group.is_main:
+            folder.update_metadata({"flops_per_step": trainer.config.flops_per_step})
         if trainer.resume():
-            trainer.journal.note(f"goes on after step {trainer.step}")
+            trainer.logger.info(f"goes on after step {trainer.step}")
         gc.collect()
         gc.freeze()  # what is here now stays to the end, and need not be looked through again
         try:
-            trainer.run()
+            trainer.train()
         finally:
             gc.unfreeze()
-        if group.leads:
+        if group.is_main:
             finished(trainer)
-            folder.tell({"seconds": trainer.clock.shares()})
-        group.wait()
-        return folder.figures() | {"seconds": trainer.clock.shares()}
+            folder.update_metadata({"seconds": trainer.timer.summary()})
+        group.barrier()
+        return folder.metrics() | {"seconds": trainer.timer.summary()}

@@ -5,16 +5,16 @@ from typing import Any
 from bertgpt.config.corpora import CORPORA
 from bertgpt.config.options import ShardOptions
 from bertgpt.utils.console import Console
-from bertgpt.utils.tables import show_summary, shown
+from bertgpt.utils.tables import format_number, show_summary
 
 
 def run(options: ShardOptions) -> dict[str, Any]:
     """Do it."""
     if options.list:
         return {"corpora": corpora()}
-    from bertgpt.data.build.prestart import foresee
+    from bertgpt.data.build.prestart import prestart_workers
 
-    foresee(options)
+    prestart_workers(options)
     from bertgpt.data.build.build import shard
 
     return shard(options)
@@ -49,7 +49,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         (
             corpus["name"],
             f"{corpus['repository']}@{corpus['revision'][:7]}" if corpus["repository"] else "",
-            shown(corpus["documents"]) if corpus["documents"] else "any",
+            format_number(corpus["documents"]) if corpus["documents"] else "any",
             f"{corpus['bytes'] / 1e6:,.0f} MB" if corpus["bytes"] else "any",
             ", ".join(corpus["splits"]),
             corpus["licence"],

@@ -9,9 +9,9 @@ from bertgpt.utils.tables import show_summary
 
 def run(options: TokenizeOptions) -> dict[str, Any]:
     """Do it."""
-    from bertgpt.data.build.prestart import foresee
+    from bertgpt.data.build.prestart import prestart_workers
 
-    foresee(options)
+    prestart_workers(options)
     from bertgpt.data.build.build import tokenize
 
     return tokenize(options)

@@ -10,7 +10,7 @@ and the forgetful guess), `tasks` (the twins of the evaluations).
 from itertools import islice
 from typing import Any
 
-from bertgpt.tinyworld.grammar import MECHANISMS
+from bertgpt.tinyworld.grammar import CATEGORIES
 from bertgpt.tinyworld.tasks import examples
 from bertgpt.tinyworld.world import Document, Reading, World
 
@@ -39,5 +39,5 @@ def described(world: World, document: Document) -> dict[str, Any]:
         "words": sum(word.text[0].isalpha() for word in words),
         "bytes": len(document.text.encode()),
         "nats": -document.logp,
-        "nats_by_mechanism": {m: 0.0 - sum(w.logp for w in words if w.mechanism == m) for m in MECHANISMS},
+        "nats_by_mechanism": {m: 0.0 - sum(w.logp for w in words if w.mechanism == m) for m in CATEGORIES},
     }

@@ -18,7 +18,7 @@ from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 NAMES, PRONOUNS, POSSESSIONS, AGREEMENT, REST = "names", "pronouns", "possessions", "agreement", "rest"
-MECHANISMS = (NAMES, PRONOUNS, POSSESSIONS, AGREEMENT, REST)
+CATEGORIES = (NAMES, PRONOUNS, POSSESSIONS, AGREEMENT, REST)
 
 END = "\0"  # the ending of a document: the last word of every transcript, and of no text
 
@@ -32,7 +32,7 @@ def tokens_of(text: str) -> Tokens:
     return tuple(TOKEN.findall(text))
 
 
-spoken = lru_cache(maxsize=1 << 14)(tokens_of)  # the same for phrases, which come again and again
+cached_tokens = lru_cache(maxsize=1 << 14)(tokens_of)  # the same for phrases, which come again and again
 
 
 class Word(NamedTuple):
@@ -43,7 +43,7 @@ class Word(NamedTuple):
     mechanism: str
 
 
-class Unreadable(ValueError):
+class NotInLanguage(ValueError):
     """The text is not one that the grammar can write; `position` counts words from 0."""
 
     def __init__(self, position: int, word: str) -> None:
@@ -71,7 +71,7 @@ class Table:
         self.logp = [math.log(p) for p in self.p]
         self.cumulative = list(accumulate(self.p))[:-1]  # the last phrase takes what rounding leaves
         self.mechanisms = [mechanism] * len(phrases) if isinstance(mechanism, str) else list(mechanism)
-        self.tokens = [spoken(phrase) for phrase in phrases]
+        self.tokens = [cached_tokens(phrase) for phrase in phrases]
         self.index = {tokens: i for i, tokens in enumerate(self.tokens) if tokens}
         self.lengths = sorted({len(tokens) for tokens in self.index}, reverse=True)
         silent = [i for i, tokens in enumerate(self.tokens) if not tokens]
@@ -191,7 +191,7 @@ class Reader:
         return self.choose(Table(phrases, weights, mechanisms))
 
     def say(self, phrase: str, mechanism: str = REST) -> None:
-        words = spoken(phrase)
+        words = cached_tokens(phrase)
         if self.tokens[self.at : self.at + len(words)] != words:
             agreeing = 0
             while self.tokens[self.at + agreeing : self.at + agreeing + 1] == words[agreeing : agreeing + 1]:
@@ -239,9 +239,9 @@ class Reader:
             self.words.append(Word(self.tokens[self.at], logp, tag))
             self.at += 1
 
-    def unreadable(self) -> Unreadable:
+    def unreadable(self) -> NotInLanguage:
         """The error for the place reached."""
-        return Unreadable(self.at, self.tokens[self.at] if self.at < len(self.tokens) else "the end")
+        return NotInLanguage(self.at, self.tokens[self.at] if self.at < len(self.tokens) else "the end")
 
     def text(self) -> str:
         """The text written again from the choices found."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-from bertgpt.tinyworld.grammar import END, Reader, Table, Tokens, Unreadable, spoken, tokens_of
+from bertgpt.tinyworld.grammar import END, NotInLanguage, Reader, Table, Tokens, cached_tokens, tokens_of
 from bertgpt.tinyworld.world import World
 
 HOLE = "_"  # stands for the masked word; no word of the world
@@ -89,7 +89,7 @@ class Guesser(Reader):
         return self.at == self.hole or leads is None or self.tokens[self.at] in leads
 
     def say(self, phrase: str, mechanism: str = "rest") -> None:
-        words = spoken(phrase)
+        words = cached_tokens(phrase)
         if not fits(words, self.tokens[self.at : self.at + len(words)]):
             raise self.unreadable()
         self.fill(words)
@@ -119,7 +119,7 @@ class Oracle:
             guesser = Guesser(holed, position, self.known, paths.pop())
             try:
                 self.world.tell(guesser)
-            except Unreadable:
+            except NotInLanguage:
                 pass
             else:
                 if guesser.at == len(holed):

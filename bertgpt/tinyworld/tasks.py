@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from bertgpt.tinyworld.grammar import AGREEMENT, NAMES, POSSESSIONS, PRONOUNS, TOKEN, Table, Unreadable
+from bertgpt.tinyworld.grammar import AGREEMENT, NAMES, POSSESSIONS, PRONOUNS, TOKEN, NotInLanguage, Table
 from bertgpt.tinyworld.world import Document, World
 from bertgpt.utils.rng import stream
 
@@ -78,7 +78,7 @@ class Case:
         """Whether some document begins with this text."""
         try:
             self.world.read_beginning(text)
-        except Unreadable:
+        except NotInLanguage:
             return False
         return True
 

@@ -6,7 +6,7 @@ from itertools import chain, count
 
 import numpy as np
 
-from bertgpt.tinyworld.grammar import END, Reader, Table, Teller, Unreadable, Word, Writer, tokens_of
+from bertgpt.tinyworld.grammar import END, NotInLanguage, Reader, Table, Teller, Word, Writer, tokens_of
 from bertgpt.tinyworld.notices import NOTICES, Notice
 from bertgpt.tinyworld.stories import Story
 from bertgpt.tinyworld.tables import MOODS, Words
@@ -93,7 +93,7 @@ class World:
         reader = Reader(tokens_of(text))
         try:
             self.tell(reader)
-        except Unreadable as stopped:
+        except NotInLanguage as stopped:
             if stopped.position < len(reader.tokens):
                 raise
         if reader.text() != text:

@@ -14,19 +14,19 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from bertgpt.model import Transformer
-from bertgpt.ops.kernels import compiled, has_bf16
+from bertgpt.ops.kernels import compile_or_fallback, has_bf16
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 MMAP_MAX, TRIM_THRESHOLD, NEVER = -4, -1, -1  # by their numbers in malloc.h
-PEAKS = {  # dense products of bf16 in a second, by the makers' sheets
+PEAK_BF16_FLOPS = {  # dense products of bf16 in a second, by the makers' sheets
     "GB200": 2.5e15, "B200": 2.25e15, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12,
     "L40S": 362e12, "L4": 121e12, "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12, "V100": 125e12, "T4": 65e12,
 }  # fmt: skip
 
 
-def device_of(wanted: str) -> torch.device:
+def resolve_device(wanted: str) -> torch.device:
     """The device of this process; `auto` takes a GPU where there is one."""
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
@@ -46,7 +46,7 @@ def device_of(wanted: str) -> torch.device:
     return place
 
 
-def precision_of(wanted: str, device: torch.device) -> str:
+def resolve_precision(wanted: str, device: torch.device) -> str:
     """What products are computed in; `auto` is bf16 where the device has instructions for it."""
     able = has_bf16(device)
     if wanted == "auto":
@@ -57,15 +57,15 @@ def precision_of(wanted: str, device: torch.device) -> str:
     return wanted
 
 
-def peak_of(device: torch.device) -> float | None:
+def peak_flops(device: torch.device) -> float | None:
     """The products that a device could make in a second, if that is known."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
+    return next((peak for part, peak in PEAK_BF16_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
-def memory_of(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """The most bytes that were held at once, there or in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -73,7 +73,7 @@ def memory_of(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def seed_draws(key: int, device: torch.device) -> None:
+def seed_torch(key: int, device: torch.device) -> None:
     """Decide what torch draws next, which is dropout alone."""
     torch.default_generator.manual_seed(key)
     if device.type == "cuda":
@@ -82,19 +82,19 @@ def seed_draws(key: int, device: torch.device) -> None:
         torch.mps.manual_seed(key)
 
 
-def take_exact_algorithms() -> None:
+def use_deterministic_algorithms() -> None:
     """Those that add in the same order every time. By themselves, CUDA's and compiled code's do not."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
 
 
-def recompute_blocks(model: Transformer) -> None:
+def enable_activation_checkpointing(model: Transformer) -> None:
     """Keep only what enters each block, and compute what is inside again on the way back (Chen et al., 2016)."""
     for block in model.blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def keep_memory() -> None:
+def tune_malloc() -> None:
     """Have the C library keep what is freed for the next step, instead of giving it back and fetching it anew.
 
     Every large tensor of a step is otherwise fresh pages, which the system has to find and clear (glibc's mallopt).
@@ -105,12 +105,12 @@ def keep_memory() -> None:
         libc.mallopt(TRIM_THRESHOLD, NEVER)
 
 
-def compile_for(model: Transformer, device: torch.device, dropout: float) -> None:
+def compile_model(model: Transformer, device: torch.device, dropout: float) -> None:
     """Have the model compiled when it is trained; where that cannot be it stays as it is, and that is said."""
     if dropout and torch.__version__.startswith("2.13") and device.type == "cuda":
         console.note("not compiled: torch 2.13 draws wrong dropout masks in compiled code on CUDA")
         return
-    plain, fast = model.forward, compiled(model.forward, "the model")
+    plain, fast = model.forward, compile_or_fallback(model.forward, "the model")
 
     def forward(*given: Any, **named: Any) -> Any:
         return (fast if model.training else plain)(*given, **named)  # in evaluation rows come in many shapes
@@ -118,13 +118,13 @@ def compile_for(model: Transformer, device: torch.device, dropout: float) -> Non
     model.forward = forward  # type: ignore[method-assign]
 
 
-def tensors(part: Any, pin: bool) -> Any:
+def to_tensors(part: Any, pin: bool) -> Any:
     """The arrays of a batch as tensors; pinned memory is what a GPU fetches from while it computes."""
     values = {field.name: torch.from_numpy(getattr(part, field.name)) for field in fields(part)}
     return replace(part, **{name: value.pin_memory() if pin else value for name, value in values.items()})
 
 
-def on_device(part: Any, device: torch.device) -> Any:
+def to_device(part: Any, device: torch.device) -> Any:
     """The tensors of a batch where they are computed with, only there as wide as torch wants them."""
     moved = {field.name: getattr(part, field.name).to(device, non_blocking=True) for field in fields(part)}
     wide = {name: value if value.is_floating_point() else value.long() for name, value in moved.items()}

@@ -16,29 +16,29 @@ from torch import distributed as dist
 
 from bertgpt.utils.errors import BertGPTError
 
-BUCKET = 1 << 23  # weights whose gradients travel together, at most about: 32 MB
-ECHO = 2.0  # seconds
+BUCKET_NUMEL = 1 << 23  # weights whose gradients travel together, at most about: 32 MB
+SIGNAL_DEBOUNCE_S = 2.0  # seconds
 
 
 @dataclass(frozen=True)
-class Group:
+class DistContext:
     """The processes of a run: this one is number `rank` of `world`. The first one alone writes."""
 
     world: int = 1
     rank: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that writes."""
         return self.rank == 0
 
-    def add(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         """The sum over all processes, in every one of them."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
-    def most(self, value: float, device: torch.device) -> float:
+    def all_reduce_max(self, value: float, device: torch.device) -> float:
         """The largest of a number of each process."""
         if self.world == 1:
             return value
@@ -46,43 +46,43 @@ class Group:
         dist.all_reduce(values, dist.ReduceOp.MAX)
         return float(values)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all are here."""
         if self.world > 1:
             dist.barrier()
 
 
-class Exchange:
+class GradientReducer:
     """Gradients added over all processes, a bucket after the other, while the way back still goes on.
 
     The way back comes to the last weights first, so buckets are filled in that order, and are sent in it: every process
     must send the same bucket next, even where it has no gradients for some.
     """
 
-    def __init__(self, group: Group, weights: Iterable[torch.nn.Parameter]) -> None:
+    def __init__(self, group: DistContext, weights: Iterable[torch.nn.Parameter]) -> None:
         self.group, self.weights = group, list(weights)
         self.buckets: list[list[torch.nn.Parameter]] = []
         self.armed, self.sent = False, 0
         self.missing: list[int] = []
-        self.flying: list[tuple[Tensor, Any]] = []
+        self.pending: list[tuple[Tensor, Any]] = []
         if group.world == 1:
             return
-        size = BUCKET
+        size = BUCKET_NUMEL
         for weight in reversed(self.weights):
-            if size + weight.numel() > BUCKET:
+            if size + weight.numel() > BUCKET_NUMEL:
                 self.buckets.append([])
                 size = 0
             self.buckets[-1].append(weight)
             size += weight.numel()
         for number, bucket in enumerate(self.buckets):
             for weight in bucket:
-                weight.register_post_accumulate_grad_hook(partial(self.landed, number))  # type: ignore[no-untyped-call]
+                weight.register_post_accumulate_grad_hook(partial(self.on_grad_ready, number))  # type: ignore[no-untyped-call]
 
-    def arm(self) -> None:
+    def start_last_microbatch(self) -> None:
         """Gradients that come from here on are the last of this step."""
         self.missing, self.sent, self.armed = [len(bucket) for bucket in self.buckets], 0, True
 
-    def landed(self, number: int, _: Tensor) -> None:
+    def on_grad_ready(self, number: int, _: Tensor) -> None:
         """A weight of a bucket has its gradient."""
         if self.armed:
             self.missing[number] -= 1
@@ -91,62 +91,62 @@ class Exchange:
 
     def send(self) -> None:
         """The next bucket; where there is no gradient it is zero."""
-        flat = torch.cat([gradient_of(weight).flatten() for weight in self.buckets[self.sent]])
-        self.flying.append((flat, dist.all_reduce(flat, async_op=True)))
+        flat = torch.cat([grad_or_zeros(weight).flatten() for weight in self.buckets[self.sent]])
+        self.pending.append((flat, dist.all_reduce(flat, async_op=True)))
         self.sent += 1
 
     def finish(self) -> list[Tensor]:
         """Send what is left, wait for all, and give every weight its whole gradient."""
         while self.sent < len(self.buckets):
             self.send()
-        for bucket, (flat, handle) in zip(self.buckets, self.flying, strict=True):
+        for bucket, (flat, handle) in zip(self.buckets, self.pending, strict=True):
             handle.wait()
             for weight, whole in zip(bucket, torch.split(flat, [w.numel() for w in bucket]), strict=True):
-                gradient_of(weight).copy_(whole.view_as(weight))
-        self.flying, self.armed = [], False
-        return [gradient_of(weight) for weight in self.weights]
+                grad_or_zeros(weight).copy_(whole.view_as(weight))
+        self.pending, self.armed = [], False
+        return [grad_or_zeros(weight) for weight in self.weights]
 
 
 @contextmanager
-def together(group: Group) -> Iterator[None]:
+def translate_peer_errors(group: DistContext) -> Iterator[None]:
     """Where another process is gone, this one says just that: what happened is said there."""
     try:
         yield
     except dist.DistError as error:
-        raise lost(error) from None
+        raise peer_lost(error) from None
     except RuntimeError as error:
         if group.world == 1 or not any(
             word in str(error) for word in ("Connection closed", "Connection reset", "gloo")
         ):
             raise
-        raise lost(error) from None
+        raise peer_lost(error) from None
 
 
-def lost(error: Exception) -> BertGPTError:
+def peer_lost(error: Exception) -> BertGPTError:
     """What to say then."""
     cause, hint = str(error).strip().splitlines()[-1], "its own message says why; the same command goes on"
     return BertGPTError("BG411", "another process of this run has ended", cause=cause, hint=hint)
 
 
-def gradient_of(weight: torch.nn.Parameter) -> Tensor:
+def grad_or_zeros(weight: torch.nn.Parameter) -> Tensor:
     """The gradient of a weight: zero where there is none, in one process as in many."""
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
     return weight.grad
 
 
-def join(device: torch.device) -> Group:
+def init_distributed(device: torch.device) -> DistContext:
     """The group that torchrun has started, or a group of one."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        return Group()
+        return DistContext()
     if not dist.is_initialized():
         place = device if device.type == "cuda" else None
         dist.init_process_group("nccl" if place else "gloo", device_id=place)
-    return Group(world, dist.get_rank())
+    return DistContext(world, dist.get_rank())
 
 
-class Asked:
+class StopSignal:
     """Whether somebody wants this process to stop: Ctrl-C and SIGTERM are noted, and a second one ends it at once.
 
     torchrun passes on what the terminal has sent to everybody already, so a signal that follows at once is the same.
@@ -157,14 +157,14 @@ class Asked:
         self.when = 0.0
         self.previous: dict[int, Any] = {}
 
-    def __enter__(self) -> "Asked":
+    def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python lets nobody listen
-            self.previous = {each: signal.signal(each, self.note) for each in (signal.SIGINT, signal.SIGTERM)}
+            self.previous = {each: signal.signal(each, self.handle) for each in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def note(self, signum: int, frame: Any) -> None:
+    def handle(self, signum: int, frame: Any) -> None:
         """Somebody does."""
-        echo = "WORLD_SIZE" in os.environ and time.monotonic() - self.when < ECHO
+        echo = "WORLD_SIZE" in os.environ and time.monotonic() - self.when < SIGNAL_DEBOUNCE_S
         if self.signal and not echo:
             self.__exit__()
             signal.raise_signal(signum)

@@ -8,22 +8,22 @@ from torch import nn
 from bertgpt.config.presets import ModelConfig
 from bertgpt.model import Transformer
 
-STD = 0.02  # in all of them
+INIT_STD = 0.02  # in all of them
 
 
-def build(config: ModelConfig, seed: int) -> Transformer:
+def init_model(config: ModelConfig, seed: int) -> Transformer:
     """A model that knows nothing yet."""
     model = Transformer(config)
     for weight in model.parameters():
         weight.data.fill_(math.nan)
-    initialise(model, torch.Generator().manual_seed(seed))
+    init_weights(model, torch.Generator().manual_seed(seed))
     forgotten = [name for name, weight in model.named_parameters() if weight.isnan().any()]
     assert not forgotten, f"nobody initialised {', '.join(forgotten)}"
     return model
 
 
 @torch.no_grad()
-def initialise(model: Transformer, draws: torch.Generator) -> None:
+def init_weights(model: Transformer, draws: torch.Generator) -> None:
     """As each paper has it.
 
     | init | matrices and embeddings         | the two projections of a block that are added to the residual |
@@ -36,14 +36,14 @@ def initialise(model: Transformer, draws: torch.Generator) -> None:
     """
     init = model.config.init
     for name, weight in model.named_parameters():
-        added = name.endswith(("out.weight", "down.weight"))
+        added = name.endswith(("out_proj.weight", "down_proj.weight"))
         if weight.ndim == 1:
             weight.fill_(1.0 if name.endswith("norm.weight") else 0.0)
         elif init == "zero" and added:
             weight.zero_()
         elif init == "bert":
-            nn.init.trunc_normal_(weight, std=STD, a=-2 * STD, b=2 * STD, generator=draws)
+            nn.init.trunc_normal_(weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD, generator=draws)
         else:
-            std = STD / math.sqrt(2 * model.config.layers) if init == "gpt2" and added else STD
+            std = INIT_STD / math.sqrt(2 * model.config.layers) if init == "gpt2" and added else INIT_STD
             weight.normal_(std=std, generator=draws)
-    model.tokens.weight[model.config.vocab :] = 0
+    model.token_embedding.weight[model.config.vocab_size :] = 0

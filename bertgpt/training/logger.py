@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bertgpt.utils import console
-from bertgpt.utils.errors import import_extra
-from bertgpt.utils.files import sync, void, write_aside
+from bertgpt.utils.errors import require_package
+from bertgpt.utils.files import discard_result, sync, write_atomic
 
-CLOCKS = ("seconds", "tokens_per_s")  # what differs between two runs of the same
+TIMING_KEYS = ("seconds", "tokens_per_s")  # what differs between two runs of the same
 
 
-class Sink(Protocol):
+class Logger(Protocol):
     """Somewhere that figures go."""
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -28,7 +28,7 @@ class Sink(Protocol):
         """Whatever came after a step did not happen."""
 
 
-class Lines:
+class JsonlLogger:
     """metrics.jsonl."""
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class Lines:
         """Keep the lines up to a step; half a line, which a crash may leave, goes too."""
         kept = [line for line in self.read() if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_aside(self.path, lambda aside: void(aside.write_text(text, encoding="utf-8")))
+        write_atomic(self.path, lambda aside: discard_result(aside.write_text(text, encoding="utf-8")))
 
     def sync(self) -> None:
         """Wait until they are on the disk."""
@@ -58,7 +58,7 @@ class Lines:
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-class Words:
+class TextLogger:
     """log.txt."""
 
     def __init__(self, path: Path) -> None:
@@ -69,24 +69,24 @@ class Words:
         figures = (
             f"{key} {value:.5g}" if isinstance(value, float) else f"{key} {value}" for key, value in line.items()
         )
-        self.say(", ".join(figures))
+        self.log(", ".join(figures))
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Anything."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%F %T')}  {text}\n")
 
     def forget(self, step: int) -> None:
         """A log forgets nothing."""
-        self.say(f"what came after step {step} is done again")
+        self.log(f"what came after step {step} is done again")
 
 
-class TensorBoard:
+class TensorBoardLogger:
     """A folder for TensorBoard."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        import_extra("tensorboard", "tensorboard")
+        require_package("tensorboard", "tensorboard")
         self.open(None)
 
     def open(self, purge: int | None) -> None:
@@ -108,14 +108,14 @@ class TensorBoard:
         self.open(step + 1)
 
 
-class Journal:
+class RunLogger:
     """All of these; in processes that do not lead, none."""
 
     def __init__(self, folder: Path, leads: bool = True, tensorboard: bool = False) -> None:
-        self.lines, self.words = Lines(folder / "metrics.jsonl"), Words(folder / "log.txt")
-        self.sinks: list[Sink] = [self.lines, self.words] if leads else []
+        self.lines, self.words = JsonlLogger(folder / "metrics.jsonl"), TextLogger(folder / "log.txt")
+        self.sinks: list[Logger] = [self.lines, self.words] if leads else []
         if leads and tensorboard:
-            self.sinks.append(TensorBoard(folder / "tensorboard"))
+            self.sinks.append(TensorBoardLogger(folder / "tensorboard"))
         self.leads = leads
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -123,13 +123,13 @@ class Journal:
         for sink in self.sinks:
             sink.write(line)
 
-    def note(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Something worth knowing, on the screen and in the log."""
         console.note(text)
         if self.leads:
-            self.words.say(text)
+            self.words.log(text)
 
-    def forget(self, step: int) -> None:
+    def truncate_after(self, step: int) -> None:
         """Go back to a step, if anything was written."""
         for sink in self.sinks if self.lines.path.exists() else []:
             sink.forget(step)
@@ -138,11 +138,11 @@ class Journal:
         """Whether figures of a split were written at a step."""
         return any(line["split"] == split and line["step"] == step for line in self.lines.read())
 
-    def scores(self) -> dict[int, float]:
+    def validation_scores(self) -> dict[int, float]:
         """What was found of each step at which held-out rows were looked at."""
-        return scores(self.lines.read())
+        return validation_scores(self.lines.read())
 
 
-def scores(lines: list[dict[str, Any]]) -> dict[int, float]:
+def validation_scores(lines: list[dict[str, Any]]) -> dict[int, float]:
     """What checkpoints are chosen by, less being better: the held-out loss, or the error where labels are told."""
     return {line["step"]: line.get("error", line["loss"]) for line in lines if line["split"] == "val"}

@@ -14,9 +14,13 @@ from torch import Tensor
 from bertgpt.ops.kernels import has_bf16
 
 MOMENTUM = 0.95
-ROUNDS = 5
-ODD = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: singular values between 0 and 1 come near 1 in five rounds
-AS_ADAMW = 0.2  # the root mean square of AdamW's steps, about
+NS_STEPS = 5
+NS_COEFFICIENTS = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # of x, x^3 and x^5: singular values between 0 and 1 come near 1 in five rounds
+ADAMW_RMS = 0.2  # the root mean square of AdamW's steps, about
 
 
 class Muon:
@@ -37,12 +41,12 @@ class Muon:
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(weight.grad)
                 momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - MOMENTUM)
-                direction = orthogonal(weight.grad.lerp(momentum, MOMENTUM))  # a look ahead (Nesterov, 1983)
+                direction = orthogonalize(weight.grad.lerp(momentum, MOMENTUM))  # a look ahead (Nesterov, 1983)
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(direction, alpha=-group["lr"] * AS_ADAMW * math.sqrt(max(weight.shape)))
+                weight.add_(direction, alpha=-group["lr"] * ADAMW_RMS * math.sqrt(max(weight.shape)))
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
+def orthogonalize(matrix: Tensor) -> Tensor:
     """The nearest matrix whose singular values are all 1, roughly: an odd polynomial moves each of them there.
 
     What is done to x = U S V^T this way is done to S alone (Newton and Schulz), without ever taking it apart.
@@ -53,25 +57,25 @@ def orthogonal(matrix: Tensor) -> Tensor:
     x = x / x.norm().clamp(min=1e-7)
     # below 1.5 the products of squares are more; and bf16 has too few digits for squares of singular values
     small = x.dtype == torch.float32 and x.size(1) > 1.5 * x.size(0)
-    found = rounds_of_gram(x) if small else rounds(x)
+    found = newton_schulz_gram(x) if small else newton_schulz(x)
     return (found if wide else found.T).to(matrix.dtype)
 
 
-def rounds(x: Tensor) -> Tensor:
+def newton_schulz(x: Tensor) -> Tensor:
     """x <- (a + b G + c G^2) x, where G = x x^T; x is (m, n)."""
-    a, b, c = ODD
-    for _ in range(ROUNDS):
+    a, b, c = NS_COEFFICIENTS
+    for _ in range(NS_STEPS):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
 
 
-def rounds_of_gram(x: Tensor) -> Tensor:
+def newton_schulz_gram(x: Tensor) -> Tensor:
     """The same without x until the end: what multiplies it in each round, and the G that this leaves, are (m, m)."""
-    a, b, c = ODD
+    a, b, c = NS_COEFFICIENTS
     gram = x @ x.T
     factor = torch.eye(len(x), dtype=x.dtype, device=x.device)
-    for last in range(ROUNDS - 1, -1, -1):
+    for last in range(NS_STEPS - 1, -1, -1):
         step = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         step.diagonal().add_(a)
         factor = step @ factor

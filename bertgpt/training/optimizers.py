@@ -10,21 +10,21 @@ from torch import Tensor, nn
 from bertgpt.training.adamw import AdamW
 from bertgpt.training.muon import Muon
 
-TAIL = 0.2  # the share of a warmup-stable-decay run in which the rate falls
-NO_END = 1 << 40  # steps of a run whose end is not known yet
+WSD_DECAY_FRACTION = 0.2  # the share of a warmup-stable-decay run in which the rate falls
+UNKNOWN_STEPS = 1 << 40  # steps of a run whose end is not known yet
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LRSchedule:
     """The learning rate of each step, counted from 0."""
 
     kind: str  # cosine, linear, wsd or constant
     steps: int
     warmup: int
     peak: float
-    floor: float  # what is left at the end, as a share of the peak
+    min_ratio: float  # what is left at the end, as a share of the peak
 
-    def rate(self, step: int) -> float:
+    def lr(self, step: int) -> float:
         """Up in a straight line, then down as the kind has it."""
         if step < self.warmup:
             return self.peak * (step + 1) / self.warmup
@@ -36,8 +36,8 @@ class Schedule:
         elif self.kind == "linear":
             left = 1 - done
         else:
-            left = min(1.0, (1 - done) / TAIL)
-        return self.peak * (self.floor + (1 - self.floor) * left)
+            left = min(1.0, (1 - done) / WSD_DECAY_FRACTION)
+        return self.peak * (self.min_ratio + (1 - self.min_ratio) * left)
 
 
 class Optimizers:
@@ -64,36 +64,36 @@ class Optimizers:
     ) -> None:
         """`share` says what part of the rate each weight has, by its name; `around` that of embeddings beside Muon."""
         self.names: dict[Tensor, str] = {w: name for name, w in model.named_parameters() if w.requires_grad}
-        matrices, others, vectors = parted(model)
+        matrices, others, vectors = split_parameters(model)
         if kind == "adamw":
             matrices, others = [], matrices + others
         shares = {weight: share(name) for weight, name in self.names.items()}
         less = {weight: share * (around if matrices else 1.0) for weight, share in shares.items()}
-        groups = [*grouped(others, less, decay), *grouped(vectors, shares, 0.0)]
-        self.each: list[AdamW | Muon] = [AdamW(groups, beta2)]
+        groups = [*param_groups(others, less, decay), *param_groups(vectors, shares, 0.0)]
+        self.optimizers: list[AdamW | Muon] = [AdamW(groups, beta2)]
         if matrices:
-            self.each.append(Muon(grouped(matrices, shares, decay)))
+            self.optimizers.append(Muon(param_groups(matrices, shares, decay)))
 
     def step(self, rate: float) -> None:
         """Move all weights, and forget their gradients."""
-        for optimizer in self.each:
+        for optimizer in self.optimizers:
             for group in optimizer.groups:
                 group["lr"] = rate * group["share"]
             optimizer.step()
-        self.forget()
+        self.zero_grad()
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         """Drop gradients, whether they were used or not."""
         for weight in self.names:
             weight.grad = None
 
-    def moments(self) -> dict[str, dict[str, Tensor]]:
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """What is remembered of each weight, by its name; nothing before the first step."""
-        return {self.names[weight]: state for optimizer in self.each for weight, state in optimizer.state.items()}
+        return {self.names[weight]: state for optimizer in self.optimizers for weight, state in optimizer.state.items()}
 
-    def remember(self, moments: dict[str, dict[str, Tensor]]) -> None:
+    def load_state_dict(self, moments: dict[str, dict[str, Tensor]]) -> None:
         """Put that back, in place of what there is."""
-        for optimizer in self.each:
+        for optimizer in self.optimizers:
             optimizer.state.clear()
             for group in optimizer.groups:
                 known = {w: moments[self.names[w]] for w in group["params"] if self.names[w] in moments}
@@ -102,7 +102,7 @@ class Optimizers:
                 )
 
 
-def grouped(weights: list[nn.Parameter], shares: dict[Tensor, float], decay: float) -> list[dict[str, Any]]:
+def param_groups(weights: list[nn.Parameter], shares: dict[Tensor, float], decay: float) -> list[dict[str, Any]]:
     """Weights that have the same share of the rate together."""
     found: dict[float, list[nn.Parameter]] = {}
     for weight in weights:
@@ -110,7 +110,7 @@ def grouped(weights: list[nn.Parameter], shares: dict[Tensor, float], decay: flo
     return [{"params": some, "share": share, "weight_decay": decay} for share, some in found.items()]
 
 
-def parted(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """Matrices of blocks, other matrices, and vectors: each weight that moves is in one of them."""
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     vectors = [weight for _, weight in named if weight.ndim < 2]
@@ -120,7 +120,7 @@ def parted(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], li
     return matrices, others, vectors
 
 
-class LossScale:
+class GradScaler:
     """What fp16 losses are multiplied by, so that small gradients are not lost: halved when it was too much, doubled
     when it was not for long. One, always, in other precisions."""
 
@@ -128,16 +128,16 @@ class LossScale:
 
     def __init__(self, precision: str) -> None:
         self.moves = precision == "fp16"
-        self.value, self.good = (65536.0, 0) if self.moves else (1.0, 0)
+        self.value, self.growth_tracker = (65536.0, 0) if self.moves else (1.0, 0)
 
-    def excuses(self, finite: bool) -> bool:
+    def update(self, finite: bool) -> bool:
         """Learn from a step; whether one that is not finite is the scale's fault, which then is smaller."""
         if not self.moves:
             return False
-        self.good = self.good + 1 if finite else 0
+        self.growth_tracker = self.growth_tracker + 1 if finite else 0
         if not finite:
             self.value /= 2
             return self.value >= 1.0
-        if self.good == self.patience:
-            self.value, self.good = self.value * 2, 0
+        if self.growth_tracker == self.patience:
+            self.value, self.growth_tracker = self.value * 2, 0
         return False

@@ -18,19 +18,19 @@ from typing import Any
 import torch
 import yaml
 
-from bertgpt.data.execution.workdir import differences
+from bertgpt.data.execution.workdir import config_diff
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub import pretrained
-from bertgpt.hub.pretrained import Saved
-from bertgpt.training.checkpoints import VERSION, Checkpoints, check_version, is_full
-from bertgpt.training.logger import CLOCKS, Journal, Lines
+from bertgpt.hub.pretrained import PretrainedModel
+from bertgpt.training.checkpoints import Checkpoints, check_version, is_disk_full
+from bertgpt.training.logger import TIMING_KEYS, JsonlLogger, RunLogger
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import disk_error, lock, make_folder, void, write_aside, write_json
-from bertgpt.utils.version import __version__
+from bertgpt.utils.files import discard_result, disk_error, ensure_writable_folder, lock, write_atomic, write_json
+from bertgpt.utils.version import FORMAT_VERSION, __version__
 
-MADE = ("checkpoints", "final", ".final.tmp", ".final.old", "plots", "tensorboard", "tokenizer")  # folders
-WRITTEN = (
+OWNED_DIRS = ("checkpoints", "final", ".final.tmp", ".final.old", "plots", "tensorboard", "tokenizer")  # folders
+OWNED_FILES = (
     "metrics.jsonl",
     "metrics.tmp",
     "metrics.json",
@@ -41,7 +41,7 @@ WRITTEN = (
 )  # files
 
 
-class RunFolder:
+class RunDirectory:
     """That of one run."""
 
     def __init__(self, path: Path) -> None:
@@ -51,35 +51,35 @@ class RunFolder:
         self.begun = False  # a run that is refused leaves everything here as it was
 
     @contextmanager
-    def held(self, facts: dict[str, Any]) -> Iterator[None]:
+    def locked(self, facts: dict[str, Any]) -> Iterator[None]:
         """Nobody else writes here meanwhile; how it ended is in run.json, and what went wrong in log.txt."""
-        make_folder(self.path)
+        ensure_writable_folder(self.path)
         with lock(self.path / "run.lock", str(self.path)):
             self.facts = facts
             try:
                 yield
             except BaseException as error:
-                raise self.ended(error) from None
-            self.tell({"status": "done"})
+                raise self.record_failure(error) from None
+            self.update_metadata({"status": "done"})
 
-    def ended(self, error: BaseException) -> BaseException:
+    def record_failure(self, error: BaseException) -> BaseException:
         """Write down why, as far as the disk allows, and name the disk if it is the reason."""
-        if isinstance(error, OSError) or is_full(error):
+        if isinstance(error, OSError) or is_disk_full(error):
             kind = error if isinstance(error, OSError) else OSError(28, "No space left on device", str(self.path))
             error = disk_error(kind, self.path)
         if not self.begun:
             return error
         diverged = isinstance(error, BertGPTError) and error.code == "BG501"
         try:
-            self.tell(
+            self.update_metadata(
                 {"status": "diverged" if diverged else "interrupted", "error": str(error) or type(error).__name__}
             )
-            Journal(self.path).words.say("".join(traceback.format_exception(error)).rstrip())
+            RunLogger(self.path).words.log("".join(traceback.format_exception(error)).rstrip())
         except OSError:
             pass  # the disk is full
         return error
 
-    def tell(self, facts: dict[str, Any]) -> None:
+    def update_metadata(self, facts: dict[str, Any]) -> None:
         """Add to run.json: clocks and places, nothing that a result depends on."""
         path = self.path / "run.json"
         try:
@@ -88,23 +88,23 @@ class RunFolder:
             before = {}
         write_json(path, before | facts)
 
-    def begin(self, settings: dict[str, Any], loose: dict[str, Any], tokenizer: Tokenizer, anew: bool | None) -> bool:
+    def open(self, settings: dict[str, Any], mutable: dict[str, Any], tokenizer: Tokenizer, anew: bool | None) -> bool:
         """Be ready for a run with these settings. Whether it is finished already; an error if another one is here.
 
-        What is `loose` may change while a run goes on. `anew`: always (True), never (False), or if anything has
+        What is `mutable` may change while a run goes on. `anew`: always (True), never (False), or if anything has
         changed (None).
         """
-        now = settings | {"loose": loose}
+        now = settings | {"mutable": mutable}
         file = self.path / "config.yaml"
         if (self.path / "final").exists() and not file.exists() and anew is not True:
-            hint = "give another --out, or --fresh to replace it"
+            hint = "give another --out, or --overwrite to replace it"
             raise BertGPTError("BG213", "a model that is no run of this kind is here", path=str(self.path), hint=hint)
-        before = settings_of(self.path) if file.exists() and not anew else None
+        before = read_config(self.path) if file.exists() and not anew else None
         if before is not None and before != now:
-            also = differences(before.pop("loose", {}), loose)
-            changed = differences(before, settings)
+            also = config_diff(before.pop("mutable", {}), mutable)
+            changed = config_diff(before, settings)
             if changed and anew is False:
-                hint = "give another --out, or --fresh to begin anew"
+                hint = "give another --out, or --overwrite to begin anew"
                 cause = "; ".join(changed)
                 raise BertGPTError(
                     "BG213", "a run that was begun otherwise is here", path=str(self.path), cause=cause, hint=hint
@@ -117,58 +117,58 @@ class RunFolder:
         if self.is_finished():
             return True
         self.begun = True
-        self.tell(running(self.facts))
-        self.checkpoints.tidy()
-        text = yaml.safe_dump({"version": VERSION} | now, sort_keys=False)
-        write_aside(file, lambda aside: void(aside.write_text(text, encoding="utf-8")))
+        self.update_metadata(environment_info(self.facts))
+        self.checkpoints.remove_partial()
+        text = yaml.safe_dump({"version": FORMAT_VERSION} | now, sort_keys=False)
+        write_atomic(file, lambda aside: discard_result(aside.write_text(text, encoding="utf-8")))
         tokenizer.save(self.path / "tokenizer")
         return False
 
     def is_finished(self) -> bool:
         """Whether all is here that is published: pipelines take it away before they run this again."""
-        splits = {line["split"] for line in Lines(self.path / "metrics.jsonl").read()}
+        splits = {line["split"] for line in JsonlLogger(self.path / "metrics.jsonl").read()}
         made = ["final/manifest.json", "metrics.json", "plots", *(f"plots/{split}.tsv" for split in splits)]
         return all((self.path / name).exists() for name in made)
 
     def clear(self) -> None:
         """Away with all of it."""
-        for folder in (self.path / name for name in MADE):
+        for folder in (self.path / name for name in OWNED_DIRS):
             there = folder.resolve()  # perhaps on a larger disk: the link stays
             if there.exists():
                 shutil.rmtree(there)
             if folder.is_symlink():
                 there.mkdir()
-        for name in WRITTEN:
+        for name in OWNED_FILES:
             (self.path / name).unlink(missing_ok=True)
 
-    def finish(self, made: Saved, about: str, counts: dict[str, Any]) -> None:
+    def publish(self, made: PretrainedModel, about: str, counts: dict[str, Any]) -> None:
         """The model as a folder of its own, and the figures: the same bytes from the same run, whenever it was made."""
-        lines = Journal(self.path).lines.read()
+        lines = RunLogger(self.path).lines.read()
         last: dict[str, dict[str, Any]] = {line["split"]: line for line in lines}
-        hidden = ("step", "tokens", "samples", "split", *CLOCKS)
+        hidden = ("step", "tokens", "samples", "split", *TIMING_KEYS)
         figures = {
             f"{split}_{key}": value for split, line in last.items() for key, value in line.items() if key not in hidden
         }
-        figures |= counts | {"parameters": made.model.parameter_count()}
-        make_folder(self.path / "plots")
+        figures |= counts | {"parameters": made.model.num_parameters()}
+        ensure_writable_folder(self.path / "plots")
         for split in last:
             figure = "loss" if "loss" in last[split] else "accuracy"  # of suites that are asked on the way
             rows = "".join(f"{line['step']}\t{line[figure]}\n" for line in lines if line["split"] == split)
             text = f"step\t{figure}\n{rows}"
             plot = self.path / "plots" / f"{split}.tsv"
-            write_aside(plot, lambda aside, text=text: void(aside.write_text(text)))  # type: ignore[misc]
+            write_atomic(plot, lambda aside, text=text: discard_result(aside.write_text(text)))  # type: ignore[misc]
         split = "val" if "val_loss" in figures else "train"
         said = f"{'Held-out' if split == 'val' else 'Training'} loss {figures[f'{split}_loss']:.4f} nats a target.\n"
         pretrained.save(made, self.path / "final", f"{about}\n{said}")
         write_json(self.path / "metrics.json", figures)
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """What a finished run came to."""
         figures: dict[str, Any] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
         return {"path": str(self.path)} | figures
 
 
-def settings_of(run: Path) -> dict[str, Any]:
+def read_config(run: Path) -> dict[str, Any]:
     """What a run was begun with, if this version can read it."""
     file = run / "config.yaml"
     try:
@@ -183,7 +183,7 @@ def settings_of(run: Path) -> dict[str, Any]:
     return settings
 
 
-def running(facts: dict[str, Any]) -> dict[str, Any]:
+def environment_info(facts: dict[str, Any]) -> dict[str, Any]:
     """Where and with what."""
     return {
         "status": "running", "error": None, "bertgpt": __version__, "torch": torch.__version__,

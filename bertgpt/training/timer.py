@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Clock:
+class Timer:
     """Accounts of seconds; `rest` is what no other has."""
 
     def __init__(self) -> None:
@@ -13,7 +13,7 @@ class Clock:
         self.accounts: dict[str, float] = {}
 
     @contextmanager
-    def on(self, account: str) -> Iterator[None]:
+    def measure(self, account: str) -> Iterator[None]:
         """Charge what happens meanwhile."""
         start = time.monotonic()
         try:
@@ -21,11 +21,11 @@ class Clock:
         finally:
             self.accounts[account] = self.accounts.get(account, 0.0) + time.monotonic() - start
 
-    def of(self, account: str) -> float:
+    def seconds(self, account: str) -> float:
         """What an account has so far."""
         return self.accounts.get(account, 0.0)
 
-    def shares(self) -> dict[str, float]:
+    def summary(self) -> dict[str, float]:
         """All accounts, to the millisecond, and the whole."""
         whole = time.monotonic() - self.began
         found = self.accounts | {"rest": whole - sum(self.accounts.values())}

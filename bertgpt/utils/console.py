@@ -54,7 +54,7 @@ class Progress:
     def update(self, done: int, **found: int | str) -> None:
         """Say how far it is, and what else was counted, or found and is said in words."""
         now = time.monotonic()
-        if active is None or active.quiet or now - self.shown < (0.1 if self.live else 5.0):
+        if current is None or current.quiet or now - self.shown < (0.1 if self.live else 5.0):
             return
         self.shown = now
         rate = (done - self.first) / max(now - self.start, 1e-3)
@@ -63,12 +63,12 @@ class Progress:
         said = "".join(f", {n}" if isinstance(n, str) else f", {n:,} {name}" for name, n in found.items())
         speed = f", {rate / 1e6:.1f} MB/s" if self.of_bytes else ""
         line = f"{self.label}:{share}{said}{speed}{left}"
-        complain(f"\r\x1b[K{line}" if self.live else line + "\n")
+        write_stderr(f"\r\x1b[K{line}" if self.live else line + "\n")
 
     def end(self) -> None:
         """Take the live line away."""
-        if self.live and active is not None and not active.quiet:
-            complain("\r\x1b[K")
+        if self.live and current is not None and not current.quiet:
+            write_stderr("\r\x1b[K")
 
 
 class Console:
@@ -83,18 +83,18 @@ class Console:
 
     def heading(self, text: str) -> None:
         """A line that introduces a part of the result; set off by colour on a terminal."""
-        write(f"\x1b[1;36m{printable(text)}\x1b[0m\n" if colourful(sys.stdout) else printable(text) + "\n")
+        write(f"\x1b[1;36m{printable(text)}\x1b[0m\n" if supports_color(sys.stdout) else printable(text) + "\n")
 
-    def marked(self, parts: Iterable[tuple[str, str]]) -> None:
+    def inline_styled(self, parts: Iterable[tuple[str, str]]) -> None:
         """Text of which some parts have a colour, where colour is welcome; a sign must say the same elsewhere."""
         for text, colour in parts:
-            self.part(text, colour)
+            self.inline(text, colour)
         write("\n")
 
-    def part(self, text: str, colour: str) -> None:
+    def inline(self, text: str, colour: str) -> None:
         """Some text, on the same line as what came before."""
         shown = printable(text)
-        write(f"\x1b[{COLOURS[colour]}m{shown}\x1b[0m" if colour and colourful(sys.stdout) else shown)
+        write(f"\x1b[{COLOURS[colour]}m{shown}\x1b[0m" if colour and supports_color(sys.stdout) else shown)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A table of the result: fitted on a terminal, as wide as it needs anywhere else."""
@@ -108,7 +108,7 @@ class Console:
             table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell, one_line=True)) for cell in row))
-        colour = colourful(sys.stdout)
+        colour = supports_color(sys.stdout)
         width = None if sys.stdout.isatty() else 100_000
         rich = Rich(force_terminal=colour, no_color=not colour, highlight=False, width=width)
         with rich.capture() as printed:
@@ -118,7 +118,7 @@ class Console:
     def note(self, text: str) -> None:
         """Something worth knowing that is no result."""
         if not self.quiet:
-            complain(printable(text) + "\n")
+            write_stderr(printable(text) + "\n")
 
     def result(self, command: str, result: dict[str, Any]) -> None:
         """The one JSON object of a command that went well."""
@@ -130,7 +130,7 @@ class Console:
         lines = [f"error[{error.code}]: {error.message}{where}"]
         lines += [f"  cause: {error.cause}"] if error.cause else []
         lines += [f"  hint:  {error.hint}"] if error.hint else []
-        complain("".join(printable(line, one_line=True) + "\n" for line in lines))
+        write_stderr("".join(printable(line, one_line=True) + "\n" for line in lines))
         if self.json and error.code != "BG402":
             self._object({"ok": False, "error": error.as_json()})
 
@@ -139,19 +139,19 @@ class Console:
         write(re.sub(r"[^\x20-\x7e]", escaped, text) + "\n")
 
 
-active: Console | None = None  # of the command that runs; Python callers have none, and hear nothing
+current: Console | None = None  # of the command that runs; Python callers have none, and hear nothing
 
 
 def note(text: str) -> None:
     """A note on the console of the command that runs, if one does."""
-    if active is not None:
-        active.note(text)
+    if current is not None:
+        current.note(text)
 
 
-def hush() -> None:
+def silence_non_main() -> None:
     """Say nothing from here on: another process says it."""
-    if active is not None:
-        active.quiet = True
+    if current is not None:
+        current.quiet = True
         silence(sys.stdout)
 
 
@@ -193,7 +193,7 @@ def silence(stream: Any) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def complain(text: str) -> None:
+def write_stderr(text: str) -> None:
     """Put text on stderr; a stderr that takes nothing changes nothing."""
     try:
         sys.stderr.write(text)
@@ -202,6 +202,6 @@ def complain(text: str) -> None:
         silence(sys.stderr)
 
 
-def colourful(stream: Any) -> bool:
+def supports_color(stream: Any) -> bool:
     """Whether colour is welcome there."""
     return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")

@@ -86,7 +86,7 @@ class BertGPTError(Exception):
         assert code in CODES, code
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return rebuilt, (self.code, self.message, self.path, self.cause, self.hint)  # it crosses between processes
+        return _rebuild, (self.code, self.message, self.path, self.cause, self.hint)  # it crosses between processes
 
     def __str__(self) -> str:
         details = (f"{name}: {value}" for name, value in (("cause", self.cause), ("hint", self.hint)) if value)
@@ -102,12 +102,12 @@ class BertGPTError(Exception):
         return {"code": self.code, "message": self.message, "path": self.path, "cause": self.cause, "hint": self.hint}
 
 
-def rebuilt(code: str, message: str, path: str | None, cause: str | None, hint: str | None) -> BertGPTError:
+def _rebuild(code: str, message: str, path: str | None, cause: str | None, hint: str | None) -> BertGPTError:
     """An error as it was in another process."""
     return BertGPTError(code, message, path=path, cause=cause, hint=hint)
 
 
-def quoted(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value as a message shows it, in short; a text is not escaped here but where it is printed."""
     shown = f"'{value}'" if isinstance(value, str) else repr(value)
     return shown if len(shown) <= 80 else f"{shown[:76]}...{shown[-1]}"
@@ -119,7 +119,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return f"did you mean {near[0]}?" if near else None
 
 
-def import_extra(module: str, extra: str) -> ModuleType:
+def require_package(module: str, extra: str) -> ModuleType:
     """An optional dependency, or the command that installs it."""
     try:
         return import_module(module)

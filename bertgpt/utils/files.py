@@ -24,7 +24,7 @@ from bertgpt.utils.errors import BertGPTError
 _passed: Counter[str] = Counter()
 
 
-def point(name: str) -> None:
+def fault_point(name: str) -> None:
     """A place where a crash would matter."""
     wanted = os.environ.get("BERTGPT_FAULT")
     if wanted is not None:
@@ -42,7 +42,7 @@ def cache_folder() -> Path:
     return base / "bertgpt"
 
 
-def trim(folder: Path, most: int) -> None:
+def evict_oldest(folder: Path, most: int) -> None:
     """Remove the oldest files of a cache until what is left is no larger."""
     files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.iterdir() if path.is_file())
     surplus = sum(size for _, size, _ in files) - most
@@ -59,7 +59,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_aside(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
+def write_atomic(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
     """Have `write` make a file under another name, then put it in place whole, replacing what was there.
 
     What is not `durable` outlives this process, but perhaps not the machine.
@@ -67,26 +67,26 @@ def write_aside(path: Path, write: Callable[[Path], None], durable: bool = True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(aside)
-        point("file.written")
+        fault_point("file.written")
         if durable:
             sync(aside)
-        point("file.synced")
+        fault_point("file.synced")
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
     if durable:
         sync(path.parent)
-    point("file.renamed")
+    fault_point("file.renamed")
 
 
 def write_json(path: Path, content: Any, durable: bool = True) -> None:
     """A JSON file, the same bytes for the same content."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_aside(path, lambda aside: void(aside.write_text(text, encoding="utf-8")), durable)
+    write_atomic(path, lambda aside: discard_result(aside.write_text(text, encoding="utf-8")), durable)
 
 
-def void(_: Any) -> None:
+def discard_result(_: Any) -> None:
     """Nothing."""
 
 
@@ -105,15 +105,15 @@ def sync_all(folder: Path) -> None:
         sync(path)
 
 
-def publish(folder: Path, target: Path) -> None:
+def publish_atomic(folder: Path, target: Path) -> None:
     """Put a finished folder into its place; one that was there before is gone when the new one is there."""
     sync_all(folder)
-    point("publish.ready")
+    fault_point("publish.ready")
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
-        point("publish.aside")
+        fault_point("publish.aside")
     try:
         folder.rename(target)
     except OSError as error:
@@ -123,10 +123,10 @@ def publish(folder: Path, target: Path) -> None:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.copytree(folder, beside)
         sync_all(beside)
-        point("publish.copied")
+        fault_point("publish.copied")
         beside.rename(target)
     sync(target.parent)
-    point("publish.renamed")
+    fault_point("publish.renamed")
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -150,7 +150,7 @@ def lock(path: Path, what: str) -> Iterator[None]:
         yield
 
 
-def make_folder(folder: Path) -> None:
+def ensure_writable_folder(folder: Path) -> None:
     """Make a folder to write in, before any work; an error if it cannot be made, or not be written in."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ def disk_error(error: OSError, path: Path) -> BertGPTError:
     )
 
 
-def put(file: Path, place: Path) -> None:
+def link_or_copy(file: Path, place: Path) -> None:
     """Have a finished file stand in the finished folder too."""
     try:
         os.link(file, place)

@@ -17,7 +17,7 @@ MASK = (1 << 64) - 1
 Keys = NDArray[np.uint64]
 
 
-def mix(x: Keys) -> Keys:
+def splitmix64(x: Keys) -> Keys:
     """A bijection on 64-bit words in which every input bit flips every output bit with probability one half."""
     x = x ^ (x >> np.uint64(30))
     x *= np.uint64(0xBF58476D1CE4E5B9)
@@ -27,16 +27,16 @@ def mix(x: Keys) -> Keys:
     return x
 
 
-def fold(seed: int, keys: Keys) -> Keys:
+def hash_key(seed: int, keys: Keys) -> Keys:
     """One 64-bit word for each key, unrelated between seeds and between keys."""
     start = np.array([(seed * GOLDEN + GOLDEN) & MASK], np.uint64)
-    return mix(mix(start) ^ mix(keys + np.uint64(GOLDEN)))
+    return splitmix64(splitmix64(start) ^ splitmix64(keys + np.uint64(GOLDEN)))
 
 
 def uniform(seed: int, keys: Keys, count: int, first: int = 0) -> NDArray[np.float64]:
     """Draws number `first` to `first + count` of every key, in [0, 1), shape (keys, count)."""
     steps = np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(GOLDEN)
-    bits = mix(fold(seed, keys)[:, None] + steps[None, :])  # (keys, count)
+    bits = splitmix64(hash_key(seed, keys)[:, None] + steps[None, :])  # (keys, count)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

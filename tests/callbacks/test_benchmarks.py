@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import bertgpt
-from bertgpt.callbacks.benchmarks import Watched
+from bertgpt.callbacks.benchmarks import BenchmarkCallback
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.training.distributed import Group
+from bertgpt.training.distributed import DistContext
 from bertgpt.utils.errors import BertGPTError
 from tests.fixtures.models import written
 from tests.fixtures.training import SMALL, weights
@@ -23,7 +23,9 @@ from tests.fixtures.training import SMALL, weights
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A little text."""
     folder = tmp_path_factory.mktemp("few")
-    bertgpt.shard("tinyworld", out=str(folder / "shards"), limit_docs=30, train="bpe", vocab_size=400, val_fraction=0.2)
+    bertgpt.shard(
+        "tinyworld", out=str(folder / "shards"), limit_docs=30, train_tokenizer="bpe", vocab_size=400, val_fraction=0.2
+    )
     return folder
 
 
@@ -64,7 +66,7 @@ def test_they_are_asked_in_time_and_change_nothing(few: Path, sets: Path, tmp_pa
 
 
 @dataclass(frozen=True)
-class Part(Group):
+class Part(DistContext):
     """One of two processes, which knows what the other has found."""
 
     others: list[Any] = field(default_factory=list)
@@ -77,21 +79,21 @@ class Part(Group):
 def test_items_are_divided_over_processes(name: str, sets: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
     """Each asks its own, and all come to the score that one would."""
     kept = written(tmp_path, "gpt2", tokenizer)
-    watched = Watched.of(name, 1, str(sets), 1000, tokenizer, "causal", 128)
+    watched = BenchmarkCallback.of(name, 1, str(sets), 1000, tokenizer, "clm", 128)
     found: list[torch.Tensor] = []
 
-    def asked(group: Group) -> float:
+    def asked(group: DistContext) -> float:
         trainer = SimpleNamespace(model=kept.model, group=group, device=torch.device("cpu"))
         said = watched(trainer)
         assert said is not None
         return float(said["accuracy"])
 
-    class Listening(Group):
+    class Listening(DistContext):
         def add(self, values: torch.Tensor) -> torch.Tensor:
             found.append(values.clone())
             return values
 
-    alone = asked(Group())
+    alone = asked(DistContext())
     with suppress(BertGPTError):  # half of the features make no classifier
         asked(Listening(2, 1))
     assert asked(Part(2, 0, found)) == alone

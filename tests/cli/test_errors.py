@@ -12,7 +12,7 @@ from pydantic import Field
 
 import bertgpt
 from bertgpt.config.fields import Options
-from bertgpt.utils.errors import CODES, BertGPTError, did_you_mean, import_extra
+from bertgpt.utils.errors import CODES, BertGPTError, did_you_mean, require_package
 from tests.conftest import seconds_of_libraries, seconds_of_processes
 
 ROOT = Path(__file__).parents[2]
@@ -233,12 +233,12 @@ def test_too_little_memory_is_no_bug(run: Callable[..., Any], command: Any) -> N
 
 def test_a_missing_extra_names_the_command_that_installs_it(run: Callable[..., Any], command: Any) -> None:
     """F51."""
-    command("bake", BakeOptions, lambda options: {"oven": import_extra("no_such_oven.gas", "pipeline").__name__})
+    command("bake", BakeOptions, lambda options: {"oven": require_package("no_such_oven.gas", "pipeline").__name__})
     done = run("bake")
     assert done.code == 4
     assert "error[BG401]" in done.err
     assert "pip install 'bertgpt[pipeline]'" in done.err
-    assert import_extra("json", "pipeline") is json
+    assert require_package("json", "pipeline") is json
 
 
 def test_a_code_decides_the_exit_code() -> None:

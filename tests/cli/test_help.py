@@ -15,7 +15,7 @@ import bertgpt
 from bertgpt.cli import registry
 from bertgpt.cli.help import GENERAL, command_page, main_page, summary
 from bertgpt.config.fields import base_type, choices
-from bertgpt.data.tokenizers.train import train
+from bertgpt.data.tokenizers.train import train_tokenizer
 from bertgpt.tinyworld.tasks import TASKS
 from bertgpt.utils.console import Console
 from tests.conftest import seconds_of_libraries, seconds_of_processes
@@ -108,7 +108,7 @@ def other_model(folder: Path) -> None:
 
     config = transformers.GPT2Config(vocab_size=300, n_positions=32, n_embd=16, n_layer=1, n_head=2)
     transformers.GPT2LMHeadModel(config).save_pretrained(folder)
-    train("bpe", 300, ["a lamp and a clock"]).save(folder)
+    train_tokenizer("bpe", 300, ["a lamp and a clock"]).save(folder)
 
 
 def as_function(name: str, argv: list[str]) -> Any:

@@ -33,17 +33,17 @@ def shards(folder: Path, planted: int) -> str:
         texts[7 * n] += f" And so on. {whole} The end."
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     out = str(folder / "shards")
-    bertgpt.shard(str(folder / "texts.jsonl"), out=out, train="bpe", vocab_size=400, val_fraction=0.0)
+    bertgpt.shard(str(folder / "texts.jsonl"), out=out, train_tokenizer="bpe", vocab_size=400, val_fraction=0.0)
     return out
 
 
 @pytest.mark.parametrize("planted", [20, 0])
 def test_what_was_planted_is_found_and_nothing_else(planted: int, items: Path, run: Run, tmp_path: Path) -> None:
     made = shards(tmp_path, planted)
-    done = run("inspect", made, "--against", "cloze", "--data", str(items), "--json")
+    done = run("inspect", made, "--contamination", "cloze", "--data", str(items), "--json")
     result = json.loads(done.out)["result"]
     assert result["numbers"] == [3 * n for n in range(planted)]
     assert (result["found"], result["items"], result["too_short"]) == (planted, 61, 1)
-    shown = run("inspect", made, "--against", "cloze", "--data", str(items)).out
+    shown = run("inspect", made, "--contamination", "cloze", "--data", str(items)).out
     assert f"{planted} of 61 items" in shown
-    assert run("inspect", made, "--against", "cloze").code == 2
+    assert run("inspect", made, "--contamination", "cloze").code == 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bertgpt.evals.intervals import bootstrap, mcnemar, of_mean, of_ratio, paired, wilson
+from bertgpt.evals.intervals import bootstrap, bootstrap_mean, bootstrap_ratio, mcnemar, paired_bootstrap, wilson
 
 
 @pytest.mark.parametrize(
@@ -26,11 +26,11 @@ def test_the_bootstrap_covers_what_it_should() -> None:
     draws = np.random.Generator(np.random.Philox(1))
     inside = 0
     for _ in range(100):
-        low, high = of_mean(draws.exponential(1.0, 80).tolist())
+        low, high = bootstrap_mean(draws.exponential(1.0, 80).tolist())
         inside += low <= 1.0 <= high
     assert 86 <= inside <= 99
-    assert of_mean([1.0, 2.0, 4.0]) == of_mean([1.0, 2.0, 4.0])
-    assert of_ratio([2.0, 4.0], [1.0, 2.0]) == (2.0, 2.0)
+    assert bootstrap_mean([1.0, 2.0, 4.0]) == bootstrap_mean([1.0, 2.0, 4.0])
+    assert bootstrap_ratio([2.0, 4.0], [1.0, 2.0]) == (2.0, 2.0)
     assert bootstrap(5, lambda chosen: float(len(chosen))) == (5.0, 5.0)
 
 
@@ -38,9 +38,9 @@ def test_two_models_on_the_same_items() -> None:
     assert mcnemar([True] * 5 + [False] * 5, [True] * 5 + [False] * 5) == 1.0
     assert mcnemar([True] * 6 + [False], [False] * 6 + [False]) == pytest.approx(2 / 2**6)
     assert mcnemar([True, False], [False, True]) == 1.0
-    difference, (low, high), p = paired([0.0] * 50, [1.0] * 25 + [0.5] * 25)
+    difference, (low, high), p = paired_bootstrap([0.0] * 50, [1.0] * 25 + [0.5] * 25)
     assert difference == pytest.approx(0.75)
     assert 0.6 < low < difference < high < 0.9
     assert p < 0.001
-    same = paired([0.3, 0.1, 0.2, 0.4] * 5, [0.1, 0.3, 0.4, 0.2] * 5)
+    same = paired_bootstrap([0.3, 0.1, 0.2, 0.4] * 5, [0.1, 0.3, 0.4, 0.2] * 5)
     assert same[2] > 0.5

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as theirs
 
-from bertgpt.evals.metrics import METRICS, ranks, scored
+from bertgpt.evals.metrics import METRICS, ranks, score_over_seeds
 
 DRAWS = np.random.default_rng(0)
 
@@ -38,7 +38,7 @@ def test_intervals_hold_the_score() -> None:
     right, said = DRAWS.integers(0, 2, (2, 200))
     said = np.where(DRAWS.random(200) < 0.8, right, said)
     for name in ("accuracy", "matthews", "f1"):
-        one, several = scored(name, right, [said]), scored(name, right, [said, right])
+        one, several = score_over_seeds(name, right, [said]), score_over_seeds(name, right, [said, right])
         assert one.low is not None
         assert one.high is not None
         assert one.low < one.value < one.high

@@ -14,20 +14,20 @@ import pytest
 import torch
 
 import bertgpt
-from bertgpt.config.presets import GPT2, shape
+from bertgpt.config.presets import GPT2, make_config
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.evals.choices import best_of, blimp, endings
-from bertgpt.evals.compare import compared
-from bertgpt.evals.language import lm, mlm
+from bertgpt.evals.choices import blimp, multiple_choice, tie_credit
+from bertgpt.evals.compare import compare_results
+from bertgpt.evals.language import masked_accuracy, perplexity
 from bertgpt.evals.probe import Parts, probe
-from bertgpt.evals.requests import answers, split
-from bertgpt.evals.results import Found, Score
-from bertgpt.evals.tables import rows_of
-from bertgpt.evals.tasks import Part
+from bertgpt.evals.requests import encode_pair, loglikelihood
+from bertgpt.evals.results import EvalResult, ScoreWithInterval
+from bertgpt.evals.tables import read_records
+from bertgpt.evals.tasks import LabelledSplit
 from bertgpt.hub import pretrained
-from bertgpt.hub.pretrained import Saved
+from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference import batching
-from bertgpt.training.init import build
+from bertgpt.training.init import init_model
 from bertgpt.utils.errors import BertGPTError
 from tests.conftest import Outcome
 from tests.fixtures.models import written
@@ -46,12 +46,12 @@ TEXTS = ["There was a hard frost in the clock shop of Tarn.", "She was glad. " *
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> dict[str, Saved]:
+def models(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> dict[str, PretrainedModel]:
     folder = tmp_path_factory.mktemp("models")
     return {name: written(folder / name, name, tokenizer) for name in ("gpt2", "decoder", "bert", "encoder")}
 
 
-def constant(kept: Saved, value: float) -> Saved:
+def constant(kept: PretrainedModel, value: float) -> PretrainedModel:
     """A model to which everything is equally likely, or nothing is a number."""
     with torch.no_grad():
         for weight in kept.model.parameters():
@@ -66,18 +66,18 @@ def test_a_model_that_knows_nothing_scores_chance(tmp_path: Path, tokenizer: Tok
     """Ties count their share: texts of as many tokens are equally likely to it."""
     kept = constant(written(tmp_path, "gpt2", tokenizer), 0.0)
     same = [{"context": "a", "endings": ["b", "c", "d", "e"], "label": label} for label in (0, 1, 2, 3)]
-    found = endings(kept, same, "hellaswag")
+    found = multiple_choice(kept, same, "hellaswag")
     assert {name: score.value for name, score in found.scores.items()} == dict.fromkeys(found.scores, 0.25)
     twins = [dict(PAIRS[0], sentence_bad="She was glad!"), dict(PAIRS[1], sentence_bad="The dogs sleep!")]
-    for objective in ("causal", "masked"):
-        assert blimp(Saved(kept.model, tokenizer, objective), twins).scores["accuracy"].value == 0.5
-    told = lm(kept, TEXTS, None)
-    assert told.scores["loss"].value == pytest.approx(math.log(kept.model.config.vocab), rel=1e-5)
+    for objective in ("clm", "mlm"):
+        assert blimp(PretrainedModel(kept.model, tokenizer, objective), twins).scores["accuracy"].value == 0.5
+    told = perplexity(kept, TEXTS, None)
+    assert told.scores["loss"].value == pytest.approx(math.log(kept.model.config.vocab_size), rel=1e-5)
 
 
 def test_what_is_not_a_number_is_no_answer(tmp_path: Path, tokenizer: Tokenizer) -> None:
     kept = constant(written(tmp_path, "gpt2", tokenizer), math.nan)
-    for ask in (lambda: endings(kept, CHOICES, "cloze"), lambda: blimp(kept, PAIRS)):
+    for ask in (lambda: multiple_choice(kept, CHOICES, "cloze"), lambda: blimp(kept, PAIRS)):
         with pytest.raises(BertGPTError, match="not a number") as raised:
             ask()
         assert raised.value.code == "BG321"
@@ -86,48 +86,53 @@ def test_what_is_not_a_number_is_no_answer(tmp_path: Path, tokenizer: Tokenizer)
 
 
 def test_the_best_of_some() -> None:
-    assert [best_of([1.0, 2.0], right) for right in (0, 1)] == [0.0, 1.0]
-    assert [best_of([3.0, 3.0, 1.0, 3.0], right) for right in (0, 2)] == [1 / 3, 0.0]
+    assert [tie_credit([1.0, 2.0], right) for right in (0, 1)] == [0.0, 1.0]
+    assert [tie_credit([3.0, 3.0, 1.0, 3.0], right) for right in (0, 2)] == [1 / 3, 0.0]
 
 
 @torch.inference_mode()
-def test_answers_are_sums_over_the_tokens_of_a_continuation(models: dict[str, Saved]) -> None:
+def test_answers_are_sums_over_the_tokens_of_a_continuation(models: dict[str, PretrainedModel]) -> None:
     """Encoded together with what is before it, from one end id on; what is too long loses its beginning."""
     kept = models["gpt2"]
     long = "She was glad of the rain. " * 40
     requests = [("There was a", " hard frost"), ("There was a ", "hard frost"), ("", "Olive"), (long, " and rain")]
-    for (context, continuation), answer in zip(requests, answers(kept, requests), strict=True):
-        before, after = split(kept, context, continuation)
-        row = torch.tensor([[kept.tokenizer.end, *before, *after][-(kept.window + 1) :]])
+    for (context, continuation), answer in zip(requests, loglikelihood(kept, requests), strict=True):
+        before, after = encode_pair(kept, context, continuation)
+        row = torch.tensor([[kept.tokenizer.eos_id, *before, *after][-(kept.max_length + 1) :]])
         odds = kept.model.logits(kept.model(row[:, :-1], causal=True))[0].log_softmax(dim=1)[-len(after) :]
         wanted = sum(float(odds[n, i]) for n, i in enumerate(after))
         assert answer.logprob == pytest.approx(wanted, abs=1e-3)
         assert answer.tokens == len(after)
         assert answer.greedy == (odds.argmax(dim=1).tolist() == after)
-    first, second = answers(kept, requests[:2])
+    first, second = loglikelihood(kept, requests[:2])
     assert first == second  # a space belongs to the word behind it
 
 
-def test_a_continuation_is_encoded_with_what_is_before_it(models: dict[str, Saved]) -> None:
+def test_a_continuation_is_encoded_with_what_is_before_it(models: dict[str, PretrainedModel]) -> None:
     """Where both are parts of a word, its ids are not those that either has alone."""
     kept = models["gpt2"]
     encode = kept.tokenizer.encode
-    before, after = split(kept, "She was gla", "d of the rain")
+    before, after = encode_pair(kept, "She was gla", "d of the rain")
     assert after == encode("She was glad of the rain")[len(encode("She was gla")) :] != encode("d of the rain")
     assert before == encode("She was gla")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "decoder", "bert", "encoder"])
-def test_company_changes_no_score(name: str, models: dict[str, Saved], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_company_changes_no_score(
+    name: str, models: dict[str, PretrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever is in a batch, and however it is filled up."""
     kept = models[name]
 
     def all_of_it() -> list[float]:
         made = [blimp(kept, PAIRS).items["good"]]
-        if kept.objective == "causal":
-            made += [lm(kept, TEXTS, 16).items["nats"], *endings(kept, CHOICES, "cloze").items["logprobs"]]
+        if kept.objective == "clm":
+            made += [
+                perplexity(kept, TEXTS, 16).items["nats"],
+                *multiple_choice(kept, CHOICES, "cloze").items["logprobs"],
+            ]
         else:
-            made.append(mlm(kept, TEXTS).items["right"])
+            made.append(masked_accuracy(kept, TEXTS).items["right"])
         return [value for each in made for value in each]
 
     together = all_of_it()
@@ -135,16 +140,16 @@ def test_company_changes_no_score(name: str, models: dict[str, Saved], monkeypat
     assert all_of_it() == pytest.approx(together, abs=1e-4, rel=1e-5)
 
 
-def test_bits_per_byte_are_of_the_texts_bytes(models: dict[str, Saved], tmp_path: Path) -> None:
+def test_bits_per_byte_are_of_the_texts_bytes(models: dict[str, PretrainedModel], tmp_path: Path) -> None:
     """And there are none where a tokenizer does not keep the text."""
-    from bertgpt.data.tokenizers.train import train
+    from bertgpt.data.tokenizers.train import train_tokenizer
 
-    found = lm(models["gpt2"], TEXTS, None)
+    found = perplexity(models["gpt2"], TEXTS, None)
     assert found.items["bytes"] == [len(text.encode()) for text in TEXTS]
     wanted = sum(found.items["nats"]) / math.log(2) / sum(found.items["bytes"])
     assert found.scores["bits_per_byte"].value == pytest.approx(wanted)
-    pieces = train("wordpiece", 300, TEXTS * 20)
-    lossy = lm(written(tmp_path, "gpt2", pieces), TEXTS, None)
+    pieces = train_tokenizer("wordpiece", 300, TEXTS * 20)
+    lossy = perplexity(written(tmp_path, "gpt2", pieces), TEXTS, None)
     assert "bits_per_byte" not in lossy.scores
     assert any("does not keep the text" in note for note in lossy.notes)
 
@@ -155,17 +160,17 @@ def test_masked_accuracies_are_by_what_stands_there(tmp_path: Path, tokenizer: T
     model = constant(kept, 0.0).model
     with torch.no_grad():
         size = model.config.dim
-        model.tokens.weight[: model.config.vocab] = torch.nn.functional.normalize(
-            torch.randn((model.config.vocab, size), generator=torch.Generator().manual_seed(0))
+        model.token_embedding.weight[: model.config.vocab_size] = torch.nn.functional.normalize(
+            torch.randn((model.config.vocab_size, size), generator=torch.Generator().manual_seed(0))
         )
         model.embed_norm.weight.fill_(1.0)
         for block in model.blocks:
             block.attention_norm.weight.fill_(1.0)
             block.mlp_norm.weight.fill_(1.0)
-        model.head_dense.weight.copy_(torch.eye(size) * 50)
-        model.head_norm.weight.fill_(1.0)
+        model.mlm_dense.weight.copy_(torch.eye(size) * 50)
+        model.mlm_norm.weight.fill_(1.0)
     text = "There was a hard frost in the clock shop of Tarn, and Olive found a purse there. " * 40
-    found = mlm(kept, [text])
+    found = masked_accuracy(kept, [text])
     scores = {name: score.value for name, score in found.scores.items()}
     assert scores["accuracy of the mask"] < 0.05
     assert scores["accuracy of other"] < 0.1
@@ -181,10 +186,10 @@ def labelled(count: int = 200) -> Parts:
     texts = [f"{'rain and frost' if i % 2 else 'a purse and a clock'} number {i}" for i in range(count)]
     labels = ["weather" if i % 2 else "things" for i in range(count)]
     cut = count * 3 // 4
-    return Part(texts[:cut], None, labels[:cut]), Part(texts[cut:], None, labels[cut:])
+    return LabelledSplit(texts[:cut], None, labels[:cut]), LabelledSplit(texts[cut:], None, labels[cut:])
 
 
-def test_a_probe_finds_what_is_there_and_shuffled_labels_nothing(models: dict[str, Saved]) -> None:
+def test_a_probe_finds_what_is_there_and_shuffled_labels_nothing(models: dict[str, PretrainedModel]) -> None:
     found = probe(models["bert"], labelled(), "probe", full=False)
     assert found.scores["accuracy"].value > 0.9
     assert found.baselines["tf-idf"].value == 1.0
@@ -194,7 +199,7 @@ def test_a_probe_finds_what_is_there_and_shuffled_labels_nothing(models: dict[st
     assert found.n == len(found.items["right"]) == 50
 
 
-def test_in_full_every_layer_and_fewer_texts_are_asked(models: dict[str, Saved]) -> None:
+def test_in_full_every_layer_and_fewer_texts_are_asked(models: dict[str, PretrainedModel]) -> None:
     found = probe(models["bert"], labelled(400), "probe", full=True)
     assert {f"layer {layer}" for layer in range(5)} <= found.scores.keys()
     assert "accuracy of 100" in found.scores
@@ -203,7 +208,7 @@ def test_in_full_every_layer_and_fewer_texts_are_asked(models: dict[str, Saved])
 
 
 def test_a_classifier_that_does_not_converge_is_no_score(
-    models: dict[str, Saved], monkeypatch: pytest.MonkeyPatch
+    models: dict[str, PretrainedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bertgpt.evals.probe.ITERATIONS", 1)
     with pytest.raises(BertGPTError, match="does not converge") as raised:
@@ -211,26 +216,26 @@ def test_a_classifier_that_does_not_converge_is_no_score(
     assert raised.value.code == "BG323"
 
 
-def test_few_texts_of_many_classes_are_probed(models: dict[str, Saved]) -> None:
+def test_few_texts_of_many_classes_are_probed(models: dict[str, PretrainedModel]) -> None:
     """A tenth of them, which strengths are chosen by, would not hold each class."""
     texts = [f"number {i} of {i % 6}" for i in range(36)]
-    part = Part(texts, None, [str(i % 6) for i in range(36)])
+    part = LabelledSplit(texts, None, [str(i % 6) for i in range(36)])
     assert probe(models["bert"], (part, part), "probe", full=False).n == 36
 
 
-def test_what_cannot_be_probed_is_said(models: dict[str, Saved]) -> None:
+def test_what_cannot_be_probed_is_said(models: dict[str, PretrainedModel]) -> None:
     train, test = labelled()
     with pytest.raises(BertGPTError, match="one class only"):
-        probe(models["bert"], (Part(train.texts, None, ["x"] * 150), test), "probe", full=False)
+        probe(models["bert"], (LabelledSplit(train.texts, None, ["x"] * 150), test), "probe", full=False)
     with pytest.raises(BertGPTError, match="not in the training part"):
-        probe(models["bert"], (train, Part(test.texts, None, ["other"] * 50)), "probe", full=False)
+        probe(models["bert"], (train, LabelledSplit(test.texts, None, ["other"] * 50)), "probe", full=False)
 
 
 # --------------------------------------------------------------------------------------------- the command
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Saved]) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, models: dict[str, PretrainedModel]) -> Path:
     """Runs gpt and bert, and files to ask about."""
     made = tmp_path_factory.mktemp("eval")
     for name, family in (("gpt", "gpt2"), ("bert", "bert")):
@@ -283,12 +288,14 @@ def test_the_better_of_two_is_named(tmp_path: Path) -> None:
     better = {"probe": {"right": [True] * 40}, "lm": {"nats": [5.0, 6.0] * 20, "bytes": [2, 3] * 20}}
     for name, told in (("worse", worse), ("better", better)):
         for suite, items in told.items():
-            Found(suite, "x/1", 40, {"score": Score(0.5)}, items=items, facts={"data": {}}).write(tmp_path / name, 0.0)
+            EvalResult(suite, "x/1", 40, {"score": ScoreWithInterval(0.5)}, items=items, facts={"data": {}}).save(
+                tmp_path / name, 0.0
+            )
     for one, other, verdict in (("worse", "better", "B"), ("better", "worse", "A")):
-        found = compared(tmp_path / one, tmp_path / other)
+        found = compare_results(tmp_path / one, tmp_path / other)
         assert [each["suite"] for each in found] == ["lm", "probe"]
         assert {each["verdict"] for each in found} == {f"{verdict} is better"}
-    bits = next(each for each in compared(tmp_path / "worse", tmp_path / "better") if each["suite"] == "lm")
+    bits = next(each for each in compare_results(tmp_path / "worse", tmp_path / "better") if each["suite"] == "lm")
     assert bits["a"] == pytest.approx(16 / 5 / math.log(2))
 
 
@@ -371,22 +378,22 @@ def test_log_likelihoods_are_those_of_the_evaluation_harness(data: Path, tmp_pat
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    kept = Saved(build(shape(64, 2, 2, tokenizer.max_id + 1, GPT2), 0).eval(), tokenizer, "causal")
+    kept = PretrainedModel(init_model(make_config(64, 2, 2, tokenizer.max_id + 1, GPT2), 0).eval(), tokenizer, "clm")
     pretrained.save(kept, tmp_path / "run" / "final", "# a model\n")
     bertgpt.export(str(tmp_path / "run"), out=str(tmp_path / "hf"))
     harness = HFLM(pretrained=str(tmp_path / "hf"), device="cpu", dtype="float32", batch_size=16)
-    files = {name: rows_of(str(next((data / name).iterdir())))[:200] for name in ("hellaswag", "lambada", "blimp")}
+    files = {name: read_records(str(next((data / name).iterdir())))[:200] for name in ("hellaswag", "lambada", "blimp")}
     requests = [(row["ctx_full"], f" {end}") for row in files["hellaswag"] for end in row["endings"]]
     requests += [(row["context"], f" {row['continuation']}") for row in files["lambada"]]
     requests += [("", row[name]) for row in files["blimp"] for name in ("sentence_good", "sentence_bad")]
-    end = tokenizer.tokens[tokenizer.end]
+    end = tokenizer.tokens[tokenizer.eos_id]
     asked = [
         Instance("loglikelihood", {}, (f"{end}{context}" if context else "", continuation), number)
         for number, (context, continuation) in enumerate(requests)
     ]
     theirs = harness.loglikelihood(asked, disable_tqdm=True)
     assert len(requests) == 1400
-    for ours, (logprob, greedy) in zip(answers(kept, requests), theirs, strict=True):
+    for ours, (logprob, greedy) in zip(loglikelihood(kept, requests), theirs, strict=True):
         assert ours.logprob == pytest.approx(logprob, abs=1e-4, rel=0)
         assert ours.greedy == greedy
 

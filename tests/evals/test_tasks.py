@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import bertgpt
-from bertgpt.evals.tasks import TASKS, labelled
+from bertgpt.evals.tasks import TASKS, load_task
 from bertgpt.utils.errors import BertGPTError
 from tests.conftest import Outcome
 from tests.fixtures.finetuning import Sheet, rows_of
@@ -45,7 +45,7 @@ def test_files_as_they_were_published(name: str, tmp_path: Path) -> None:
     for file in task.files:
         put(tmp_path, f"{task.folder}/{file}", lines)
     for given in (tmp_path, tmp_path / task.folder):
-        found = labelled(name, str(given), None, COLUMNS, "auto", None, None)
+        found = load_task(name, str(given), None, COLUMNS, "auto", None, None)
         first = found.dev.only([0])
         assert (first.texts[0], (first.others or [None])[0], first.labels[0]) == wanted
 
@@ -57,23 +57,23 @@ def test_reviews_in_folders(tmp_path: Path) -> None:
             folder.mkdir(parents=True)
             for i in range(2):
                 (folder / f"{i}_1.txt").write_text(f"{split} {label} {i}", encoding="utf-8")
-    found = labelled("imdb", str(tmp_path), None, COLUMNS, "auto", None, None)
+    found = load_task("imdb", str(tmp_path), None, COLUMNS, "auto", None, None)
     assert found.dev.texts == ["test neg 0", "test neg 1", "test pos 0", "test pos 1"]
     assert found.dev.labels == ["neg", "neg", "pos", "pos"]
-    some = labelled("imdb", str(tmp_path), None, COLUMNS, "auto", 3, None)  # they are sorted by their classes
+    some = load_task("imdb", str(tmp_path), None, COLUMNS, "auto", 3, None)  # they are sorted by their classes
     assert some.train.texts == ["train neg 0", "train pos 0", "train neg 1"]
 
 
 def test_the_real_files(data: Path) -> None:
     for name, sizes in (("sst2", (67349, 872)), ("cola", (8551, 1043)), ("agnews", (25013, 7600))):
-        found = labelled(name, str(data), None, COLUMNS, "auto", None, None)
+        found = load_task(name, str(data), None, COLUMNS, "auto", None, None)
         assert (len(found.train), len(found.dev)) == sizes
         assert {str(label) for label in found.train.labels} == set(found.classes)
 
 
 def broken(name: str, folder: Path) -> BertGPTError:
     with pytest.raises(BertGPTError) as raised:
-        labelled(name, str(folder), None, COLUMNS, "auto", None, None)
+        load_task(name, str(folder), None, COLUMNS, "auto", None, None)
     return raised.value
 
 
@@ -103,7 +103,7 @@ WRONG: list[tuple[list[Any], dict[str, Any], str, str]] = [
     (rows_of(), {"pair_column": "other"}, "BG212", "other"),
     ([(text, "same") for text, _ in rows_of()], {}, "BG322", "one class"),
     ([(text, -1 if i == 3 else i % 2) for i, (text, _) in enumerate(rows_of())], {}, "BG322", "no label"),
-    (rows_of(), {"kind": "numbers"}, "BG322", "numbers"),
+    (rows_of(), {"problem_type": "regression"}, "BG322", "numbers"),
     ([], {}, "BG310", "no rows"),
     (rows_of(3), {}, "BG3", ""),
     ([(text, "rare" if i == 4 else label) for i, (text, label) in enumerate(rows_of())], {}, "BG322", "rare"),
@@ -128,7 +128,7 @@ def test_what_is_wrong_with_a_file(
 def test_a_run_of_another_kind_is_left_alone(run: Run, sheet: Sheet, judge: Path, tmp_path: Path) -> None:
     """Its folder would hold one's model and the other's checkpoints."""
     source, there = str(tmp_path / "shards"), tmp_path / "run"
-    bertgpt.shard("tinyworld", out=source, limit_docs=24, train="bpe", vocab_size=400, val_fraction=0.4)
+    bertgpt.shard("tinyworld", out=source, limit_docs=24, train_tokenizer="bpe", vocab_size=400, val_fraction=0.4)
     options = {"preset": "tiny-gpt", "seq_len": 32, "tokens_per_step": 64, "max_steps": 1, "device": "cpu"}
     bertgpt.pretrain(source, out=str(there), **options)
     before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
@@ -161,14 +161,14 @@ def test_names_that_are_no_task(run: Run, bases: dict[str, Path], judge: Path, t
     assert code("eval", "topic", "--model", str(judge))[0] == "BG222"
     assert code("eval", "predict", "--model", str(judge))[0] == "BG203"
     argv = ("finetune", "topic", "--limit", "60", "--model", bert, "--out", str(tmp_path / "x"))
-    assert code(*argv, "--freeze", "9")[0] == "BG204"
-    assert code(*argv, "--batch-size", "8", "--micro-batch", "3")[0] == "BG204"
+    assert code(*argv, "--freeze-layers", "9")[0] == "BG204"
+    assert code(*argv, "--batch-size", "8", "--micro-batch-size", "3")[0] == "BG204"
 
 
 def test_pairs_are_read_as_pairs(sheet: Sheet) -> None:
     rows = [(text, "again", label) for text, label in rows_of()]
     file = sheet(rows, ("text", "then", "label"))
-    found = labelled(str(file), None, None, ("text", "then", "label"), "auto", None, None)
+    found = load_task(str(file), None, None, ("text", "then", "label"), "auto", None, None)
     assert found.train.others is not None
     assert found.train.joined()[0].endswith("again")
 
@@ -182,4 +182,4 @@ def test_what_labels_are(sheet: Sheet) -> None:
         (["10", "9"], ("9", "10")),
     ):
         rows = [(f"text {i}", list(values)[i % len(list(values))]) for i in range(300)]
-        assert labelled(str(sheet(rows)), None, None, COLUMNS, "auto", None, None).classes == classes
+        assert load_task(str(sheet(rows)), None, None, COLUMNS, "auto", None, None).classes == classes

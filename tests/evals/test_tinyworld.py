@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 import torch
 
-from bertgpt.config.presets import BERT, GPT2, MODERN, shape
-from bertgpt.data.tokenizers.tokenizer import BYTE_OF, OWN_SPECIALS, Tokenizer, byte_level
-from bertgpt.data.tokenizers.train import train
-from bertgpt.evals.tinyworld import excess, recovery, spell
-from bertgpt.hub.pretrained import Saved
+from bertgpt.config.presets import BERT, GPT2, MODERNBERT, make_config
+from bertgpt.data.tokenizers.tokenizer import BYTE_OF, DEFAULT_SPECIALS, Tokenizer, byte_level
+from bertgpt.data.tokenizers.train import train_tokenizer
+from bertgpt.evals.tinyworld import align, excess_nll, masked_word_accuracy
+from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference import batching
-from bertgpt.inference.scoring import in_gaps
-from bertgpt.tinyworld.grammar import MECHANISMS, POSSESSIONS, TOKEN, tokens_of
+from bertgpt.inference.scoring import masked_logits
+from bertgpt.tinyworld.grammar import CATEGORIES, POSSESSIONS, TOKEN, tokens_of
 from bertgpt.tinyworld.oracle import Oracle
 from bertgpt.tinyworld.world import Document, World
-from bertgpt.training.init import build
+from bertgpt.training.init import init_model
 from bertgpt.utils.errors import BertGPTError
 
-FAMILIES = {"gpt2": GPT2, "bert": BERT, "modern": MODERN | {"window": 8}}
+FAMILIES = {"gpt2": GPT2, "bert": BERT, "modern": MODERNBERT | {"window": 8}}
 WORLD = World(seed=0)
 
 
@@ -34,26 +34,26 @@ def documents() -> list[Document]:
 def tokenizers(documents: list[Document]) -> dict[str, Tokenizer]:
     """Small ones, for which many words are several tokens."""
     texts = [document.text for document in documents]
-    return {kind: train(kind, 600, texts) for kind in ("bpe", "wordpiece")}
+    return {kind: train_tokenizer(kind, 600, texts) for kind in ("bpe", "wordpiece")}
 
 
-def model_of(family: str, tokenizer: Tokenizer, objective: str, **other: Any) -> Saved:
+def model_of(family: str, tokenizer: Tokenizer, objective: str, **other: Any) -> PretrainedModel:
     """One that says something else of every context, if nothing sensible."""
-    config = shape(32, 3, 2, tokenizer.max_id + 1, FAMILIES[family] | {"context": 512} | other, ffn=48)
-    model, draws = build(config, seed=0), torch.Generator().manual_seed(0)
+    config = make_config(32, 3, 2, tokenizer.max_id + 1, FAMILIES[family] | {"max_seq_len": 512} | other, ffn_dim=48)
+    model, draws = init_model(config, seed=0), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(torch.randn(weight.shape, generator=draws) * 0.2 + name.endswith("norm.weight"))
-        model.tokens.weight[config.vocab :] = 0
-    return Saved(model, tokenizer, objective)
+        model.token_embedding.weight[config.vocab_size :] = 0
+    return PretrainedModel(model, tokenizer, objective)
 
 
-def always(tokenizer: Tokenizer, objective: str, i: int) -> Saved:
+def always(tokenizer: Tokenizer, objective: str, i: int) -> PretrainedModel:
     """A model that says the same id everywhere."""
     kept = model_of("bert", tokenizer, objective)
     with torch.no_grad():
-        kept.model.tokens.weight.zero_()
-        kept.model.head_bias.copy_(torch.nn.functional.one_hot(torch.tensor(i), len(kept.model.head_bias)))
+        kept.model.token_embedding.weight.zero_()
+        kept.model.lm_bias.copy_(torch.nn.functional.one_hot(torch.tensor(i), len(kept.model.lm_bias)))
     return kept
 
 
@@ -71,10 +71,10 @@ def close(one: Any, other: Any) -> None:
 
 
 @torch.no_grad()
-def plainly(kept: Saved, document: Document) -> list[tuple[str, float, float]]:
+def plainly(kept: PretrainedModel, document: Document) -> list[tuple[str, float, float]]:
     """Mechanism, true nats and the model's of each word: a text cut by hand, and one row without any padding."""
     encoding = kept.tokenizer.reference.encode(document.text, add_special_tokens=False)
-    row = torch.tensor([[kept.tokenizer.end, *encoding.ids, kept.tokenizer.end]])
+    row = torch.tensor([[kept.tokenizer.eos_id, *encoding.ids, kept.tokenizer.eos_id]])
     logps = kept.model.logits(kept.model(row, causal=True)).log_softmax(dim=-1)
     word_at: dict[int, int] = {}
     for number, match in enumerate(TOKEN.finditer(document.text)):
@@ -91,17 +91,17 @@ def plainly(kept: Saved, document: Document) -> list[tuple[str, float, float]]:
 
 @pytest.mark.parametrize(
     ("family", "kind", "objective"),
-    [("gpt2", "bpe", "causal"), ("modern", "bpe", "causal"), ("modern", "wordpiece", "hybrid")],
+    [("gpt2", "bpe", "clm"), ("modern", "bpe", "clm"), ("modern", "wordpiece", "hybrid")],
 )
 def test_surprise_is_the_plain_one(
     family: str, kind: str, objective: str, tokenizers: dict[str, Tokenizer], documents: list[Document]
 ) -> None:
     """Word by word: a shift by one, a neighbour's nats, an ending left out or a window of padding would show."""
     kept = model_of(family, tokenizers[kind], objective)
-    found = excess(kept, WORLD, documents)
+    found = excess_nll(kept, WORLD, documents)
     words = [word for document in documents for word in plainly(kept, document)]
     gap = sum(nats - true for _, true, nats in words)
-    for mechanism in MECHANISMS:
+    for mechanism in CATEGORIES:
         some = [(true, nats) for m, true, nats in words if m == mechanism]
         true, nats = (sum(column) for column in zip(*some, strict=True))
         right = {"words": len(some), "true_nats": true, "nats": nats, "excess": nats / true - 1}
@@ -110,7 +110,7 @@ def test_surprise_is_the_plain_one(
 
 def test_sums_over_mechanisms_are_those_of_all(tokenizers: dict[str, Tokenizer], documents: list[Document]) -> None:
     """Nothing is lost on the way, and the truth is what the writer knew, the ending included."""
-    found = excess(model_of("gpt2", tokenizers["bpe"], "causal"), WORLD, documents)
+    found = excess_nll(model_of("gpt2", tokenizers["bpe"], "clm"), WORLD, documents)
     for name in ("words", "true_nats", "nats"):
         assert sum(some[name] for some in found["by_mechanism"].values()) == pytest.approx(found[name])
     assert sum(some["share_of_gap"] for some in found["by_mechanism"].values()) == pytest.approx(1)
@@ -124,11 +124,11 @@ def test_who_knows_nothing_pays_the_same_for_every_id(
     tokenizers: dict[str, Tokenizer], documents: list[Document]
 ) -> None:
     """As many as the text has, and one for the ending."""
-    kept = model_of("gpt2", tokenizers["bpe"], "causal")
-    kept.model.tokens.weight.data.zero_()
+    kept = model_of("gpt2", tokenizers["bpe"], "clm")
+    kept.model.token_embedding.weight.data.zero_()
     ids = sum(len(kept.tokenizer.encode(document.text)) + 1 for document in documents)
-    found = excess(kept, WORLD, documents)
-    assert found["nats"] == pytest.approx(ids * math.log(kept.model.config.vocab), rel=1e-6)
+    found = excess_nll(kept, WORLD, documents)
+    assert found["nats"] == pytest.approx(ids * math.log(kept.model.config.vocab_size), rel=1e-6)
     assert found["excess"] == pytest.approx(found["nats"] / found["true_nats"] - 1)
 
 
@@ -137,17 +137,17 @@ def test_company_changes_nothing(
     family: str, tokenizers: dict[str, Tokenizer], documents: list[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other documents of the batch, their order, and dropout of a model that was left in training."""
-    kept = model_of(family, tokenizers["bpe"], "causal", dropout=0.5)
-    together = excess(kept, WORLD, documents)
+    kept = model_of(family, tokenizers["bpe"], "clm", dropout=0.5)
+    together = excess_nll(kept, WORLD, documents)
     kept.model.train()
     monkeypatch.setattr(batching, "IDS", 1)
-    close(together, excess(kept, WORLD, documents[::-1]))
+    close(together, excess_nll(kept, WORLD, documents[::-1]))
 
 
 def test_a_token_belongs_to_the_word_of_its_first_letter_or_mark(tokenizers: dict[str, Tokenizer]) -> None:
     """Not to that of the space before it; over two words it is the first one's, and the second has nothing."""
     text = 'He said:  "Good luck!" And she '
-    ids = spell(tokenizers["bpe"], text)
+    ids = align(tokenizers["bpe"], text)
     parts = [""] * (len(tokens_of(text)) + 1)
     for i, owner in zip(ids.ids, ids.owners, strict=True):
         parts[owner] += tokenizers["bpe"].bytes_of(i).decode()
@@ -160,7 +160,7 @@ def test_a_token_belongs_to_the_word_of_its_first_letter_or_mark(tokenizers: dic
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("family", "kind", "objective"),
-    [("bert", "wordpiece", "masked"), ("modern", "bpe", "masked"), ("gpt2", "bpe", "hybrid")],
+    [("bert", "wordpiece", "mlm"), ("modern", "bpe", "mlm"), ("gpt2", "bpe", "hybrid")],
 )
 def test_gaps_are_filled_one_at_a_time(
     family: str, kind: str, objective: str, tokenizers: dict[str, Tokenizer], documents: list[Document]
@@ -170,8 +170,8 @@ def test_gaps_are_filled_one_at_a_time(
     kept.model.train()
     roles, ids = kept.tokenizer.roles, kept.tokenizer.encode(documents[1].text)
     gaps = [[0], [3, 4, 5], [7, 2], [len(ids) - 1]] * 30  # more than a batch
-    assert len(ids) * len(gaps) > batching.IDS
-    found = [logits.argmax(dim=1).tolist() for logits in in_gaps(kept, ids, gaps)]
+    assert len(ids) * len(gaps) > batching.MAX_BATCH_TOKENS
+    found = [logits.argmax(dim=1).tolist() for logits in masked_logits(kept, ids, gaps)]
     for places, said in zip(gaps[:4], found[:4], strict=True):
         row = [roles["cls"], *(roles["mask"] if i in places else own for i, own in enumerate(ids)), roles["sep"]]
         logits = kept.model.logits(kept.model(torch.tensor([row]), causal=False))[0]
@@ -191,7 +191,7 @@ def test_who_always_says_the_same_is_right_where_that_stands(
     says "is" once for "seems", which is one id of WordPiece, and two of BPE, for which "is is" is said.
     """
     tokenizer, document = tokenizers[kind], documents[10]
-    found = recovery(always(tokenizer, "masked", tokenizer.vocab[token]), WORLD, [document])
+    found = masked_word_accuracy(always(tokenizer, "mlm", tokenizer.vocab[token]), WORLD, [document])
     counts, hits, oracle_hits = Counter[str](), Counter[str](), Counter[str]()
     for position, word in enumerate(WORLD.read(document.text).words[:-1]):
         if word.text.isalpha():
@@ -214,19 +214,19 @@ def test_who_always_says_the_same_is_right_where_that_stands(
             assert sums["accuracy"] == hits[mechanism] / counts[mechanism]
             assert sums["oracle_accuracy"] == oracle_hits[mechanism] / counts[mechanism]
             assert sums["share"] == hits[mechanism] / oracle_hits[mechanism]
-    assert list(found["by_mechanism"]) == list(MECHANISMS)
+    assert list(found["by_mechanism"]) == list(CATEGORIES)
 
 
 def test_a_word_without_a_token_of_its_own_is_not_asked_about() -> None:
     """There is nothing to hide of it, and nothing said would be all right. Such a tokenizer knows no words."""
     pieces = [("\u0120", "t"), ("h", "e"), ("\u0120t", "he"), ("o", "n"), ("\u0120", "on"), ("\u0120on", "\u0120the")]
-    tokens = [*OWN_SPECIALS, *BYTE_OF, *map("".join, pieces)]
-    tokenizer = byte_level({token: i for i, token in enumerate(tokens)}, pieces, OWN_SPECIALS)
+    tokens = [*DEFAULT_SPECIALS, *BYTE_OF, *map("".join, pieces)]
+    tokenizer = byte_level({token: i for i, token in enumerate(tokens)}, pieces, DEFAULT_SPECIALS)
     tokenizer.content["pre_tokenizer"]["use_regex"] = False
     texts = (each for each in WORLD.documents(0, 40) if each.text.count(" on the ") == 1)
     document = min(texts, key=lambda each: len(each.text))
     words = sum(word[0].isalpha() for word in tokens_of(document.text))
-    found = recovery(always(tokenizer, "masked", len(tokens) - 1), WORLD, [document])
+    found = masked_word_accuracy(always(tokenizer, "mlm", len(tokens) - 1), WORLD, [document])
     assert found["words"] == words - 1
     assert found["accuracy"] == 1 / found["words"]
 
@@ -239,18 +239,18 @@ def test_documents_that_do_not_fit_are_counted(tokenizers: dict[str, Tokenizer],
     sizes = {document.index: len(tokenizers["bpe"].encode(document.text)) for document in documents}
     longest = sorted(sizes.values())[30]
     short = [document for document in documents if sizes[document.index] <= longest]
-    kept = model_of("bert", tokenizers["bpe"], "hybrid", context=longest + 2)
-    found = excess(kept, WORLD, documents)
+    kept = model_of("bert", tokenizers["bpe"], "hybrid", max_seq_len=longest + 2)
+    found = excess_nll(kept, WORLD, documents)
     assert (found["documents"], found["skipped"]) == (len(short), len(documents) - len(short))
-    close(found | {"skipped": 0}, excess(kept, WORLD, short))
+    close(found | {"skipped": 0}, excess_nll(kept, WORLD, short))
 
     smallest = min(documents, key=lambda document: sizes[document.index])
-    tight = model_of("bert", tokenizers["bpe"], "masked", context=sizes[smallest.index] + 2)
-    found = recovery(tight, WORLD, [documents[5], smallest])
+    tight = model_of("bert", tokenizers["bpe"], "mlm", max_seq_len=sizes[smallest.index] + 2)
+    found = masked_word_accuracy(tight, WORLD, [documents[5], smallest])
     assert (found["documents"], found["skipped"]) == (1, 1)
-    tighter = model_of("bert", tokenizers["bpe"], "masked", context=sizes[smallest.index] + 1)
+    tighter = model_of("bert", tokenizers["bpe"], "mlm", max_seq_len=sizes[smallest.index] + 1)
     with pytest.raises(BertGPTError, match="no document"):
-        recovery(tighter, WORLD, [smallest])
+        masked_word_accuracy(tighter, WORLD, [smallest])
 
 
 def test_documents_with_unknown_ids_are_counted(tokenizers: dict[str, Tokenizer], documents: list[Document]) -> None:
@@ -258,17 +258,17 @@ def test_documents_with_unknown_ids_are_counted(tokenizers: dict[str, Tokenizer]
     content = copy.deepcopy(tokenizers["wordpiece"].content)
     gone = content["model"]["vocab"].pop(":")
     content["model"]["vocab"]["~"] = gone
-    kept = model_of("gpt2", Tokenizer(content, tokenizers["wordpiece"].roles), "causal")
+    kept = model_of("gpt2", Tokenizer(content, tokenizers["wordpiece"].roles), "clm")
     without = [document for document in documents if ":" not in document.text]
-    found = excess(kept, WORLD, documents)
+    found = excess_nll(kept, WORLD, documents)
     assert found["skipped"] == len(documents) - len(without) > 0
-    close(found | {"skipped": 0}, excess(kept, WORLD, without))
+    close(found | {"skipped": 0}, excess_nll(kept, WORLD, without))
 
 
 def test_models_are_asked_what_they_were_trained_for(
     tokenizers: dict[str, Tokenizer], documents: list[Document]
 ) -> None:
-    for objective, score in (("masked", excess), ("causal", recovery)):
+    for objective, score in (("mlm", excess_nll), ("clm", masked_word_accuracy)):
         with pytest.raises(BertGPTError, match=r"a (BERT|GPT) does not") as raised:
             score(model_of("gpt2", tokenizers["bpe"], objective), WORLD, documents)
         assert raised.value.code == "BG221"

@@ -11,7 +11,7 @@ import transformers
 
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub import mapping, pretrained, to_hf
-from bertgpt.hub.pretrained import Saved
+from bertgpt.hub.pretrained import PretrainedModel
 from tests.conftest import Outcome
 from tests.fixtures.models import FAMILIES, written
 
@@ -23,7 +23,7 @@ def test_saved_and_read_again(family: str, tmp_path: Path, tokenizer: Tokenizer)
     kept = written(tmp_path, family, tokenizer)
     again = pretrained.load(tmp_path)
     assert again.model.config == kept.model.config
-    assert again.tokenizer.identity == tokenizer.identity
+    assert again.tokenizer.fingerprint == tokenizer.fingerprint
     for name, weight in kept.model.state_dict().items():
         assert torch.equal(weight, again.model.state_dict()[name])
 
@@ -38,7 +38,7 @@ def test_an_export_opens_in_transformers_and_comes_back(
     done = run("export", str(tmp_path / "run"), "--out", str(out), "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["result"]["difference"] < 1e-4
-    causal = kept.objective == "causal"
+    causal = kept.objective == "clm"
     auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForMaskedLM
     model = auto.from_pretrained(out).eval()
     ids = torch.randint(6, 700, (2, 100), generator=torch.Generator().manual_seed(1))
@@ -75,7 +75,7 @@ def test_an_export_opens_in_transformers_and_comes_back(
 
 def test_a_hybrid_leaves_as_a_causal_model(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
     kept = written(tmp_path, "decoder", tokenizer)
-    pretrained.save(Saved(kept.model, tokenizer, "hybrid"), tmp_path / "hybrid" / "final", "# both\n")
+    pretrained.save(PretrainedModel(kept.model, tokenizer, "hybrid"), tmp_path / "hybrid" / "final", "# both\n")
     done = run("export", str(tmp_path / "hybrid"), "--out", str(tmp_path / "hf"), "--json")
     assert json.loads(done.out)["result"]["architecture"] == "ModernBertDecoderForCausalLM"
     assert "hybrid" in done.err
@@ -85,7 +85,7 @@ def test_an_export_that_computes_something_else_is_not_put_in_place(
     tmp_path: Path, tokenizer: Tokenizer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written(tmp_path / "run", "bert", tokenizer)
-    monkeypatch.setattr(to_hf, "their_config", lambda *given: mapping.their_config(*given) | {"layer_norm_eps": 0.1})
+    monkeypatch.setattr(to_hf, "their_config", lambda *given: mapping.to_hf_config(*given) | {"layer_norm_eps": 0.1})
     done = run("export", str(tmp_path / "run"), "--out", str(tmp_path / "hf"), "--json")
     assert json.loads(done.out)["error"]["code"] == "BG319"
     assert not (tmp_path / "hf").exists()

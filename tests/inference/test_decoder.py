@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.hub.pretrained import Saved
+from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.decoder import Decoder
 from tests.fixtures.models import written
 
@@ -14,7 +14,7 @@ Rows = list[list[int]]
 
 
 @pytest.fixture(params=["gpt2", "decoder"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Tokenizer) -> Saved:
+def kept(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Tokenizer) -> PretrainedModel:
     return written(tmp_path, request.param, tokenizer)
 
 
@@ -23,7 +23,7 @@ def some(count: int, seed: int = 0) -> list[int]:
 
 
 @torch.inference_mode()
-def plainly(kept: Saved, row: list[int], window: int, new: int) -> tuple[list[int], torch.Tensor]:
+def plainly(kept: PretrainedModel, row: list[int], window: int, new: int) -> tuple[list[int], torch.Tensor]:
     """Greedily, everything computed again for each id, and the logits."""
     row, made, seen = row[-window:], [], []
     for _ in range(new):
@@ -36,20 +36,20 @@ def plainly(kept: Saved, row: list[int], window: int, new: int) -> tuple[list[in
     return made, torch.stack(seen)
 
 
-def by_cache(kept: Saved, rows: Rows, window: int, new: int) -> tuple[Rows, torch.Tensor]:
+def by_cache(kept: PretrainedModel, rows: Rows, window: int, new: int) -> tuple[Rows, torch.Tensor]:
     """The same with a cache, for some rows at once."""
     decoder = Decoder(kept.model, rows, window, new)
-    logits, seen = decoder.read(), []
+    logits, seen = decoder.prefill(), []
     for step in range(new):
         seen.append(logits)
         if step + 1 < new:
-            logits = decoder.add(logits.argmax(dim=1))
+            logits = decoder.step(logits.argmax(dim=1))
     made = torch.stack(seen, dim=1)
     return made.argmax(dim=2).tolist(), made
 
 
 @pytest.mark.parametrize("length", [1, 5, 31, 32, 33, 60])
-def test_as_without_a_cache_within_the_window_and_past_it(kept: Saved, length: int) -> None:
+def test_as_without_a_cache_within_the_window_and_past_it(kept: PretrainedModel, length: int) -> None:
     """In a window of 32, which local layers see whole, and in one of 100, of which they see 64."""
     for window in (32, 100):
         row = some(length)
@@ -59,7 +59,7 @@ def test_as_without_a_cache_within_the_window_and_past_it(kept: Saved, length: i
         assert found[0] == ids
 
 
-def test_company_changes_nothing(kept: Saved) -> None:
+def test_company_changes_nothing(kept: PretrainedModel) -> None:
     """Rows of unequal length, each of which leaps at its own place."""
     rows = [some(count, seed=count) for count in (3, 40, 17, 32, 1)]
     together = by_cache(kept, rows, 32, 50)[1]
@@ -67,22 +67,22 @@ def test_company_changes_nothing(kept: Saved) -> None:
         assert (together[number] - by_cache(kept, [row], 32, 50)[1][0]).abs().max() < 1e-4
 
 
-def test_rows_that_are_over_can_be_dropped(kept: Saved) -> None:
+def test_rows_that_are_over_can_be_dropped(kept: PretrainedModel) -> None:
     rows = [some(count, seed=count) for count in (3, 9, 5)]
     decoder = Decoder(kept.model, rows, 32, 20)
-    ids = decoder.read().argmax(dim=1)
-    decoder.add(ids)
-    decoder.keep([2, 0])
-    found = decoder.add(torch.tensor([8, 9]))
+    ids = decoder.prefill().argmax(dim=1)
+    decoder.step(ids)
+    decoder.select_rows([2, 0])
+    found = decoder.step(torch.tensor([8, 9]))
     for logits, row, first, last in zip(found, (rows[2], rows[0]), ids[[2, 0]].tolist(), (8, 9), strict=True):
-        again = Decoder(kept.model, [[*row, first, last]], 32, 20).read()[0]
+        again = Decoder(kept.model, [[*row, first, last]], 32, 20).prefill()[0]
         assert (logits - again).abs().max() < 1e-4
 
 
-def test_packed_weights_say_the_same(kept: Saved) -> None:
+def test_packed_weights_say_the_same(kept: PretrainedModel) -> None:
     row = some(20)
     before = by_cache(kept, [row], 64, 20)[1]
-    kept.model.settle()
+    kept.model.prepack_weights()
     assert (by_cache(kept, [row], 64, 20)[1] - before).abs().max() < 1e-5
-    kept.model.to(torch.bfloat16).settle()
+    kept.model.to(torch.bfloat16).prepack_weights()
     assert 0 < (by_cache(kept, [row], 64, 1)[1] - before[:, :1]).abs().max() < 0.1

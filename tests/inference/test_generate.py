@@ -36,10 +36,10 @@ def test_greedy_text_is_that_of_transformers(name: str, runs: Path, tmp_path: Pa
     bertgpt.export(str(runs / name), out=str(tmp_path / "hf"))
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
     model, prompts = bertgpt.load(str(runs / name)), prompts_of_many_lengths(100)
-    assert len({len(model.kept.tokenizer.encode(prompt)) for prompt in prompts}) > 15
+    assert len({len(model.pretrained.tokenizer.encode(prompt)) for prompt in prompts}) > 15
     together = model.generate(prompts, temperature=0, max_new_tokens=12)
     for number, (prompt, made) in enumerate(zip(prompts, together, strict=True)):
-        ids = torch.tensor([[model.kept.tokenizer.end, *model.kept.tokenizer.encode(prompt)]])
+        ids = torch.tensor([[model.pretrained.tokenizer.eos_id, *model.pretrained.tokenizer.encode(prompt)]])
         found = theirs.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, ids.size(1) :]
         assert made["tokens"] == found.tolist()
         assert made["prompt"] == prompt
@@ -68,7 +68,7 @@ def test_probabilities_are_those_of_the_model(runs: Path) -> None:
     """Whatever was done to them before the draw."""
     kept = load(runs / "gpt")
     [made] = bertgpt.load(str(runs / "gpt")).generate("There", temperature=2.0, top_k=50, max_new_tokens=9)
-    ids = [kept.tokenizer.end, *kept.tokenizer.encode("There"), *made["tokens"]]
+    ids = [kept.tokenizer.eos_id, *kept.tokenizer.encode("There"), *made["tokens"]]
     with torch.inference_mode():
         odds = kept.model.logits(kept.model(torch.tensor([ids]), causal=True))[0].log_softmax(dim=1)
     start = len(ids) - 9
@@ -86,14 +86,14 @@ def test_a_text_ends_where_a_document_does_or_at_a_stop(runs: Path, monkeypatch:
     assert (cut["text"], cut["ended"]) == (text[:place], "stop")
     assert whole["tokens"][: len(cut["tokens"])] == cut["tokens"]
     with torch.no_grad():
-        model.kept.model.tokens.weight[model.kept.tokenizer.end] *= 30
-    model.kept.model.settle()
+        model.pretrained.model.token_embedding.weight[model.pretrained.tokenizer.eos_id] *= 30
+    model.pretrained.model.prepack_weights()
     ends = model.generate("It", num_samples=20, max_new_tokens=40)
     ended = [each for each in ends if each["ended"] == "end"]
     assert ended
     for each in ended:
-        assert each["tokens"][-1] == model.kept.tokenizer.end
-        assert model.kept.tokenizer.decode(each["tokens"][:-1]) == each["text"]
+        assert each["tokens"][-1] == model.pretrained.tokenizer.eos_id
+        assert model.pretrained.tokenizer.decode(each["tokens"][:-1]) == each["text"]
 
 
 def test_what_is_shown_as_it_grows_is_the_text(run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_what_is_shown_as_it_grows_is_the_text(run: Run, runs: Path, monkeypatch
 def test_a_stop_over_two_tokens_is_not_shown_even_for_a_moment(run: Run, runs: Path) -> None:
     argv = ["generate", "--model", str(runs / "gpt"), "--prompt", "She", "--seed", "2", "--max-new-tokens", "30"]
     [sample] = json.loads(run(*argv, "--json").out)["result"]["samples"]
-    decode = bertgpt.load(str(runs / "gpt")).kept.tokenizer.decode
+    decode = bertgpt.load(str(runs / "gpt")).pretrained.tokenizer.decode
     joints = [len(decode(sample["tokens"][:count])) for count in range(3, 20)]
     across = (sample["text"][joint - 1 : joint + 1] for joint in joints)
     stop = next(both for both in across if both.isascii() and both.isprintable())
@@ -219,7 +219,7 @@ def test_a_model_is_refused_what_it_cannot_do_with_the_command_that_works(
         ([bert, "--prompt", "no gap"], f'--model {bert} --prompt "A text with a [MASK] in it."'),
         ([bert], "[MASK]"),
         ([gpt, "--prompt", "a [MASK]"], f'--model {gpt} --prompt "..."'),
-        ([gpt, "--show-masked", "a text"], "goes on with text"),
+        ([gpt, "--mask-text", "a text"], "goes on with text"),
         ([both, "--prompt", "a [MASK]", "--prompt", "a"], "hybrid either fills"),
     ):
         done = run("generate", "--model", *argv)
@@ -353,7 +353,7 @@ def test_loading_is_told_what_is_wrong(runs: Path, tmp_path: Path) -> None:
         bertgpt.load(tmp_path / "nowhere")
     assert repr(bertgpt.load(runs / "gpt")).startswith("<causal model of ")
     bertgpt.export(str(runs / "gpt"), out=str(tmp_path / "hf"))
-    assert bertgpt.load(tmp_path / "hf").kept.window == bertgpt.load(runs / "gpt").kept.window
+    assert bertgpt.load(tmp_path / "hf").pretrained.max_length == bertgpt.load(runs / "gpt").pretrained.max_length
 
 
 def test_a_run_is_looked_into_by_its_name(runs: Path, run: Run) -> None:

@@ -27,7 +27,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before, folder = Path.cwd(), tmp_path_factory.mktemp("work")
     os.chdir(folder)
     try:
-        bertgpt.shard("tinyworld", out="shards", limit_docs=300, train="bpe", vocab_size=500, val_fraction=0.1)
+        bertgpt.shard(
+            "tinyworld", out="shards", limit_docs=300, train_tokenizer="bpe", vocab_size=500, val_fraction=0.1
+        )
         bertgpt.mask("shards", out="plan", seq_len=64)
         short: dict[str, Any] = {
             "max_steps": 4,
@@ -38,7 +40,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         bertgpt.pretrain("shards", preset="tiny-gpt", out="runs/gpt", seq_len=64, **short)
         bertgpt.pretrain("plan", preset="tiny-bert", out="runs/bert", **short)
-        bertgpt.pretrain("plan", preset="tiny-gpt", objective="hybrid", documents="apart", out="runs/hybrid", **short)
+        bertgpt.pretrain(
+            "plan", preset="tiny-gpt", objective="hybrid", cross_document_attention=False, out="runs/hybrid", **short
+        )
         Path("texts.jsonl").write_text(
             "".join(
                 json.dumps({"text": f"{HOSTILE} {i}", "label": "<b>yes" if i % 2 else "no"}) + "\n" for i in range(60)
@@ -56,7 +60,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(work: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], str]:
     """The report on them: what the command says, and the page."""
     monkeypatch.chdir(work)
-    told = bertgpt.report(runs=["runs/gpt", "runs/bert", "runs/hybrid", "runs/bert-texts"], figures="figures")
+    told = bertgpt.report(runs=["runs/gpt", "runs/bert", "runs/hybrid", "runs/bert-texts"], metrics_dir="figures")
     return told, Path(told["path"]).read_text(encoding="utf-8")
 
 
@@ -98,7 +102,7 @@ def test_the_table_is_what_commands_wrote(made: tuple[dict[str, Any], str], work
     rows = {row["score"]: row for row in told["table"] if not row["baseline"]}
     for run in told["runs"]:
         figures = json.loads((work / "runs" / run / "metrics.json").read_text())
-        for term in ("causal", "masked"):
+        for term in ("clm", "mlm"):
             [row] = [row for name, row in rows.items() if f"held-out {term} loss" in name]
             assert row["runs"].get(run, {}).get("value") == figures.get(f"val_{term}_loss")
     for run, suite in (("gpt", "lm"), ("bert", "mlm")):
@@ -208,21 +212,21 @@ def test_the_entropy_is_that_of_the_held_out_documents(made: tuple[dict[str, Any
 
 
 def test_points_lie_where_their_values_are() -> None:
-    scale = Scale.around([2.0, 10.0], log=False)
+    scale = Scale.fit([2.0, 10.0], log=False)
     assert scale.at(2.0) == pytest.approx(100 * 0.32 / 8.64)
     assert scale.at(10.0) > scale.at(6.0) > scale.at(2.0) > 0
-    for scale in (Scale.around([2.0, 10.0], False), Scale.around([0.0], False), Scale.around([1.0, 5000.0], True)):
+    for scale in (Scale.fit([2.0, 10.0], False), Scale.fit([0.0], False), Scale.fit([1.0, 5000.0], True)):
         assert all(0 <= at <= 100 for at, _ in scale.ticks())
         assert len(scale.ticks()) >= 2
     assert [tick(v) for v in (0, 0.25, 1500, 2e6, 3e9, 4e18)] == ["0", "0.25", "1.5k", "2M", "3B", "4E"]
-    drawn = Chart("t", "tokens", "loss", [Series("a", [(0.0, 3.0), (10.0, 1.0)]), Series("absent", [])]).drawn()
+    drawn = Chart("t", "tokens", "loss", [Series("a", [(0.0, 3.0), (10.0, 1.0)]), Series("absent", [])]).render()
     assert "absent" not in drawn
     path = re.search(r'<path d="M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)" class="line', drawn)
     assert path is not None
     left, top, right, bottom = map(float, path.groups())
     assert left < right
     assert top < bottom  # a loss that falls goes down
-    assert Chart("t", "x", "y", []).drawn() == ""
+    assert Chart("t", "x", "y", []).render() == ""
 
 
 # ------------------------------------------------------------------------------------------------- in a browser

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 import bertgpt
 from bertgpt.config.options import FinetuneOptions
-from bertgpt.evals.labels import judged, numbers_of
-from bertgpt.evals.tasks import Part, TaskSet
+from bertgpt.evals.labels import label_ids, score_classifiers
+from bertgpt.evals.tasks import LabelledDataset, LabelledSplit
 from bertgpt.hub import pretrained
-from bertgpt.inference.classify import said
+from bertgpt.inference.classify import classify
 from bertgpt.stages import finetune
-from bertgpt.stages.finetune import Tuning, parted, plain
+from bertgpt.stages.finetune import FinetuneSetup, normalize_text, train_val_split
 from bertgpt.trainer import Trainer
 from tests.conftest import Outcome
 from tests.fixtures.finetuning import QUICK, Sheet, rows_of, saved_of
@@ -82,7 +82,7 @@ def test_losses_do_not_depend_on_the_micro_batch(family: str, bases: Bases, shee
     found = []
     for micro in (8, 2, 1):
         out = tmp_path / str(micro)
-        options = QUICK | {"dropout": 0.0, "max_steps": 10, "micro_batch": micro, "eval_every": 10}
+        options = QUICK | {"dropout": 0.0, "max_steps": 10, "micro_batch_size": micro, "eval_every": 10}
         bertgpt.finetune(str(sheet(rows_of())), model=str(bases[family]), out=str(out), **options)
         lines = deterministic(out / "seed-1337")
         found.append([line["loss"] for line in lines if line["split"] == "train"])
@@ -95,7 +95,7 @@ def test_seeds_that_were_interrupted_go_on(
     bases: Bases, sheet: Sheet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the first, and in the second; with dropout, and in the end the same bytes."""
-    file, options = str(sheet(rows_of())), QUICK | {"seeds": 2, "micro_batch": 4}
+    file, options = str(sheet(rows_of())), QUICK | {"seeds": 2, "micro_batch_size": 4}
     bertgpt.finetune(file, model=str(bases["encoder"]), out=str(tmp_path / "straight"), **options)
     for step in (4, 8):  # of the second seed
         with monkeypatch.context() as patched:
@@ -122,15 +122,17 @@ def test_what_is_held_out() -> None:
     """Twins stay on one side, whatever else is there; what is reported is on neither."""
     texts = [f"Text {i}." for i in range(400)] + ["text  7.", "TEXT 7."]
     labels = ["a", "b"] * 201
-    dev = Part(["Text 3.", "text 4. "], None, ["a", "b"])
-    task = TaskSet("t", Part(texts, None, labels), dev, ("a", "b"), ("accuracy",), {})
-    learned, held, left_out = parted(task, 0.2)
+    dev = LabelledSplit(["Text 3.", "text 4. "], None, ["a", "b"])
+    task = LabelledDataset("t", LabelledSplit(texts, None, labels), dev, ("a", "b"), ("accuracy",), {})
+    learned, held, left_out = train_val_split(task, 0.2)
     assert left_out == 2
     assert len(learned) + len(held) == 400
-    assert not {plain(text) for text in learned.texts} & {plain(text) for text in held.texts}
+    assert not {normalize_text(text) for text in learned.texts} & {normalize_text(text) for text in held.texts}
     assert 50 < len(held) < 110
-    more = TaskSet("t", Part(["New.", *texts], None, ["a", *labels]), dev, ("a", "b"), ("accuracy",), {})
-    again = parted(more, 0.2)[1].texts
+    more = LabelledDataset(
+        "t", LabelledSplit(["New.", *texts], None, ["a", *labels]), dev, ("a", "b"), ("accuracy",), {}
+    )
+    again = train_val_split(more, 0.2)[1].texts
     assert [text for text in again if text != "New."] == held.texts
 
 
@@ -138,41 +140,41 @@ def test_a_seed_that_says_one_class_only_is_reported(judge: Path) -> None:
     kept = saved_of(judge)
     assert kept.head is not None
     with torch.no_grad():
-        kept.head.classifier.out.weight.zero_()
-    dev = Part([text for text, _ in rows_of(20)], None, [label for _, label in rows_of(20)])
-    task = TaskSet("t", dev, dev, ("bad", "good"), ("accuracy",), {})
-    found = judged(task, [kept], {}, {})
+        kept.head.classifier.classifier.weight.zero_()
+    dev = LabelledSplit([text for text, _ in rows_of(20)], None, [label for _, label in rows_of(20)])
+    task = LabelledDataset("t", dev, dev, ("bad", "good"), ("accuracy",), {})
+    found = score_classifiers(task, [kept], {}, {})
     assert found.scores["accuracy"].value == 0.5
     assert any(note.startswith("collapsed: seed 1") for note in found.notes)
 
 
-def tuning_of(bases: Bases, sheet: Sheet, tmp_path: Path, **options: Any) -> Tuning:
+def tuning_of(bases: Bases, sheet: Sheet, tmp_path: Path, **options: Any) -> FinetuneSetup:
     given = QUICK | {"model": str(bases["bert"]), "out": str(tmp_path / "x"), "task": str(sheet(rows_of()))} | options
-    return Tuning(FinetuneOptions.model_validate(given))
+    return FinetuneSetup(FinetuneOptions.model_validate(given))
 
 
 def test_what_is_frozen_stays_and_what_is_deep_moves_less(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
-    tuning = tuning_of(bases, sheet, tmp_path, layer_decay=0.5, freeze=2)
-    shares = {name: tuning.share(f"transformer.{name}") for name in ("tokens.weight", "blocks.0.up.weight",
-              "blocks.3.up.weight", "pooler.weight")} | {"out": tuning.share("out.weight")}  # fmt: skip
+    tuning = tuning_of(bases, sheet, tmp_path, layerwise_lr_decay=0.5, freeze_layers=2)
+    shares = {name: tuning.lr_scale(f"transformer.{name}") for name in ("token_embedding.weight", "blocks.0.up_proj.weight",
+              "blocks.3.up_proj.weight", "pooler.weight")} | {"classifier": tuning.lr_scale("classifier.weight")}  # fmt: skip
     assert list(shares.values()) == [0.5**5, 0.5**4, 0.5, 1.0, 1.0]
     bertgpt.finetune(tuning.options.task, model=str(bases["bert"]), out=str(tmp_path / "x"),
-                     **(QUICK | {"layer_decay": 0.5, "freeze": 2}))  # fmt: skip
+                     **(QUICK | {"layerwise_lr_decay": 0.5, "freeze_layers": 2}))  # fmt: skip
     before, after = saved_of(bases["bert"]).model.state_dict(), saved_of(tmp_path / "x").model.state_dict()
     same = {name for name in before if torch.equal(before[name], after[name])}
-    assert {name for name in before if name.startswith(("tokens", "blocks.0", "blocks.1"))} <= same
+    assert {name for name in before if name.startswith(("token_embedding", "blocks.0", "blocks.1"))} <= same
     assert not {name for name in before if name.startswith(("blocks.2", "blocks.3", "pooler"))} & same
-    unused = {name for name in before if name.startswith(("pair", "head_"))}
+    unused = {name for name in before if name.startswith(("nsp_head", "mlm_"))}
     assert unused <= same
 
 
 def test_another_seed_is_another_head_and_order(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
     tuning = tuning_of(bases, sheet, tmp_path)
-    one, same, other = (tuning.classifier(seed, False).out.weight for seed in (1, 1, 2))
+    one, same, other = (tuning.classifier(seed, False).classifier.weight for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-    pretrained, random = (tuning.classifier(1, kind).transformer.tokens.weight for kind in (False, True))
-    assert torch.equal(pretrained, tuning.kept.model.tokens.weight)
+    pretrained, random = (tuning.classifier(1, kind).transformer.token_embedding.weight for kind in (False, True))
+    assert torch.equal(pretrained, tuning.kept.model.token_embedding.weight)
     assert not torch.equal(pretrained, random)
 
 
@@ -187,7 +189,7 @@ def test_numbers_are_learned_as_numbers(bases: Bases, sheet: Sheet, tmp_path: Pa
     assert "t.csv: numbers;" in done.err
     figures = json.loads((out / "metrics.json").read_text())
     assert figures["pearson"] > 0.9
-    assert "labels_acc" not in (out / "seed-1337" / "metrics.jsonl").read_text()
+    assert "classification_acc" not in (out / "seed-1337" / "metrics.jsonl").read_text()
     assert saved_of(out).head.labels == ()  # type: ignore[union-attr]
 
 
@@ -208,7 +210,7 @@ def test_an_export_tells_the_same_labels(family: str, bases: Bases, sheet: Sheet
     for given in ((texts, None), (texts, others)):
         with torch.no_grad():
             theirs = model(**tokenizer(*given, padding=True, return_tensors="pt")).logits
-        assert np.abs(theirs.numpy() - said(kept, *given)).max() < 1e-4
+        assert np.abs(theirs.numpy() - classify(kept, *given)).max() < 1e-4
 
 
 def test_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -> None:
@@ -217,11 +219,11 @@ def test_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -
         out = tmp_path / f"said.{ending}"
         done = run("eval", "predict", "--model", str(judge), "--data", str(file), "--out", str(out), "--json")
         assert done.code == 0, done.err
-        from bertgpt.evals.tables import rows_of as read
+        from bertgpt.evals.tables import read_records as read
 
         rows = read(str(out))
         assert [row["text"] for row in rows] == [text for text, _ in rows_of(10)]
-        logits = said(saved_of(judge), [row["text"] for row in rows])
+        logits = classify(saved_of(judge), [row["text"] for row in rows])
         assert [row["label"] for row in rows] == [("bad", "good")[i] for i in logits.argmax(axis=1)]
         assert all(abs(float(row["p(bad)"]) + float(row["p(good)"]) - 1) < 1e-4 for row in rows)
 
@@ -232,7 +234,7 @@ def test_labels_stand_beside_what_the_file_holds(judge: Path, sheet: Sheet, tmp_
     file, out = sheet(rows, ("id", "body", "label"), "mail.csv"), tmp_path / "said.csv"
     argv = ["--model", str(judge), "--data", str(file), "--text-column", "body", "--out", str(out)]
     assert run("eval", "predict", *argv).code == 0
-    from bertgpt.evals.tables import rows_of as read
+    from bertgpt.evals.tables import read_records as read
 
     found = read(str(out))
     assert list(found[0]) == ["id", "body", "given label", "label", "p(bad)", "p(good)"]
@@ -241,7 +243,7 @@ def test_labels_stand_beside_what_the_file_holds(judge: Path, sheet: Sheet, tmp_
 
 def test_labels_in_half_precision(judge: Path) -> None:
     texts = [text for text, _ in rows_of(6)]
-    full, half = (said(bertgpt.load(judge, "cpu", precision).kept, texts) for precision in ("fp32", "bf16"))
+    full, half = (classify(bertgpt.load(judge, "cpu", precision).pretrained, texts) for precision in ("fp32", "bf16"))
     assert np.abs(full - half).max() < 0.1
 
 
@@ -268,13 +270,13 @@ def test_all_there_is_to_know_before(bases: Bases, sheet: Sheet, tmp_path: Path,
 
 
 def test_numbers_of_labels() -> None:
-    part = Part(["x", "y"], None, ["b", "a"])
-    assert numbers_of(part, ("a", "b")).tolist() == [1, 0]
-    assert numbers_of(Part(["x"], None, [0.5]), ()).tolist() == [0.5]
+    part = LabelledSplit(["x", "y"], None, ["b", "a"])
+    assert label_ids(part, ("a", "b")).tolist() == [1, 0]
+    assert label_ids(LabelledSplit(["x"], None, [0.5]), ()).tolist() == [0.5]
 
 
 def test_a_fine_tuned_run_is_read_again(judge: Path) -> None:
     kept = pretrained.load(judge)
     assert kept.head is not None
     assert (kept.head.task, kept.head.labels) == ("t.csv", ("bad", "good"))
-    assert finetune.plain(" A  b ") == "a b"
+    assert finetune.normalize_text(" A  b ") == "a b"

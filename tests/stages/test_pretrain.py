@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import bertgpt
-from bertgpt.data.loading.causal import Causal, Windows
+from bertgpt.data.loading.causal import CausalBatch, CausalDataset
 from bertgpt.hub import pretrained
 from bertgpt.inference import load
 from bertgpt.trainer import Trainer
-from bertgpt.training.objectives import Onward
+from bertgpt.training.objectives import CausalLM
 from bertgpt.utils.errors import BertGPTError
 from tests.conftest import Outcome
 from tests.fixtures.training import PLAIN, SHORT, deterministic, flags, weights
@@ -46,7 +46,7 @@ def test_what_is_refused(corpus: Path, tmp_path: Path, run: Run) -> None:
         "hybrid",
         "--tokens-per-step",
         "64",
-        "--ratio",
+        "--mlm-ratio",
         "0.9",
         "--out",
         out,
@@ -55,8 +55,8 @@ def test_what_is_refused(corpus: Path, tmp_path: Path, run: Run) -> None:
     assert code(shards, "--init", str(tmp_path / "nowhere"), "--out", out) == (2, "BG211")
     assert not Path(out).exists()
     with pytest.raises(BertGPTError, match="do not divide") as refused:
-        bertgpt.pretrain(shards, preset="tiny-gpt", out=out, seq_len=32, tokens_per_step=256, micro_batch=3)
-    assert refused.value.hint == "--micro-batch 2 or 4 divides them"
+        bertgpt.pretrain(shards, preset="tiny-gpt", out=out, seq_len=32, tokens_per_step=256, micro_batch_size=3)
+    assert refused.value.hint == "--micro-batch-size 2 or 4 divides them"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -70,7 +70,7 @@ def test_a_device_that_is_not_there(corpus: Path, tmp_path: Path, run: Run) -> N
 
 def test_compiling_is_an_aid_only(kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it fails the step is taken as it is, and that is said."""
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     given = options | SHORT | {"max_steps": 3}
     bertgpt.pretrain(source, out=str(tmp_path / "plain"), **given)
 
@@ -86,9 +86,9 @@ def test_compiling_is_an_aid_only(kinds: Kinds, tmp_path: Path, run: Run, monkey
 
 def test_a_length_in_time(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of steps is set after the first twenty, without the slow ones; checkpoints keep it."""
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     given = {key: value for key, value in (options | SHORT).items() if key != "max_steps"}
-    given |= {"max_time": "0.1m", "schedule": "linear", "lr_floor": 0.0, "lr": 1e-3, "log_every": 1}
+    given |= {"max_time": "0.1m", "schedule": "linear", "min_lr_ratio": 0.0, "lr": 1e-3, "log_every": 1}
     real, spent = Trainer.train_step, [0.0]
 
     def timed(trainer: Trainer, batch: Any) -> Any:
@@ -111,7 +111,7 @@ def test_a_length_in_time(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_one_length_stands_for_another(kinds: Kinds, tmp_path: Path, run: Run) -> None:
     """A flag over a file's, whichever way each says it; two at once are refused."""
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     config = tmp_path / "config.yaml"
     config.write_text("max-steps: 300\n")
     given = [*flags(options | PLAIN | {"tokens_per_step": 512, "out": str(tmp_path / "run")}), "--config", str(config)]
@@ -121,7 +121,7 @@ def test_one_length_stands_for_another(kinds: Kinds, tmp_path: Path, run: Run) -
 
 
 def test_other_lengths(kinds: Kinds, tmp_path: Path) -> None:
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     given = options | PLAIN | {"tokens_per_step": 512, "out": str(tmp_path), "dry_run": True}
     assert bertgpt.pretrain(source, max_tokens="5k", **given)["steps"] == 10
     whole = bertgpt.pretrain(source, epochs=2, **given)
@@ -132,13 +132,13 @@ def test_other_lengths(kinds: Kinds, tmp_path: Path) -> None:
 
 def test_what_may_change_while_a_run_goes_on(kinds: Kinds, tmp_path: Path, run: Run) -> None:
     """Micro-batches: the same order, and so the same losses."""
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     given = options | SHORT
     bertgpt.pretrain(source, out=str(tmp_path / "straight"), **given)
     shutil.copytree(tmp_path / "straight", tmp_path / "other")
     shutil.rmtree(tmp_path / "other" / "final")
     shutil.rmtree(tmp_path / "other" / "checkpoints" / "step-00000012")
-    done = run("pretrain", source, "--out", str(tmp_path / "other"), *flags(given | {"micro_batch": 4}))
+    done = run("pretrain", source, "--out", str(tmp_path / "other"), *flags(given | {"micro_batch_size": 4}))
     assert done.code == 0
     for one, other in zip(deterministic(tmp_path / "straight"), deterministic(tmp_path / "other"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
@@ -146,13 +146,13 @@ def test_what_may_change_while_a_run_goes_on(kinds: Kinds, tmp_path: Path, run: 
 
 def test_beginning_with_the_weights_of_another_run(kinds: Kinds, corpus: Path, tmp_path: Path) -> None:
     """A GPT becomes a BERT and a GPT again; the shape comes along, and what it had learned."""
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     gpt, bert, back = (str(tmp_path / name) for name in ("gpt", "bert", "back"))
     bertgpt.pretrain(source, out=gpt, **(options | SHORT | {"max_steps": 60, "lr": 3e-3}))
-    cold = bertgpt.pretrain(str(corpus / "none"), out=str(tmp_path / "cold"), preset="tiny-gpt", objective="masked",
+    cold = bertgpt.pretrain(str(corpus / "none"), out=str(tmp_path / "cold"), preset="tiny-gpt", objective="mlm",
                             **(SHORT | {"max_steps": 6}))  # fmt: skip
     warm = bertgpt.pretrain(str(corpus / "none"), out=bert, init=gpt, **(SHORT | {"max_steps": 6}))
-    assert pretrained.load(Path(bert)).objective == "masked"
+    assert pretrained.load(Path(bert)).objective == "mlm"
     assert warm["val_loss"] < cold["val_loss"] - 0.1
     first = bertgpt.pretrain(source, out=back, init=bert, seq_len=32, **(SHORT | {"max_steps": 1}))
     assert first["train_loss"] < 5.5  # 6.0 at random
@@ -172,20 +172,20 @@ def test_a_model_for_more_ids_than_its_shards_have(data: Path, tmp_path: Path) -
     given = {"preset": "tiny-gpt", "seq_len": 32} | PLAIN | {"tokens_per_step": 256, "max_steps": 1}
     few, many = tmp_path / "few", tmp_path / "many"
     bertgpt.pretrain(str(corpus), out=str(few), **given)
-    assert len(weights(few)["tokens.weight"]) == 50_257
+    assert len(weights(few)["token_embedding.weight"]) == 50_257
     bertgpt.pretrain(str(corpus), out=str(many), tokenizer=str(pairs), **given)
-    assert len(weights(many)["tokens.weight"]) == 50_261
-    grown = load.with_ids_of(pretrained.load(few), pretrained.load(many).tokenizer, dropout=0.0, seed=0)
-    assert grown.tokens.weight[:50_257].equal(pretrained.load(few).model.tokens.weight[:50_257])
-    assert float(grown.tokens.weight[50_257:50_261].detach().std()) == pytest.approx(0.02, rel=0.2)
-    bertgpt.shard("tinyworld", out=str(tmp_path / "own"), train="bpe", vocab_size=300, limit_docs=40)
+    assert len(weights(many)["token_embedding.weight"]) == 50_261
+    grown = load.extend_vocabulary(pretrained.load(few), pretrained.load(many).tokenizer, dropout=0.0, seed=0)
+    assert grown.token_embedding.weight[:50_257].equal(pretrained.load(few).model.token_embedding.weight[:50_257])
+    assert float(grown.token_embedding.weight[50_257:50_261].detach().std()) == pytest.approx(0.02, rel=0.2)
+    bertgpt.shard("tinyworld", out=str(tmp_path / "own"), train_tokenizer="bpe", vocab_size=300, limit_docs=40)
     with pytest.raises(BertGPTError, match="other ids"):
         bertgpt.pretrain(str(tmp_path / "own"), out=str(tmp_path / "x"), tokenizer=str(pairs), **given)
 
 
 def test_tensorboard(kinds: Kinds, tmp_path: Path) -> None:
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     bertgpt.pretrain(source, out=str(tmp_path / "run"), tensorboard=True, **(options | SHORT))
     events = reading.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     found = {event.step: event.value for event in events.Scalars("train/loss")}
@@ -196,22 +196,26 @@ def test_tensorboard(kinds: Kinds, tmp_path: Path) -> None:
 
 def test_held_out_rows_are_so_many_and_always_the_same(kinds: Kinds, tmp_path: Path) -> None:
     """Few of them, without dropout, and bits per byte of just these."""
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     few = options | SHORT | {"eval_tokens": 64, "max_steps": 2, "eval_every": 1, "dropout": 0.1}
     bertgpt.pretrain(source, out=str(tmp_path / "run"), **few)
     seen = [line for line in deterministic(tmp_path / "run") if line["split"] == "val"]
     kept = pretrained.load(tmp_path / "run")
-    ids = Windows(Path(source), "val", 32).batch(np.arange(2), np.zeros(2, np.int64)).ids
+    ids = CausalDataset(Path(source), "val", 32).batch(np.arange(2), np.zeros(2, np.int64)).ids
     with torch.no_grad():
-        found = Onward(kept.tokenizer.end)(kept.model, Causal(torch.from_numpy(ids).long(), torch.tensor([32, 32])))
-    assert seen[-1]["loss"] == pytest.approx(float(found["causal"].loss) / 64, rel=1e-4)
+        found = CausalLM(kept.tokenizer.eos_id)(
+            kept.model, CausalBatch(torch.from_numpy(ids).long(), torch.tensor([32, 32]))
+        )
+    assert seen[-1]["loss"] == pytest.approx(float(found["clm"].loss) / 64, rel=1e-4)
     text = sum(len(kept.tokenizer.bytes_of(int(i))) for i in ids[:, 1:].flat)
-    assert seen[-1]["bits_per_byte"] == pytest.approx(float(found["causal"].loss) / math.log(2) / text, rel=1e-4)
+    assert seen[-1]["bits_per_byte"] == pytest.approx(float(found["clm"].loss) / math.log(2) / text, rel=1e-4)
 
 
 def test_a_split_without_documents(tmp_path: Path) -> None:
     """It is said, and nobody waits for its samples."""
     (tmp_path / "text.txt").write_text("A short text.")
-    bertgpt.shard(str(tmp_path / "text.txt"), out=str(tmp_path / "s"), train="bpe", vocab_size=300, val_fraction=0.999)
+    bertgpt.shard(
+        str(tmp_path / "text.txt"), out=str(tmp_path / "s"), train_tokenizer="bpe", vocab_size=300, val_fraction=0.999
+    )
     with pytest.raises(BertGPTError, match="nothing to train on"):
         bertgpt.pretrain(str(tmp_path / "s"), preset="tiny-gpt", out=str(tmp_path / "run"))

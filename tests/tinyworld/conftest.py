@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 
 import pytest
 
-from bertgpt.tinyworld.grammar import END, Reader, Table, Unreadable, tokens_of
+from bertgpt.tinyworld.grammar import END, NotInLanguage, Reader, Table, tokens_of
 from bertgpt.tinyworld.tables import Words
 from bertgpt.tinyworld.world import World
 
@@ -49,7 +49,7 @@ class Pathfinder(Reader):
 def every_text(world: World, beginning: str = "") -> Iterator[str]:
     """Every document of the world that begins so, once, in the order of its choices."""
     finder = Pathfinder(beginning)
-    with pytest.raises(Unreadable):
+    with pytest.raises(NotInLanguage):
         world.tell(finder)
     assert finder.at == len(finder.tokens), beginning
     path = finder.path

@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from bertgpt.tinyworld.grammar import END, Reader, Table, Unreadable, Writer, tokens_of
+from bertgpt.tinyworld.grammar import END, NotInLanguage, Reader, Table, Writer, tokens_of
 
 
 def test_phrases_that_begin_alike_or_stand_twice_are_refused() -> None:
@@ -67,9 +67,9 @@ def test_the_first_word_after_a_silent_choice_carries_it() -> None:
 def test_a_reader_says_where_it_stopped() -> None:
     reader = Reader(("the", "boat"))
     reader.say(" the")
-    with pytest.raises(Unreadable, match=r"word 1 \('boat'\)"):
+    with pytest.raises(NotInLanguage, match=r"word 1 \('boat'\)"):
         reader.choose(Table([" ship", " raft"]))
-    with pytest.raises(Unreadable, match="the end"):
+    with pytest.raises(NotInLanguage, match="the end"):
         Reader(()).say(" the")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bertgpt.tinyworld.grammar import TOKEN, Unreadable, tokens_of
+from bertgpt.tinyworld.grammar import TOKEN, NotInLanguage, tokens_of
 from bertgpt.tinyworld.oracle import Oracle
 from bertgpt.tinyworld.world import World
 
@@ -44,7 +44,7 @@ def test_against_the_whole_vocabulary(world: World) -> None:
         for word in vocabulary:
             try:
                 logps[word] = world.read(document.text[:start] + word + document.text[end:]).logp
-            except Unreadable:
+            except NotInLanguage:
                 continue
         total = math.fsum(map(math.exp, logps.values()))
         found = Oracle(world, document.text).posterior(position)

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from bertgpt.tinyworld import lexicon
-from bertgpt.tinyworld.grammar import MECHANISMS, Unreadable
+from bertgpt.tinyworld.grammar import CATEGORIES, NotInLanguage
 from bertgpt.tinyworld.tasks import FIRST_OF_TWO, SENTENCE_END, SPLITS, TASKS, examples
 from bertgpt.tinyworld.world import World
 
@@ -15,7 +15,7 @@ from bertgpt.tinyworld.world import World
 def writable(world: World, text: str) -> bool:
     try:
         world.read_beginning(text)
-    except Unreadable:
+    except NotInLanguage:
         return False
     return True
 
@@ -91,7 +91,7 @@ def test_of_every_pair_the_world_can_write_one() -> None:
         good, bad = example["good"].split(), example["bad"].split()
         assert sum(a != b for a, b in zip(good, bad, strict=True)) == 1
         assert not re.search(r"Them |(him|them) (sister|brother|aunt|uncle|father|mother)", example["bad"])
-    assert set(Counter(e["mechanism"] for e in found)) == set(MECHANISMS) - {"rest"}
+    assert set(Counter(e["mechanism"] for e in found)) == set(CATEGORIES) - {"rest"}
 
 
 def test_of_four_endings_one_can_follow() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bertgpt.tinyworld.grammar import MECHANISMS, TOKEN, Unreadable, tokens_of
+from bertgpt.tinyworld.grammar import CATEGORIES, TOKEN, NotInLanguage, tokens_of
 from bertgpt.tinyworld.tasks import SENTENCE_END
 from bertgpt.tinyworld.world import World
 
@@ -126,9 +126,9 @@ def test_a_beginning_may_break_off_after_any_word(world: World) -> None:
             words = world.read_beginning(document.text[: match.end()])
             assert [w.text for w in words] == [w.text for w in whole[:n]]
             assert [w.logp for w in words] == pytest.approx([w.logp for w in whole[:n]], abs=1e-9)
-    with pytest.raises(Unreadable):
+    with pytest.raises(NotInLanguage):
         world.read_beginning("It  was  a")
-    with pytest.raises(Unreadable):
+    with pytest.raises(NotInLanguage):
         world.read_beginning("It was Tom")
 
 
@@ -160,7 +160,7 @@ def test_mechanisms_of_a_document_tagged_by_hand(world: World) -> None:
 )
 def test_what_the_world_cannot_write_is_refused(change: Callable[[str], str], position: int | None) -> None:
     text = next(d.text for d in World(3).documents() if d.text.startswith("It was a"))
-    with pytest.raises(Unreadable) as refused:
+    with pytest.raises(NotInLanguage) as refused:
         World(3).read(change(text))
     if position is not None:
         assert refused.value.position == position
@@ -168,7 +168,7 @@ def test_what_the_world_cannot_write_is_refused(change: Callable[[str], str], po
 
 def test_real_text_is_no_document(world: World, data: Path) -> None:
     for line in (data / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8").splitlines()[:500]:
-        with pytest.raises(Unreadable):
+        with pytest.raises(NotInLanguage):
             world.read(line)
 
 
@@ -188,5 +188,5 @@ def test_every_mechanism_shows_and_surprises(world: World) -> None:
         for word in world.read(document.text).words:
             counts[word.mechanism] += 1
             nats[word.mechanism] -= word.logp
-    assert set(counts) == set(MECHANISMS)
-    assert all(nats[mechanism] > 0 for mechanism in MECHANISMS)
+    assert set(counts) == set(CATEGORIES)
+    assert all(nats[mechanism] > 0 for mechanism in CATEGORIES)

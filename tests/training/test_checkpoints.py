@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from bertgpt.config.presets import ModelConfig
 from bertgpt.inference import load
 from bertgpt.model import Transformer
-from bertgpt.training.checkpoints import Checkpoints, bytes_of, is_whole, read
-from bertgpt.training.init import build
+from bertgpt.training.checkpoints import Checkpoints, checkpoint_bytes, is_valid, load_checkpoint
+from bertgpt.training.init import init_model
 from bertgpt.training.optimizers import Optimizers
 from bertgpt.utils import console
 from bertgpt.utils.console import Console
@@ -83,7 +83,7 @@ def a_weight_more(folder: Path) -> None:
 
 
 def a_weight_less(folder: Path) -> None:
-    kept = {k: v for k, v in load_file(folder / "model.safetensors").items() if k != "tokens.weight"}
+    kept = {k: v for k, v in load_file(folder / "model.safetensors").items() if k != "token_embedding.weight"}
     save_file(kept, folder / "model.safetensors")
     sealed(folder)
 
@@ -95,7 +95,9 @@ def a_moment_more(folder: Path) -> None:
 
 def moments_less(folder: Path) -> None:
     """Training would go on without a word, with moments of zero."""
-    kept = {k: v for k, v in load_file(folder / "optim.safetensors").items() if not k.startswith("tokens.weight")}
+    kept = {
+        k: v for k, v in load_file(folder / "optim.safetensors").items() if not k.startswith("token_embedding.weight")
+    }
     save_file(kept, folder / "optim.safetensors")
     sealed(folder)
 
@@ -141,9 +143,9 @@ def test_if_all_are_broken_it_says_how_to_begin_anew(
     assert done.code == 3
     assert "error[BG320]" in done.err
     assert "step-00000004, step-00000002" in done.err
-    assert "--fresh" in done.err
+    assert "--overwrite" in done.err
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
-    assert run(*example.argv(out), "--fresh").code == 0
+    assert run(*example.argv(out), "--overwrite").code == 0
     assert_same(example.straight, out)
 
 
@@ -177,9 +179,9 @@ def test_what_a_later_bertgpt_made_is_left_alone(file: str, example: Example, tm
     assert (out / "checkpoints" / "step-00000004").exists()
     for folder in (out, out / "checkpoints" / "step-00000004"):
         with pytest.raises(BertGPTError, match="made by a later bertgpt"):
-            load.find(folder)
+            load.load_model(folder)
     if file == "config.yaml":
-        assert run(*example.argv(out), "--fresh-if-changed").code == 3
+        assert run(*example.argv(out), "--overwrite-if-changed").code == 3
 
 
 def test_versions_are_written_and_were_not_always(example: Example, tmp_path: Path, run: Run) -> None:
@@ -209,7 +211,7 @@ def test_a_config_that_cannot_be_read_is_no_bug(content: str, example: Example, 
 
 @pytest.fixture(scope="module")
 def model() -> Transformer:
-    return build(ModelConfig(vocab=5, dim=4, layers=1, heads=1, ffn=4, context=4), 1)
+    return init_model(ModelConfig(vocab_size=5, dim=4, layers=1, heads=1, ffn_dim=4, max_seq_len=4), 1)
 
 
 @pytest.fixture
@@ -218,7 +220,7 @@ def save(model: Transformer, tmp_path: Path) -> Callable[..., list[int]]:
     optimizers = Optimizers(model, "adamw", 0.1, 0.95)
 
     def saved(step: int, scores: dict[int, float] | None = None) -> list[int]:
-        Checkpoints(tmp_path).write(step, model, optimizers, {}, scores or {})
+        Checkpoints(tmp_path).save(step, model, optimizers, {}, scores or {})
         return sorted(int(path.name.removeprefix("step-")) for path in tmp_path.iterdir())
 
     return saved
@@ -230,7 +232,7 @@ def test_the_largest_numbers_are_kept(save: Callable[..., list[int]], tmp_path: 
     for before, step in pairwise(steps):
         assert save(before)[-1] == before
         assert save(step)[-2:] == [before, step]
-        newest = Checkpoints(tmp_path).newest()
+        newest = Checkpoints(tmp_path).latest()
         assert newest is not None
         assert int(newest.name[5:]) == step
     assert save(10**9 + 1) == [10**9, 10**9 + 1]
@@ -259,12 +261,12 @@ def test_a_broken_one_is_neither_newest_nor_best_nor_counted(save: Callable[...,
     one_bit_flipped(tmp_path / "step-00000003")
     assert Checkpoints(tmp_path).best(scores) is None
     with pytest.raises(BertGPTError, match="no checkpoint of this run is whole"):
-        Checkpoints(tmp_path).newest()
+        Checkpoints(tmp_path).latest()
     assert save(4, scores) == [2, 3, 4]
     assert save(5, scores) == [2, 3, 4, 5]  # 4 is whole, and 3 is not
     assert save(6, scores) == [2, 3, 4, 5, 6]  # 4 is the best of those that are whole
     assert save(3, scores | {3: 0.5}) == [2, 3, 5, 6]  # 3 is whole now
-    assert is_whole(tmp_path / "step-00000003")
+    assert is_valid(tmp_path / "step-00000003")
 
 
 def test_it_is_on_the_disk_before_it_has_its_name(
@@ -288,8 +290,8 @@ def test_it_is_on_the_disk_before_it_has_its_name(
 def test_what_has_another_name_is_no_checkpoint(save: Callable[..., list[int]], tmp_path: Path) -> None:
     for name in ("step-last", "step-", "step-12.bak", "other"):
         (tmp_path / name).mkdir()
-    Checkpoints(tmp_path / "none").newest()
-    assert Checkpoints(tmp_path).newest() is None
+    Checkpoints(tmp_path / "none").latest()
+    assert Checkpoints(tmp_path).latest() is None
     assert Checkpoints(tmp_path).best({12: 1.0}) is None
 
 
@@ -299,18 +301,18 @@ def test_rows_that_only_fill_memory_are_not_written(model: Transformer, tmp_path
     for weight in model.parameters():
         weight.grad = torch.ones_like(weight)
     optimizers.step(0.1)
-    before = {f"{name}.{key}": value.clone() for name, s in optimizers.moments().items() for key, value in s.items()}
-    folder = Checkpoints(tmp_path).write(1, model, optimizers, {"seed": 3}, {})
-    assert load_file(folder / "optim.safetensors")["tokens.weight.exp_avg"].shape == (5, 4)
+    before = {f"{name}.{key}": value.clone() for name, s in optimizers.state_dict().items() for key, value in s.items()}
+    folder = Checkpoints(tmp_path).save(1, model, optimizers, {"seed": 3}, {})
+    assert load_file(folder / "optim.safetensors")["token_embedding.weight.exp_avg"].shape == (5, 4)
     sizes = sum(path.stat().st_size for path in folder.iterdir())
-    assert sizes < bytes_of(model, optimizers) + 8000  # which is what a disk is asked for
+    assert sizes < checkpoint_bytes(model, optimizers) + 8000  # which is what a disk is asked for
     other = Optimizers(model, "muon", 0.1, 0.95)
-    assert read(folder, model, other)["seed"] == 3
-    after = {f"{name}.{key}": value for name, s in other.moments().items() for key, value in s.items()}
+    assert load_checkpoint(folder, model, other)["seed"] == 3
+    after = {f"{name}.{key}": value for name, s in other.state_dict().items() for key, value in s.items()}
     assert before.keys() == after.keys()
-    padding = before["tokens.weight.exp_avg"][5:]
+    padding = before["token_embedding.weight.exp_avg"][5:]
     assert all(before[name][:5].equal(after[name][:5]) for name in before if before[name].ndim)
-    assert after["tokens.weight.exp_avg"][5:].shape == padding.shape
+    assert after["token_embedding.weight.exp_avg"][5:].shape == padding.shape
 
 
 # ----------------------------------------------------------------------------------- a model by its folder
@@ -337,30 +339,30 @@ def test_a_run_that_is_not_finished_gives_its_best_or_newest(
     out = shutil.copytree(example.stopped, tmp_path / "run")
     for scores, step in (({2: 1.0, 4: 2.0}, 2), ({2: 2.0, 4: 1.0}, 4), ({3: 1.0}, 4), ({}, 4)):
         scored(out, scores)
-        kept, folder = load.find(out)
+        kept, folder = load.load_model(out)
         assert folder.name == f"step-{step:08}"
         assert notes.pop() == f"{out} is not finished: this is {folder.name}"
         weights = load_file(folder / "model.safetensors")
         assert all(weights[name].equal(value) for name, value in kept.model.state_dict().items())
-        assert kept.objective == "causal"
+        assert kept.objective == "clm"
     (out / "metrics.jsonl").unlink()
     one_bit_flipped(out / "checkpoints" / "step-00000004")
-    assert load.find(out)[1].name == "step-00000002"
+    assert load.load_model(out)[1].name == "step-00000002"
     one_bit_flipped(out / "checkpoints" / "step-00000002")
     with pytest.raises(BertGPTError) as wrong:
-        load.find(out)
+        load.load_model(out)
     assert wrong.value.code == "BG320"
 
 
 def test_a_finished_run_and_a_checkpoint_are_what_they_are(example: Example, tmp_path: Path, notes: list[str]) -> None:
-    assert load.find(example.straight)[1] == example.straight / "final"
-    assert load.find(example.straight / "final")[1] == example.straight / "final"
+    assert load.load_model(example.straight)[1] == example.straight / "final"
+    assert load.load_model(example.straight / "final")[1] == example.straight / "final"
     folder = example.straight / "checkpoints" / "step-00000006"
-    kept, found = load.find(folder)
+    kept, found = load.load_model(folder)
     assert found == folder
     weights = load_file(folder / "model.safetensors")
     assert all(weights[name].equal(value) for name, value in kept.model.state_dict().items())
-    assert kept.tokenizer.identity == load.find(example.straight)[0].tokenizer.identity
+    assert kept.tokenizer.fingerprint == load.load_model(example.straight)[0].tokenizer.fingerprint
     assert not notes
 
 
@@ -372,7 +374,7 @@ def test_a_broken_checkpoint_is_refused_by_name(
     folder = shutil.copytree(example.stopped, tmp_path / "run") / "checkpoints" / "step-00000004"
     damage(folder)
     with pytest.raises(BertGPTError) as wrong:
-        load.find(folder)
+        load.load_model(folder)
     assert wrong.value.code == "BG304"
     assert wrong.value.path == str(folder)
 
@@ -382,8 +384,8 @@ def test_a_run_without_checkpoints_has_no_model(example: Example, tmp_path: Path
     shutil.rmtree(out / "checkpoints")
     for path in (out, out / "checkpoints" / "step-00000004", tmp_path / "nowhere"):
         with pytest.raises(BertGPTError) as wrong:
-            load.find(path)
+            load.load_model(path)
         assert wrong.value.code == "BG211"
     (out / "checkpoints").mkdir()
     with pytest.raises(BertGPTError, match="this run has no checkpoint yet"):
-        load.find(out)
+        load.load_model(out)

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from bertgpt.data.loading.causal import Causal
+from bertgpt.data.loading.causal import CausalBatch
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.training.device import on_device, tensors
+from bertgpt.training.device import to_device, to_tensors
 from tests.fixtures.models import written
 
 
 def test_large_ids_survive() -> None:
     """Ids from 32 768 on would be negative if anything took them for signed 16-bit numbers."""
     ids = np.array([[0, 32_767, 32_768, 50_256, 65_535]], np.uint16)
-    batch = tensors(Causal(ids, np.array([4])), pin=False)
+    batch = to_tensors(CausalBatch(ids, np.array([4])), pin=False)
     assert batch.ids.dtype == torch.uint16
-    moved = on_device(batch, torch.device("cpu"))
+    moved = to_device(batch, torch.device("cpu"))
     assert moved.ids.tolist() == ids.tolist()
     assert moved.ids.dtype == torch.int64
 
@@ -27,9 +27,9 @@ def test_large_ids_survive() -> None:
 @pytest.mark.gpu
 def test_pinned_batches_reach_the_gpu() -> None:
     ids = np.arange(65_536, dtype=np.uint16).reshape(64, 1024)
-    batch = tensors(Causal(ids, np.full(64, 1023)), pin=True)
+    batch = to_tensors(CausalBatch(ids, np.full(64, 1023)), pin=True)
     assert batch.ids.is_pinned()
-    assert on_device(batch, torch.device("cuda")).ids.cpu().numpy().tolist() == ids.tolist()
+    assert to_device(batch, torch.device("cuda")).ids.cpu().numpy().tolist() == ids.tolist()
 
 
 def test_a_model_is_there_at_once(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_training_begins_at_once(tmp_path: Path) -> None:
     """The same of a whole run, which nothing of is compiled on a CPU."""
     code = """if True:
         import sys, bertgpt
-        bertgpt.shard("tinyworld", out="shards", limit_docs=50, train="bpe", vocab_size=300, val_fraction=0.2)
+        bertgpt.shard("tinyworld", out="shards", limit_docs=50, train_tokenizer="bpe", vocab_size=300, val_fraction=0.2)
         bertgpt.pretrain("shards", preset="modern-gpt-tiny", out="run", max_steps=2, tokens_per_step=256, seq_len=32,
                          optimizer="muon", device="cpu")
         print(sorted(sys.modules))

@@ -14,13 +14,13 @@ import torch
 
 import bertgpt
 from bertgpt.hub import pretrained
-from bertgpt.training.distributed import Group, together
+from bertgpt.training.distributed import DistContext, translate_peer_errors
 from bertgpt.utils.errors import BertGPTError
 from tests.fixtures.training import SHORT, assert_same, deterministic, flags
 
 Kinds = dict[str, tuple[str, dict[str, Any]]]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "bertgpt"]
-HARD = SHORT | {"dropout": 0.1, "tokens_per_step": 512, "micro_batch": 4, "optimizer": "muon", "eval_every": 3}
+HARD = SHORT | {"dropout": 0.1, "tokens_per_step": 512, "micro_batch_size": 4, "optimizer": "muon", "eval_every": 3}
 
 
 def torchrun(source: str, out: Path, options: dict[str, Any], **env: str) -> subprocess.CompletedProcess[str]:
@@ -28,13 +28,13 @@ def torchrun(source: str, out: Path, options: dict[str, Any], **env: str) -> sub
     return subprocess.run(argv, capture_output=True, text=True, timeout=110, env=os.environ | env)
 
 
-@pytest.mark.parametrize("kind", ["masked", "hybrid", "causal"])
+@pytest.mark.parametrize("kind", ["mlm", "hybrid", "clm"])
 def test_two_processes_take_the_same_steps(kind: str, kinds: Kinds, tmp_path: Path) -> None:
     """Losses and the first gradient are those of one process, which can also go on with the run."""
     source, options = kinds[kind]
     options = options | SHORT
-    if kind == "causal":  # with heads for pairs, which get no gradient
-        options |= {"preset": "tiny-bert", "objective": "causal"}
+    if kind == "clm":  # with heads for pairs, which get no gradient
+        options |= {"preset": "tiny-bert", "objective": "clm"}
     bertgpt.pretrain(source, out=str(tmp_path / "one"), **options)
     two = tmp_path / "two"
     done = torchrun(source, two, options)
@@ -79,7 +79,7 @@ def test_two_processes_that_were_stopped(few: Kinds, tmp_path: Path) -> None:
 
 def test_what_one_process_says_is_said_once(few: Kinds, tmp_path: Path) -> None:
     """The one that leads refuses; the other does not take that for a bug of ours."""
-    source, options = few["causal"]
+    source, options = few["clm"]
     bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT))
     done = torchrun(source, tmp_path / "run", options | SHORT | {"lr": 0.1})
     assert done.returncode != 0
@@ -89,10 +89,10 @@ def test_what_one_process_says_is_said_once(few: Kinds, tmp_path: Path) -> None:
 
 def test_a_process_that_is_left_alone_says_so() -> None:
     for error in (RuntimeError("[gloo/transport/tcp] Connection closed by peer"), torch.distributed.DistError("gone")):
-        with pytest.raises(BertGPTError) as said, together(Group(2, 1)):
+        with pytest.raises(BertGPTError) as said, translate_peer_errors(DistContext(2, 1)):
             raise error
         assert said.value.code == "BG411"
-    with pytest.raises(RuntimeError, match="ours"), together(Group(2, 1)):
+    with pytest.raises(RuntimeError, match="ours"), translate_peer_errors(DistContext(2, 1)):
         raise RuntimeError("a bug of ours")
 
 

@@ -24,11 +24,11 @@ Kinds = dict[str, tuple[str, dict[str, Any]]]
 
 def broken(monkeypatch: pytest.MonkeyPatch, *samples: int) -> None:
     """Have the loss be no number at some places in the order of samples, counted in steps."""
-    terms = Trainer.terms
+    terms = Trainer.compute_loss
 
     def bad(trainer: Trainer, part: Any) -> Any:
         found = terms(trainer, part)
-        if trainer.model.training and trainer.step + trainer.offset in samples:
+        if trainer.model.training and trainer.step + trainer.skipped_steps in samples:
             found = {name: replace(term, loss=term.loss * float("nan")) for name, term in found.items()}
         return found
 
@@ -42,7 +42,7 @@ def finite(run: Path) -> bool:
 
 
 def test_one_bad_step_is_passed_over(kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     broken(monkeypatch, 5)
     done = run("pretrain", source, "--out", str(tmp_path / "run"), *flags(options | SHORT))
     assert done.code == 0
@@ -56,7 +56,7 @@ def test_several_lead_back_once_and_past_the_samples(
     kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also the same if it is killed after that, before a checkpoint: it comes to the same place again."""
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     broken(monkeypatch, 5, 6, 7)
     given = flags(options | SHORT)
     done = run("pretrain", source, "--out", str(tmp_path / "straight"), *given)
@@ -67,7 +67,7 @@ def test_several_lead_back_once_and_past_the_samples(
     state = json.loads((tmp_path / "straight" / "checkpoints" / "step-00000012" / "state.json").read_text())
     assert (state["offset"], state["rolled_back"]) == (4, True)
     with monkeypatch.context() as patched:
-        real = Trainer.write_step
+        real = Trainer.log_step
 
         def killed(trainer: Trainer, metrics: Any, progress: Any) -> None:
             if trainer.rolled_back:
@@ -84,11 +84,11 @@ def test_a_way_back_does_not_depend_on_where_a_run_was_stopped(
     kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint of a signal is nearer, but an undisturbed run would not have it."""
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     broken(monkeypatch, 6, 7, 8)
     given = flags(options | SHORT)
     assert run("pretrain", source, "--out", str(tmp_path / "straight"), *given).code == 0
-    terms = Trainer.terms
+    terms = Trainer.compute_loss
 
     def asked(trainer: Trainer, part: Any) -> Any:
         if trainer.step == 5 and trainer.model.training:
@@ -107,7 +107,7 @@ def test_a_way_back_does_not_depend_on_where_a_run_was_stopped(
 def test_a_rate_that_is_far_too_high_ends_the_run(
     save_every: int, lr: float, optimizer: str, kinds: Kinds, tmp_path: Path, run: Run
 ) -> None:
-    source, options = kinds["masked"]
+    source, options = kinds["mlm"]
     given = options | SHORT | {
         "lr": lr, "warmup": 0, "save_every": save_every, "optimizer": optimizer, "max_steps": 100,
     }  # fmt: skip
@@ -122,8 +122,8 @@ def test_a_rate_that_is_far_too_high_ends_the_run(
 
 
 def test_patience_is_counted_in_a_row(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, options = kinds["causal"]
-    assert training.PATIENCE == 3
+    source, options = kinds["clm"]
+    assert training.MAX_NONFINITE_STEPS == 3
     broken(monkeypatch, 1, 2, 4, 5, 7, 8)
     done = bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT))
     assert done["steps"] == 12
@@ -137,7 +137,7 @@ def test_patience_is_counted_in_a_row(kinds: Kinds, tmp_path: Path, monkeypatch:
 def test_too_little_memory_names_a_smaller_micro_batch(
     error: Exception, kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     given = flags(options | SHORT)
 
     def full(trainer: Trainer, part: Any) -> Any:
@@ -148,15 +148,15 @@ def test_too_little_memory_names_a_smaller_micro_batch(
         done = run("pretrain", source, "--out", str(tmp_path / "run"), *given, "--json")
     assert done.code == 4
     assert json.loads(done.out)["error"]["code"] == "BG406"
-    assert "--micro-batch 4" in json.loads(done.out)["error"]["hint"]
-    assert run("pretrain", source, "--out", str(tmp_path / "run"), *given, "--micro-batch", "4").code == 0
+    assert "--micro-batch-size 4" in json.loads(done.out)["error"]["hint"]
+    assert run("pretrain", source, "--out", str(tmp_path / "run"), *given, "--micro-batch-size", "4").code == 0
 
 
 def test_a_held_out_loss_that_is_no_number_is_no_result(
     kinds: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, options = kinds["causal"]
-    terms = Trainer.terms
+    source, options = kinds["clm"]
+    terms = Trainer.compute_loss
 
     def bad(trainer: Trainer, part: Any) -> Any:
         found = terms(trainer, part)

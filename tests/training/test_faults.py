@@ -16,7 +16,7 @@ import yaml
 
 import bertgpt
 from bertgpt.trainer import Trainer
-from bertgpt.training.checkpoints import Checkpoints, is_whole
+from bertgpt.training.checkpoints import Checkpoints, is_valid
 from tests.conftest import Outcome
 from tests.fixtures.training import Example, assert_same, content, deterministic, status, weights
 
@@ -37,7 +37,7 @@ def test_a_disk_that_fills_up_costs_no_checkpoint(
     assert re.search(r"about 1[01],\d{3},\d{3} bytes are needed, [\d,]+ are free", done.err)
     assert "Traceback" not in done.err
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000000"]
-    assert is_whole(out / "checkpoints" / "step-00000000")
+    assert is_valid(out / "checkpoints" / "step-00000000")
     assert status(out) == "interrupted"
     assert run(*example.argv(out)).code == 0
     assert status(out) == "done"
@@ -103,7 +103,7 @@ def test_a_log_that_takes_nothing_ends_the_run(example: Example, tmp_path: Path,
 def others(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same texts as other ids."""
     folder = tmp_path_factory.mktemp("others") / "shards"
-    bertgpt.shard("tinyworld", out=str(folder), limit_docs=30, train="bpe", vocab_size=300, val_fraction=0.2)
+    bertgpt.shard("tinyworld", out=str(folder), limit_docs=30, train_tokenizer="bpe", vocab_size=300, val_fraction=0.2)
     return str(folder)
 
 
@@ -132,7 +132,7 @@ def test_a_run_that_was_begun_otherwise_is_refused_and_left_as_it_was(
         assert done.code == 2
         assert "error[BG213]" in done.err
         assert [text for text in said if text not in done.err] == [], done.err
-        assert "--fresh" in done.err
+        assert "--overwrite" in done.err
         after = content(out)
         assert [name for name in after if before.get(name) != after[name]] in ([], ["run.lock"])
         assert before.keys() <= after.keys()
@@ -148,19 +148,19 @@ def test_what_changes_no_weight_may_change_while_a_run_goes_on(example: Example,
     one, other = weights(example.straight), weights(out)
     assert all(one[name].equal(other[name]) for name in one)
     assert [(line["step"], line["split"]) for line in deterministic(out)][-3:] == [(4, "val"), (8, "train"), (8, "val")]
-    assert yaml.safe_load((out / "config.yaml").read_text())["loose"]["log_every"] == 4
+    assert yaml.safe_load((out / "config.yaml").read_text())["mutable"]["log_every"] == 4
     assert "is now" not in run(*example.argv(out, log_every=4, eval_every=4, save_every=1)).err
 
 
 @pytest.mark.parametrize("which", ["straight", "stopped"])
 def test_fresh_if_changed_begins_anew_only_then(which: str, example: Example, tmp_path: Path, run: Run) -> None:
     out = shutil.copytree(getattr(example, which), tmp_path / "run")
-    done = run(*example.argv(out), "--fresh-if-changed")
+    done = run(*example.argv(out), "--overwrite-if-changed")
     assert done.code == 0
     assert "begins anew" not in done.err
     assert_same(example.straight, out)
     assert run(*example.argv(tmp_path / "other", lr=0.01)).code == 0
-    done = run(*example.argv(out, lr=0.01), "--fresh-if-changed")
+    done = run(*example.argv(out, lr=0.01), "--overwrite-if-changed")
     assert done.code == 0
     assert "begins anew: options.lr was 0.002, is now 0.01" in done.err
     assert_same(tmp_path / "other", out)
@@ -181,7 +181,7 @@ def test_fresh_leaves_nothing_of_the_old_run(config: str, example: Example, tmp_
         (out / "config.yaml").unlink()
     if config == "broken":
         (out / "config.yaml").write_text("[")
-    assert run(*example.argv(out), "--fresh").code == 0
+    assert run(*example.argv(out), "--overwrite").code == 0
     assert_same(example.straight, out)
     assert content(large).keys() == content(example.straight / "checkpoints").keys()
     assert content(out).keys() == {name for name in content(example.straight) if not name.startswith("checkpoints")}
@@ -209,7 +209,7 @@ def test_two_at_once(
     def meanwhile(trainer: Trainer, batch: Any) -> Any:
         if trainer.step == 5:
             before = content(out)
-            seconds.extend([elsewhere(example.argv(out)), elsewhere([*example.argv(out), "--fresh"])])
+            seconds.extend([elsewhere(example.argv(out)), elsewhere([*example.argv(out), "--overwrite"])])
             assert content(out) == before
         return step(trainer, batch)
 

@@ -8,7 +8,7 @@ import torch
 
 import bertgpt
 from bertgpt.training.checkpoints import Checkpoints
-from bertgpt.training.device import memory_of, peak_of
+from bertgpt.training.device import peak_flops, peak_memory
 from tests.fixtures.training import SHORT, assert_same, deterministic
 
 Kinds = dict[str, tuple[str, dict[str, Any]]]
@@ -16,7 +16,7 @@ CUDA = SHORT | {"device": "cuda"}
 pytestmark = pytest.mark.gpu
 
 
-@pytest.mark.parametrize("kind", ["causal", "masked", "hybrid"])
+@pytest.mark.parametrize("kind", ["clm", "mlm", "hybrid"])
 def test_compiled_steps_are_those_of_the_cpu(kind: str, kinds: Kinds, tmp_path: Path) -> None:
     source, options = kinds[kind]
     bertgpt.pretrain(source, out=str(tmp_path / "cpu"), **(options | SHORT))
@@ -26,7 +26,7 @@ def test_compiled_steps_are_those_of_the_cpu(kind: str, kinds: Kinds, tmp_path: 
             assert one["loss"] == pytest.approx(other["loss"], abs=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["causal", "masked", "hybrid"])
+@pytest.mark.parametrize("kind", ["clm", "mlm", "hybrid"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_resume_is_exact(
     compiled: bool, kind: str, few: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -34,7 +34,7 @@ def test_resume_is_exact(
     source, options = few[kind]
     options = options | CUDA | {"deterministic": True, "compile": compiled, "precision": "bf16", "optimizer": "muon"}
     bertgpt.pretrain(source, out=str(tmp_path / "straight"), **options)
-    write = Checkpoints.write
+    write = Checkpoints.save
 
     def killed(*given: Any) -> Any:
         if given[1] >= 8:
@@ -51,12 +51,12 @@ def test_resume_is_exact(
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_learns_as_well(precision: str, kinds: Kinds, tmp_path: Path) -> None:
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     full = bertgpt.pretrain(source, out=str(tmp_path / "full"), **(options | CUDA))
     half = bertgpt.pretrain(source, out=str(tmp_path / "half"), **(options | CUDA | {"precision": precision}))
     assert half["val_loss"] == pytest.approx(full["val_loss"], abs=0.03)
 
 
 def test_the_device_is_known() -> None:
-    assert peak_of(torch.device("cuda", 0)) is not None
-    assert memory_of(torch.device("cuda", 0)) >= 0
+    assert peak_flops(torch.device("cuda", 0)) is not None
+    assert peak_memory(torch.device("cuda", 0)) >= 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bertgpt.training import checkpoints
-from bertgpt.training.checkpoints import Checkpoints, is_whole
+from bertgpt.training.checkpoints import Checkpoints, is_valid
 from bertgpt.utils import files
 from tests.conftest import Outcome
 from tests.fixtures.training import Example, assert_same
@@ -79,7 +79,7 @@ def points(example: Example, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 def test_every_point_of_a_checkpoint_is_one_at_which_runs_are_killed(points: dict[str, list[str]]) -> None:
-    code = "".join(inspect.getsource(part) for part in (checkpoints, files.publish, files.write_aside))
+    code = "".join(inspect.getsource(part) for part in (checkpoints, files.publish_atomic, files.write_atomic))
     named = set(re.findall(r'\bpoint\("([\w.]+)"\)', code))
     assert {"checkpoint.model", "checkpoint.prune", "publish.aside", "file.renamed"} <= named
     assert named - ELSEWHERE == {point.partition(":")[0] for some in points.values() for point in some}
@@ -101,9 +101,9 @@ def test_killed_at_every_point(
     for point in points[begin.__name__]:
         out = tmp_path / point
         begin(example, out)
-        before = Checkpoints(out / "checkpoints").newest()
+        before = Checkpoints(out / "checkpoints").latest()
         assert elsewhere(example.argv(out), BERTGPT_FAULT=point).code == -signal.SIGKILL, point
-        after = Checkpoints(out / "checkpoints").newest()
+        after = Checkpoints(out / "checkpoints").latest()
         assert before is None or (after is not None and after.name >= before.name), point
         done = run(*example.argv(out))
         assert done.code == 0, (point, done.err)
@@ -150,7 +150,7 @@ def test_killed_between_the_points(
     out = shutil.copytree(example.stopped, tmp_path / "run")
     done = elsewhere(example.argv(out), DEATHS[death])
     assert done.code == -signal.SIGKILL, done.err
-    assert all(is_whole(folder) for folder in Checkpoints(out / "checkpoints").all())
+    assert all(is_valid(folder) for folder in Checkpoints(out / "checkpoints").all())
     assert run(*example.argv(out)).code == 0
     assert_same(example.straight, out)
     assert not list(out.rglob(".*"))

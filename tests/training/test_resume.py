@@ -18,7 +18,7 @@ from tests.fixtures.training import SHORT, assert_same, deterministic, flags, we
 
 Run = Callable[..., Outcome]
 Kinds = dict[str, tuple[str, dict[str, Any]]]
-HARD = SHORT | {"dropout": 0.1, "tokens_per_step": 512, "micro_batch": 8, "eval_every": 3}
+HARD = SHORT | {"dropout": 0.1, "tokens_per_step": 512, "micro_batch_size": 8, "eval_every": 3}
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, time: int, how: Callable[[], None]) -> None:
@@ -42,7 +42,7 @@ PLACES = [(Trainer, "terms"), (Trainer, "stopping"), (Checkpoints, "prune")]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("kind", ["causal", "masked", "hybrid"])
+@pytest.mark.parametrize("kind", ["clm", "mlm", "hybrid"])
 def test_a_run_that_was_asked_to_stop_three_times(
     kind: str, optimizer: str, few: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +67,7 @@ def test_a_run_that_was_asked_to_stop_three_times(
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_run_that_crashed(optimizer: str, few: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on from the last checkpoint, and what it had logged after that is not there twice."""
-    source, options = few["causal"]
+    source, options = few["clm"]
     options = options | HARD | {"optimizer": optimizer}
     bertgpt.pretrain(source, out=str(tmp_path / "straight"), **options)
     for time in (7, 6):
@@ -84,7 +84,7 @@ def test_stopped_at_the_end_of_an_epoch_or_before_the_last_step(
     stop: int, few: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number of steps is right, and none is taken twice."""
-    source, options = few["causal"]
+    source, options = few["clm"]
     options = options | SHORT | {"save_every": stop}
     straight = bertgpt.pretrain(source, out=str(tmp_path / "straight"), **options)
     with monkeypatch.context() as patched:
@@ -111,7 +111,7 @@ def test_a_signal_that_scripts_have_their_background_ignore(
     kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stops a run as any other does, and what is not finished is not published."""
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     interrupt(monkeypatch, Trainer, "terms", 7, lambda: signal.raise_signal(signal.SIGINT))
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -128,7 +128,7 @@ def test_a_signal_keeps_what_was_learned(
     signum: signal.Signals, code: int, kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step before the one that is being taken is saved, and it says how to go on."""
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     with monkeypatch.context() as patched:
         interrupt(patched, Trainer, "terms", 7, lambda: signal.raise_signal(signum))
         stopped = run("pretrain", source, "--out", str(tmp_path / "run"), *flags(options | SHORT))
@@ -139,7 +139,7 @@ def test_a_signal_keeps_what_was_learned(
 
 
 def test_looking_saving_and_logging_change_nothing(kinds: Kinds, tmp_path: Path) -> None:
-    source, options = kinds["masked"]
+    source, options = kinds["mlm"]
     options = options | SHORT | {"dropout": 0.1}
     often, seldom = dict.fromkeys(("eval_every", "save_every", "log_every"), 1), {"eval_every": 100, "save_every": 100}
     bertgpt.pretrain(source, out=str(tmp_path / "often"), **(options | often))
@@ -148,11 +148,13 @@ def test_looking_saving_and_logging_change_nothing(kinds: Kinds, tmp_path: Path)
     assert all(one[name].equal(other[name]) for name in one)
 
 
-@pytest.mark.parametrize("kind", ["causal", "masked", "hybrid"])
+@pytest.mark.parametrize("kind", ["clm", "mlm", "hybrid"])
 def test_micro_batches_change_nothing_but_rounding(kind: str, kinds: Kinds, tmp_path: Path) -> None:
     source, options = kinds[kind]
     for name, micro in (("whole", 0), ("parts", 4)):
-        bertgpt.pretrain(source, out=str(tmp_path / name), micro_batch=micro, **(options | SHORT | {"max_steps": 10}))
+        bertgpt.pretrain(
+            source, out=str(tmp_path / name), micro_batch_size=micro, **(options | SHORT | {"max_steps": 10})
+        )
     one, other = deterministic(tmp_path / "whole"), deterministic(tmp_path / "parts")
     for a, b in zip(one, other, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=2e-5)
@@ -162,10 +164,10 @@ def test_micro_batches_change_nothing_but_rounding(kind: str, kinds: Kinds, tmp_
 
 def test_computing_again_changes_nothing(kinds: Kinds, tmp_path: Path) -> None:
     """Blocks that are computed again draw the same dropout."""
-    source, options = kinds["masked"]
+    source, options = kinds["mlm"]
     options = options | SHORT | {"dropout": 0.1, "max_steps": 4}
     bertgpt.pretrain(source, out=str(tmp_path / "kept"), **options)
-    bertgpt.pretrain(source, out=str(tmp_path / "again"), recompute=True, **options)
+    bertgpt.pretrain(source, out=str(tmp_path / "again"), activation_checkpointing=True, **options)
     one, other = weights(tmp_path / "kept"), weights(tmp_path / "again")
     assert all(one[name].equal(other[name]) for name in one)
 
@@ -174,7 +176,7 @@ def test_a_second_signal_ends_it_at_once(
     kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing more is saved; the checkpoint from before is what there is."""
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
 
     def twice() -> None:
         signal.raise_signal(signal.SIGINT)
@@ -184,13 +186,13 @@ def test_a_second_signal_ends_it_at_once(
     done = run("pretrain", source, "--out", str(tmp_path / "run"), *flags(options | SHORT))
     assert done.code == 130
     assert "saved step" not in done.err
-    newest = Checkpoints(tmp_path / "run" / "checkpoints").newest()
+    newest = Checkpoints(tmp_path / "run" / "checkpoints").latest()
     assert newest is not None
     assert newest.name == "step-00000004"
 
 
 def test_handlers_are_given_back_and_a_thread_needs_none(kinds: Kinds, tmp_path: Path) -> None:
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     before = signal.getsignal(signal.SIGTERM)
     options = options | SHORT | {"max_steps": 2}
     bertgpt.pretrain(source, out=str(tmp_path / "here"), **options)
@@ -203,12 +205,12 @@ def test_handlers_are_given_back_and_a_thread_needs_none(kinds: Kinds, tmp_path:
 
 def test_dropout_is_another_for_every_sample(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By seed, step and micro-batch, and whatever else was drawn meanwhile."""
-    source, options = kinds["causal"]
+    source, options = kinds["clm"]
     keys: dict[int, list[int]] = {}
     for seed in (1, 2):
         monkeypatch.setattr("bertgpt.trainer.seed_draws", lambda key, device, seed=seed: keys[seed].append(key))
         keys[seed] = []
-        given = options | SHORT | {"max_steps": 4, "micro_batch": 4, "seed": seed}
+        given = options | SHORT | {"max_steps": 4, "micro_batch_size": 4, "seed": seed}
         bertgpt.pretrain(source, out=str(tmp_path / str(seed)), **given)
     drawn = keys[1] + keys[2]
     assert len(drawn) == len(set(drawn)) == 2 * 4 * 2

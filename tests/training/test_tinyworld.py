@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import bertgpt
-from bertgpt.evals.tinyworld import excess, recovery
+from bertgpt.evals.tinyworld import excess_nll, masked_word_accuracy
 from bertgpt.hub import pretrained
 from bertgpt.tinyworld import World
 from bertgpt.tinyworld.tasks import SPLITS
@@ -17,14 +17,16 @@ RUN = {"tokens_per_step": 4096, "max_steps": 150, "device": "cpu", "eval_every":
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten thousand documents in words."""
     out = tmp_path_factory.mktemp("tinyworld") / "shards"
-    bertgpt.shard("tinyworld", out=str(out), limit_docs=10_000, train="bpe", vocab_size=4096, val_fraction=0.01)
+    bertgpt.shard(
+        "tinyworld", out=str(out), limit_docs=10_000, train_tokenizer="bpe", vocab_size=4096, val_fraction=0.01
+    )
     return out
 
 
 @pytest.mark.timeout(600)  # where a processor has neither bf16 nor AVX512
 def test_a_gpt_comes_near_the_entropy_and_not_below(shards: Path, tmp_path: Path) -> None:
     bertgpt.pretrain(str(shards), preset="tiny-gpt", out=str(tmp_path / "run"), **RUN)
-    found = excess(
+    found = excess_nll(
         pretrained.load(tmp_path / "run"), World(0), list(World(0).documents(SPLITS["dev"], SPLITS["dev"] + 200))
     )
     assert 0 < found["excess"] < 0.4  # 0.32 when this was written, 0.07 after 800 steps
@@ -36,9 +38,13 @@ def test_a_gpt_comes_near_the_entropy_and_not_below(shards: Path, tmp_path: Path
 def test_a_bert_comes_near_the_oracle(tmp_path: Path) -> None:
     """Overall, and within each mechanism: names and possessions are learned last, and by looking elsewhere only."""
     shards, plan, run = tmp_path / "shards", tmp_path / "plan", tmp_path / "run"
-    bertgpt.shard("tinyworld", out=str(shards), limit_docs=150_000, train="bpe", vocab_size=4096, val_fraction=0.01)
-    bertgpt.mask(str(shards), out=str(plan), seq_len=256, rate=0.3)
+    bertgpt.shard(
+        "tinyworld", out=str(shards), limit_docs=150_000, train_tokenizer="bpe", vocab_size=4096, val_fraction=0.01
+    )
+    bertgpt.mask(str(shards), out=str(plan), seq_len=256, mlm_probability=0.3)
     bertgpt.pretrain(str(plan), preset="tiny-bert", out=str(run), **(RUN | {"max_steps": 6000}))
-    found = recovery(pretrained.load(run), World(0), list(World(0).documents(SPLITS["dev"], SPLITS["dev"] + 200)))
+    found = masked_word_accuracy(
+        pretrained.load(run), World(0), list(World(0).documents(SPLITS["dev"], SPLITS["dev"] + 200))
+    )
     assert 0.9 < found["share"] < 1.02
     assert all(part["share"] > 0.75 for part in found["by_mechanism"].values())

@@ -12,13 +12,13 @@ from bertgpt.utils import console
 from bertgpt.config.options import ShardOptions, TextOptions, TokenizeOptions
 from bertgpt.data.sources.files import Source
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import check_space, put, sha256_of
-from bertgpt.data.format import broken_files, manifest_of, read_manifest, verify
-from bertgpt.data.build.shuffle import Documents, Plan, ShardWriter, make_plan, shard_tasks
-from bertgpt.data.execution.tasks import Facts, Job, Receipt
-from bertgpt.data.build.inputs import Parts, Text, is_tokens
-from bertgpt.data.build.tokenize_worker import CUT, FILE_FACTS, PART, PART_FACTS
-from bertgpt.data.execution.workdir import Work, differences, fingerprint
+from bertgpt.utils.files import check_space, link_or_copy, sha256_of
+from bertgpt.data.format import broken_files, build_manifest, read_manifest, verify
+from bertgpt.data.build.shuffle import DocumentIndex, ShardPlan, ShardWriter, make_plan, shard_tasks
+from bertgpt.data.execution.tasks import Facts, TaskGroup, TaskResult
+from bertgpt.data.build.inputs import TokenizedInput, TextInput, is_tokenized_folder
+from bertgpt.data.build.tokenize_worker import TRUNCATED, FILE_FACTS, PART, PART_FACTS
+from bertgpt.data.execution.workdir import WorkDirectory, config_diff, code_hash
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
 PART_SHARE, SHARD_SHARE = 0.55, 0.5  # bytes on disk for each byte of text, about
@@ -26,31 +26,31 @@ PART_SHARE, SHARD_SHARE = 0.55, 0.5  # bytes on disk for each byte of text, abou
 
 def tokenize(options: TokenizeOptions) -> Facts:
     """Make a folder of token parts."""
-    text = Text(options)
+    text = TextInput(options)
     out = output_of(options, "tokens", text.sources)
     if options.dry_run:
         return text.plan(out, PART_SHARE)
     if options.task_index is not None:
-        return one_share(text, out, text.config)
-    text.announce(out, PART_SHARE)
-    with Work(out, options.fresh) as work:
+        return tokenize_task(text, out, text.config)
+    text.print_plan(out, PART_SHARE)
+    with WorkDirectory(out, options.overwrite) as work:
         if work.is_new:
-            work.prepare(options.workers, text.size, options.tokenizer)
+            work.start_pool(options.workers, text.size, options.tokenizer)
         if work.finished(text.config):
             return summary(out)
         started = time.monotonic()
         check_space(work.root, int(text.size * PART_SHARE))
         receipts, tokenizer, folder = text.parts(work)
         final = work.folder(text.config, "final", empty=True)
-        files, counts = [], totals(receipts)
+        files, counts = [], total_counts(receipts)
         for receipt in receipts:
             entry = file_entry(receipt)
-            entry["path"] = receipt.name.replace(CUT, PART)
-            put(folder / receipt.name, final / entry["path"])
+            entry["path"] = receipt.name.replace(TRUNCATED, PART)
+            link_or_copy(folder / receipt.name, final / entry["path"])
             files.append(entry)
-        manifest = manifest_of("tokens", text.config, tokenizer, counts, files)
-        manifest["sources"] = text.counted(receipts)
-        work.publish(final, manifest, text.tokenizer_folder(work), text.run_facts(receipts, started))
+        manifest = build_manifest("tokens", text.config, tokenizer, counts, files)
+        manifest["sources"] = text.source_counts(receipts)
+        work.publish(final, manifest, text.tokenizer_folder(work), text.run_metadata(receipts, started))
     return summary(out)
 
 
@@ -60,50 +60,50 @@ def shard(options: ShardOptions) -> Facts:
         return repair(options)
     if options.val_fraction + options.test_fraction >= 1:
         raise BertGPTError("BG204", "--val-fraction and --test-fraction leave nothing for training")
-    origin = Parts(options) if is_tokens(options.sources) else Text(options)
+    origin = TokenizedInput(options) if is_tokenized_folder(options.sources) else TextInput(options)
     out = output_of(options, "shards", origin.sources)
     if options.dry_run:
         return origin.plan(out, PART_SHARE + SHARD_SHARE)
     if options.task_index is not None:
-        return one_share(origin, out, shard_config(options, origin.config))
-    origin.announce(out, PART_SHARE + SHARD_SHARE)
-    with Work(out, options.fresh) as work:
+        return tokenize_task(origin, out, shard_config(options, origin.config))
+    origin.print_plan(out, PART_SHARE + SHARD_SHARE)
+    with WorkDirectory(out, options.overwrite) as work:
         if work.is_new:
-            work.prepare(options.workers, origin.size, options.tokenizer)
+            work.start_pool(options.workers, origin.size, options.tokenizer)
         config = shard_config(options, origin.config)
         if work.finished(config):
             return summary(out)
         started = time.monotonic()
         check_space(work.root, int(origin.size * (PART_SHARE + SHARD_SHARE)))
         parts, tokenizer, folder = origin.parts(work)
-        plan, receipts, made = gather(options, work, config, parts, folder, tokenizer)
+        plan, receipts, made = write_shards(options, work, config, parts, folder, tokenizer)
         final = work.folder(config, "final", empty=True)
         for receipt in receipts:
-            put(made / receipt.name, final / receipt.name)
+            link_or_copy(made / receipt.name, final / receipt.name)
         files = [file_entry(receipt) | {"split": receipt.name.rpartition("-")[0]} for receipt in receipts]
-        counts = totals(parts) | {"duplicates": plan.duplicates, "cut_documents": plan.cut}
-        manifest = manifest_of("shards", config, tokenizer, counts, files)
-        manifest["sources"] = origin.counted(parts)
+        counts = total_counts(parts) | {"duplicates": plan.duplicates, "cut_documents": plan.cut}
+        manifest = build_manifest("shards", config, tokenizer, counts, files)
+        manifest["sources"] = origin.source_counts(parts)
         manifest["splits"] = splits_of(receipts)
         manifest["parent"] = origin.parent
-        work.publish(final, manifest, origin.tokenizer_folder(work), origin.run_facts(parts, started))
+        work.publish(final, manifest, origin.tokenizer_folder(work), origin.run_metadata(parts, started))
     for split, fraction in (("val", options.val_fraction), ("test", options.test_fraction)):
         if fraction and split not in manifest["splits"]:
             console.note(f"no document fell into {split}: a larger --{split}-fraction keeps some")
     return summary(out)
 
 
-def one_share(origin: "Text | Parts", out: Path, config: Facts) -> Facts:
+def tokenize_task(origin: "TextInput | TokenizedInput", out: Path, config: Facts) -> Facts:
     """Tokenize one share of the text, for whoever puts the shares together."""
     options = origin.options
-    if isinstance(origin, Parts):
+    if isinstance(origin, TokenizedInput):
         raise BertGPTError("BG203", "token parts are finished: nothing is left to be shared out")
-    with Work(out, options.fresh, options.task_index) as work:
-        work.prepare(options.workers, origin.size // (options.num_tasks or 1), options.tokenizer)
+    with WorkDirectory(out, options.overwrite, options.task_index) as work:
+        work.start_pool(options.workers, origin.size // (options.num_tasks or 1), options.tokenizer)
         if work.finished(config):
             return summary(out)
         check_space(work.root, int(origin.size * PART_SHARE) // (options.num_tasks or 1))
-        receipts = origin.share(work)
+        receipts = origin.tokenize_share(work)
         return {
             "path": str(out),
             "task": options.task_index,
@@ -120,21 +120,21 @@ def repair(options: ShardOptions) -> Facts:
     if not broken:
         console.note(f"nothing is broken in {folder}")
         return summary(folder)
-    options = options_again(options, folder, manifest)
-    origin = Parts(options) if is_tokens(options.sources) else Text(options)
-    with Work(folder, fresh=True) as work:
+    options = recorded_options(options, folder, manifest)
+    origin = TokenizedInput(options) if is_tokenized_folder(options.sources) else TextInput(options)
+    with WorkDirectory(folder, fresh=True) as work:
         config = shard_config(options, origin.config)
         if config != manifest["config"]:
             raise BertGPTError(
                 "BG305",
                 "these shards were made of something else",
                 path=str(folder),
-                cause="; ".join(differences(manifest["config"], config)),
+                cause="; ".join(config_diff(manifest["config"], config)),
                 hint="give the SOURCE that they were made of",
             )
-        work.prepare(options.workers, origin.size)
+        work.start_pool(options.workers, origin.size)
         parts, tokenizer, parts_folder = origin.parts(work)
-        _, receipts, made = gather(options, work, config, parts, parts_folder, tokenizer, only=set(broken))
+        _, receipts, made = write_shards(options, work, config, parts, parts_folder, tokenizer, only=set(broken))
         named = {file["path"]: file for file in manifest["files"]}
         for receipt in receipts:
             if receipt.sha256 != named[receipt.name]["sha256"]:
@@ -147,7 +147,7 @@ def repair(options: ShardOptions) -> Facts:
     return summary(folder)
 
 
-def options_again(options: ShardOptions, folder: Path, manifest: Mapping[str, Any]) -> ShardOptions:
+def recorded_options(options: ShardOptions, folder: Path, manifest: Mapping[str, Any]) -> ShardOptions:
     """The options that a folder was made with; sources from the command line, else from its run.json."""
     try:
         kept = json.loads((folder / "run.json").read_text(encoding="utf-8"))["options"]
@@ -176,17 +176,17 @@ def shard_config(options: ShardOptions, tokens: Facts) -> Facts:
     }
 
 
-def gather(
+def write_shards(
     options: ShardOptions,
-    work: Work,
+    work: WorkDirectory,
     config: Facts,
-    parts: Sequence[Receipt],
+    parts: Sequence[TaskResult],
     folder: Path,
     tokenizer: Tokenizer,
     only: set[str] | None = None,
-) -> tuple[Plan, list[Receipt], Path]:
+) -> tuple[ShardPlan, list[TaskResult], Path]:
     """Deal the documents of the parts to shards, and write those."""
-    documents = Documents.of([folder / receipt.name for receipt in parts], [receipt.facts for receipt in parts])
+    documents = DocumentIndex.of([folder / receipt.name for receipt in parts], [receipt.facts for receipt in parts])
     paths = [folder / receipt.name for receipt in parts]
     fractions = {"val": options.val_fraction, "test": options.test_fraction}
     fractions = {split: fraction for split, fraction in fractions.items() if fraction}
@@ -194,12 +194,12 @@ def gather(
     made = work.folder(config, "shards")
     identity = config | {"parts": [receipt.sha256 for receipt in parts]}
     tasks = [task for task in shard_tasks(plan, identity) if only is None or task.name in only]
-    arguments = ([str(path) for path in paths], options.shard_tokens, tokenizer.end, tokenizer.max_id)
-    job = Job(ShardWriter, arguments, made, fingerprint())
+    arguments = ([str(path) for path in paths], options.shard_tokens, tokenizer.eos_id, tokenizer.max_id)
+    job = TaskGroup(ShardWriter, arguments, made, code_hash())
     return plan, work.run(job, tasks, "gathering", durable=True), made
 
 
-def splits_of(receipts: Sequence[Receipt]) -> Facts:
+def splits_of(receipts: Sequence[TaskResult]) -> Facts:
     """Documents, tokens and bytes of each split."""
     splits: dict[str, Counter[str]] = {}
     for receipt in receipts:
@@ -219,7 +219,7 @@ def output_of(options: TextOptions, kind: str, sources: Sequence[Source]) -> Pat
     raise BertGPTError("BG203", "--out is missing: the folder to make")
 
 
-def totals(receipts: Iterable[Receipt]) -> Facts:
+def total_counts(receipts: Iterable[TaskResult]) -> Facts:
     """The counts of all parts together."""
     counts: Counter[str] = Counter(dict.fromkeys(("documents", "tokens", "bytes"), 0))
     for receipt in receipts:
@@ -228,7 +228,7 @@ def totals(receipts: Iterable[Receipt]) -> Facts:
     return dict(counts)
 
 
-def file_entry(receipt: Receipt) -> Facts:
+def file_entry(receipt: TaskResult) -> Facts:
     """What the manifest says of a file."""
     entry = {
         "path": receipt.name,

@@ -12,23 +12,23 @@ from pathlib import Path
 
 from bertgpt.utils import console
 from bertgpt.config.options import ShardOptions, TextOptions
-from bertgpt.data.sources.splits import look_ahead, pieces
-from bertgpt.data.sources.read import Policy, columns_of, missing_column, read
-from bertgpt.data.sources.files import Reading, Source, Wanted, elsewhere, find
+from bertgpt.data.sources.splits import prefetch_footers, input_splits
+from bertgpt.data.sources.read import BadDataPolicy, columns_of, missing_column, read_documents
+from bertgpt.data.sources.files import ReadOptions, Source, DatasetSelector, remote_names, resolve_sources
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import sha256_of
 from bertgpt.data.format import read_manifest, verify, verify_tokenizer
-from bertgpt.data.execution.tasks import Facts, Job, Receipt, Task, receipt_of, worker_count
-from bertgpt.data.build.tokenize_worker import FILE_FACTS, PART_FACTS, Limit, PartWriter, at_hand, part_tasks, policy_of
-from bertgpt.data.execution.workdir import Work, existing, fingerprint
+from bertgpt.data.execution.tasks import Facts, TaskGroup, TaskResult, Task, completed_result, worker_count
+from bertgpt.data.build.tokenize_worker import FILE_FACTS, PART_FACTS, DocumentLimit, TokenizeWorker, ENCODERS, part_tasks, policy_of
+from bertgpt.data.execution.workdir import WorkDirectory, nearest_existing, code_hash
 from bertgpt.data.tokenizers.encoders import Encoder
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.data.tokenizers.train import train
+from bertgpt.data.tokenizers.train import train_tokenizer
 
 TOKEN_BYTES = 4.5  # bytes of a token, about
 
 
-class Text:
+class TextInput:
     """Text that is tokenized on the way."""
 
     parent = None
@@ -39,31 +39,31 @@ class Text:
             raise BertGPTError(
                 "BG203", "SOURCE... is missing", hint=options.__class__.model_fields["sources"].description
             )
-        if (options.tokenizer is None) == (options.train is None):
+        if (options.tokenizer is None) == (options.train_tokenizer is None):
             raise BertGPTError(
                 "BG203",
                 "text needs one tokenizer",
-                cause="neither --tokenizer nor --train is given" if options.train is None else "both are given",
-                hint="--tokenizer gpt2, or --train bpe --vocab-size 8192",
+                cause="neither --tokenizer nor --train-tokenizer is given" if options.train_tokenizer is None else "both are given",
+                hint="--tokenizer gpt2, or --train-tokenizer bpe --vocab-size 8192",
             )
-        if options.train is not None and options.vocab_size is None:
-            raise BertGPTError("BG203", "--train needs --vocab-size", hint="8192 is a good start for a small model")
+        if options.train_tokenizer is not None and options.vocab_size is None:
+            raise BertGPTError("BG203", "--train-tokenizer needs --vocab-size", hint="8192 is a good start for a small model")
         if (options.task_index is None) != (options.num_tasks is None):
             raise BertGPTError("BG203", "--task-index and --num-tasks belong together")
         if options.task_index is not None and options.task_index >= (options.num_tasks or 0):
             cause = f"there are {options.num_tasks} tasks, counted from 0"
             raise BertGPTError("BG204", f"there is no task {options.task_index}", cause=cause)
-        self.sources = find(options.sources, Wanted(options.subset, options.split, options.revision))
-        self.reading = Reading(options.text_column, options.txt_documents, options.separator, options.max_doc_bytes)
-        look_ahead(self.sources)
+        self.sources = resolve_sources(options.sources, DatasetSelector(options.subset, options.split, options.revision))
+        self.reading = ReadOptions(options.text_column, options.txt_documents, options.separator, options.max_doc_bytes)
+        prefetch_footers(self.sources)
         for source in self.sources:
             names = columns_of(source)
             if names is not None and options.text_column not in names:
                 raise missing_column(options.text_column, names, source.path)
-        self.limit = Limit(options.limit_docs, options.limit_tokens, options.limit_bytes)
+        self.limit = DocumentLimit(options.limit_docs, options.limit_tokens, options.limit_bytes)
         if self.limit and options.task_index is not None:
             raise BertGPTError("BG203", "limits count from the beginning, which no task alone can know")
-        self.pieces = pieces(self.sources, self.reading, self.world_documents())
+        self.pieces = input_splits(self.sources, self.reading, self.world_documents())
         size = sum(int(piece.weight * piece.source.share) for piece in self.pieces)
         self.size = min(size, options.limit_bytes or size, int((options.limit_tokens or size) * TOKEN_BYTES))
 
@@ -79,7 +79,7 @@ class Text:
         with ThreadPoolExecutor() as threads:  # each reads a whole file, to find its hash
             return list(threads.map(Source.identity, self.sources))
 
-    def counted(self, receipts: Sequence[Receipt]) -> list[Facts]:
+    def source_counts(self, receipts: Sequence[TaskResult]) -> list[Facts]:
         """The sources, and what was read of each, before duplicates are dropped."""
         counts: dict[int, Counter[str]] = {}
         numbers = {id(source): i for i, source in enumerate(self.sources)}
@@ -91,7 +91,7 @@ class Text:
         return [identity | none | dict(counts.get(i, {})) for i, identity in enumerate(self.identities)]
 
     @cached_property
-    def given(self) -> Tokenizer | None:
+    def given_tokenizer(self) -> Tokenizer | None:
         """The tokenizer, where none is trained."""
         return None if self.options.tokenizer is None else Tokenizer.load(self.options.tokenizer)
 
@@ -99,14 +99,14 @@ class Text:
     def config(self) -> Facts:
         """What decides the bytes of the parts."""
         training = {
-            "kind": self.options.train,
+            "kind": self.options.train_tokenizer,
             "vocab_size": self.options.vocab_size,
             "bytes": self.options.train_bytes,
         }
         return {
             "sources": self.identities,
             "reading": asdict(self.reading),
-            "tokenizer": self.given.identity if self.given else training,
+            "tokenizer": self.given_tokenizer.fingerprint if self.given_tokenizer else training,
             "limit": self.limit.most,
         }
 
@@ -119,11 +119,11 @@ class Text:
             "bytes": self.size,
             "tokens": int(self.size / TOKEN_BYTES),
             "disk_needed": int(self.size * share),
-            "disk_free": shutil.disk_usage(existing(out)).free,
+            "disk_free": shutil.disk_usage(nearest_existing(out)).free,
             "workers": worker_count(self.options.workers, self.size),
         }
 
-    def announce(self, out: Path, share: float) -> None:
+    def print_plan(self, out: Path, share: float) -> None:
         """Say what will be done, where text comes from elsewhere and may take long."""
         if any(source.is_remote for source in self.sources):
             plan = self.plan(out, share)
@@ -133,26 +133,26 @@ class Text:
                 f"disk: {needed:,.0f} MB needed meanwhile, {free:,.0f} MB free; to {out}"
             )
 
-    def job(self, work: Work) -> tuple[Job, list[Task], Tokenizer]:
+    def job(self, work: WorkDirectory) -> tuple[TaskGroup, list[Task], Tokenizer]:
         """What makes the token parts."""
         tokenizer = self.tokenizer(work)
-        arguments = (str(self.tokenizer_folder(work)), tokenizer.identity, self.options.on_error)
-        job = Job(PartWriter, arguments, work.folder(self.config, "parts"), fingerprint())
+        arguments = (str(self.tokenizer_folder(work)), tokenizer.fingerprint, self.options.on_error)
+        job = TaskGroup(TokenizeWorker, arguments, work.folder(self.config, "parts"), code_hash())
         tasks = part_tasks(self.pieces, tokenizer)
         self.forget_other_policy(job.folder, tasks)
         return job, tasks, tokenizer
 
-    def share(self, work: Work) -> list[Receipt]:
+    def tokenize_share(self, work: WorkDirectory) -> list[TaskResult]:
         """Every so many-th of the token parts."""
         job, tasks, _ = self.job(work)
         return work.run(job, tasks[self.options.task_index :: self.options.num_tasks], "tokenizing")
 
-    def parts(self, work: Work) -> tuple[list[Receipt], Tokenizer, Path]:
+    def parts(self, work: WorkDirectory) -> tuple[list[TaskResult], Tokenizer, Path]:
         """The token parts, those of them that are needed, the last perhaps cut; and the tokenizer."""
         job, tasks, tokenizer = self.job(work)
         folder = job.folder
         if self.options.finalize:
-            missing = [task.name for task in tasks if receipt_of(job, task) is None]
+            missing = [task.name for task in tasks if completed_result(job, task) is None]
             if missing:
                 raise BertGPTError(
                     "BG315",
@@ -188,28 +188,28 @@ class Text:
                 if facts["bad"] and facts["on_error"] != policy_of(self.options.on_error, task.work.source):
                     path.unlink()
 
-    def tokenizer_folder(self, work: Work) -> Path:
+    def tokenizer_folder(self, work: WorkDirectory) -> Path:
         """Where the tokenizer is kept."""
         return work.folder(self.config, "tokenizer")
 
-    def tokenizer(self, work: Work) -> Tokenizer:
+    def tokenizer(self, work: WorkDirectory) -> Tokenizer:
         """The tokenizer given or trained, kept in the work folder."""
         folder = self.tokenizer_folder(work)
         if (folder / "tokenizer_config.json").exists():
-            tokenizer = self.given or Tokenizer.load(folder)
+            tokenizer = self.given_tokenizer or Tokenizer.load(folder)
         else:
-            tokenizer = self.given or train(self.options.train or "", self.options.vocab_size or 0, self.sample())
+            tokenizer = self.given_tokenizer or train_tokenizer(self.options.train_tokenizer or "", self.options.vocab_size or 0, self.sample())
             tokenizer.save(folder)
-        at_hand[tokenizer.identity] = Encoder(tokenizer, console.note)
+        ENCODERS[tokenizer.fingerprint] = Encoder(tokenizer, console.note)
         return tokenizer
 
     def sample(self) -> Iterator[str]:
         """The first documents of every piece: so much text of each that it is the wanted amount in all."""
-        policy = Policy("skip")
+        policy = BadDataPolicy("skip")
         share = self.options.train_bytes // max(1, len(self.pieces))
         for piece in self.pieces:
             left = share
-            for texts in read(piece, policy):
+            for texts in read_documents(piece, policy):
                 for document in texts.documents:
                     if left <= 0:
                         break
@@ -218,7 +218,7 @@ class Text:
                 if left <= 0:
                     break
 
-    def run_facts(self, receipts: Sequence[Receipt], started: float) -> Facts:
+    def run_metadata(self, receipts: Sequence[TaskResult], started: float) -> Facts:
         """What run.json says beyond the manifest."""
         seconds = time.monotonic() - started
         size = sum(receipt.facts["bytes"] for receipt in receipts)
@@ -226,19 +226,19 @@ class Text:
         here = [source for source in self.sources if not source.is_remote]
         names = [f"{s.path or s.name}{f'={s.share}' if s.share < 1 else ''}" for s in here]
         return {
-            "options": self.options.model_dump(mode="json") | {"sources": [*names, *elsewhere(self.options.sources)]},
+            "options": self.options.model_dump(mode="json") | {"sources": [*names, *remote_names(self.options.sources)]},
             "paths": [str(Path(s.path).resolve()) if s in here and s.path else s.path or s.name for s in self.sources],
             "seconds": round(seconds, 3),
             "backends": dict(Counter(receipt.facts["backend"] for receipt in receipts)),
         }
 
 
-class Parts:
+class TokenizedInput:
     """Token parts that were made before."""
 
     def __init__(self, options: ShardOptions) -> None:
-        if options.tokenizer is not None or options.train is not None:
-            raise BertGPTError("BG203", "token parts have their tokenizer; give neither --tokenizer nor --train")
+        if options.tokenizer is not None or options.train_tokenizer is not None:
+            raise BertGPTError("BG203", "token parts have their tokenizer; give neither --tokenizer nor --train-tokenizer")
         self.options = options
         self.path = folder = Path(options.sources[0])
         self.manifest = read_manifest(folder)
@@ -252,7 +252,7 @@ class Parts:
         """What would be done."""
         need = sum(file["bytes"] for file in self.manifest["files"])
         counts = self.manifest["counts"]
-        free = shutil.disk_usage(existing(out)).free
+        free = shutil.disk_usage(nearest_existing(out)).free
         return {
             "path": str(out),
             "documents": counts["documents"],
@@ -261,35 +261,35 @@ class Parts:
             "disk_free": free,
         }
 
-    def parts(self, work: Work) -> tuple[list[Receipt], Tokenizer, Path]:
+    def parts(self, work: WorkDirectory) -> tuple[list[TaskResult], Tokenizer, Path]:
         """What the manifest says of them."""
         tokenizer = verify_tokenizer(self.path, self.manifest)
         receipts = []
         for file in self.manifest["files"]:
             facts = {name: file[name] for name in (*FILE_FACTS, *PART_FACTS) if name in file}
             facts["bytes"] = file["text_bytes"]
-            receipts.append(Receipt(file["path"], file["bytes"], file["sha256"], facts))
+            receipts.append(TaskResult(file["path"], file["bytes"], file["sha256"], facts))
         return receipts, tokenizer, self.path
 
-    def announce(self, out: Path, share: float) -> None:
+    def print_plan(self, out: Path, share: float) -> None:
         """Nothing comes from elsewhere."""
 
-    def counted(self, receipts: Sequence[Receipt]) -> list[Facts]:
+    def source_counts(self, receipts: Sequence[TaskResult]) -> list[Facts]:
         """The sources, and what was read of each, as they were counted then."""
         sources: list[Facts] = self.manifest["sources"]
         return sources
 
-    def tokenizer_folder(self, work: Work) -> Path:
+    def tokenizer_folder(self, work: WorkDirectory) -> Path:
         """Where the tokenizer is kept."""
         return self.path / "tokenizer"
 
-    def run_facts(self, receipts: Sequence[Receipt], started: float) -> Facts:
+    def run_metadata(self, receipts: Sequence[TaskResult], started: float) -> Facts:
         """What run.json says beyond the manifest."""
         options = self.options.model_dump(mode="json") | {"sources": [str(self.path.resolve())]}
         return {"options": options, "seconds": round(time.monotonic() - started, 3)}
 
 
-def is_tokens(sources: Sequence[str]) -> bool:
+def is_tokenized_folder(sources: Sequence[str]) -> bool:
     """Whether the one source is a folder of token parts."""
     if len(sources) != 1 or not (Path(sources[0]) / "manifest.json").is_file():
         return False

@@ -12,60 +12,60 @@ import numpy as np
 
 from bertgpt.config.options import MaskOptions
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import check_space, put, sha256_of, write_json
-from bertgpt.data.format import TokenFile, manifest_of, read_manifest, verify, verify_tokenizer
+from bertgpt.utils.files import check_space, link_or_copy, sha256_of, write_json
+from bertgpt.data.format import TokenFile, build_manifest, read_manifest, verify, verify_tokenizer
 from bertgpt.data.loading.rows import write_spans
-from bertgpt.data.execution.tasks import Facts, Job, Receipt, Task
-from bertgpt.data.loading.segments import IS_NEXT, IS_OTHER, Cutter, Pieces, cut, cut_in_pairs, packed, with_negatives
-from bertgpt.data.build.materialize import MASKS, ROWS, Storer, storing_tasks
-from bertgpt.data.execution.workdir import Work, fingerprint
+from bertgpt.data.execution.tasks import Facts, TaskGroup, TaskResult, Task
+from bertgpt.data.loading.segments import IS_NEXT, NOT_NEXT, WordBoundaries, SegmentSpans, split_into_segments, split_into_pairs, best_fit_decreasing, sample_negatives
+from bertgpt.data.build.materialize import MASKS, ROWS, MaterializeWorker, materialize_tasks
+from bertgpt.data.execution.workdir import WorkDirectory, code_hash
 from bertgpt.data.tokenizers.tokenizer import Tokenizer, from_path
 
 SPAN_SHARE, MASKS_SHARE, ROWS_SHARE = 0.4, 0.7, 1.8  # bytes of a plan for each byte of its shards, about
 
 
-def mask(options: MaskOptions) -> Facts:
+def build_mask_plan(options: MaskOptions) -> Facts:
     """Make a plan."""
-    if abs(options.mask_share + options.random_share + options.keep_share - 1) > 1e-9:
-        raise BertGPTError("BG204", "--mask-share, --random-share and --keep-share do not add up to 1")
-    if options.copies > 1 and not (options.static or options.materialize):
-        raise BertGPTError("BG203", "--copies says how many are stored, and needs --static or --materialize")
+    if abs(options.mask_prob + options.random_prob + options.keep_prob - 1) > 1e-9:
+        raise BertGPTError("BG204", "--mask-prob, --random-prob and --keep-prob do not add up to 1")
+    if options.dupe_factor > 1 and not (options.static or options.materialize):
+        raise BertGPTError("BG203", "--dupe-factor says how many are stored, and needs --static or --materialize")
     shards, out = Path(options.shards), Path(options.out)
     base = read_manifest(shards)
     if base["kind"] != "shards":
         raise BertGPTError("BG211", f"{shards} holds {base['kind']}, not shards")
     verify(shards, base)
     given = verify_tokenizer(shards, base)
-    tokenizer = given.with_specials()
+    tokenizer = given.with_bert_specials()
     parent = sha256_of(shards / "manifest.json")
     config = config_of(options, parent)
     if options.dry_run:
         return {"path": str(out), "files": len(base["files"]), "tokens": base["counts"]["tokens"]}
-    with Work(out, options.fresh) as work:
+    with WorkDirectory(out, options.overwrite) as work:
         if work.finished(config):
             return summary(out)
         size = sum(file["bytes"] for file in base["files"])
-        check_space(work.root, int(size * share_of(options)))
+        check_space(work.root, int(size * disk_ratio(options)))
         kept = work.folder(config, "tokenizer")
         tokenizer.save(kept)
-        work.prepare(options.workers, 2 * size)
-        job = Job(Planner, (str(kept), given.end, options), work.folder(config, "spans"), fingerprint())
+        work.start_pool(options.workers, 2 * size)
+        job = TaskGroup(MaskPlanWorker, (str(kept), given.eos_id, options), work.folder(config, "spans"), code_hash())
         tasks = tasks_of(shards, base, config)
         receipts = work.run(job, tasks, "planning", durable=True)
-        pieces = most_pieces(receipts)
+        pieces = max_segments(receipts)
         endings = [MASKS] * options.static + [ROWS] * options.materialize
-        storing = Job(Storer, (str(kept), config, pieces), work.folder(config, "stored"), fingerprint())
-        tasks = storing_tasks(job.folder, tasks, receipts, config, endings)
+        storing = TaskGroup(MaterializeWorker, (str(kept), config, pieces), work.folder(config, "stored"), code_hash())
+        tasks = materialize_tasks(job.folder, tasks, receipts, config, endings)
         stored = work.run(storing, tasks, "storing", durable=True) if tasks else []
         final = work.folder(config, "final", empty=True)
         for folder, made in ((job.folder, receipts), (storing.folder, stored)):
             for receipt in made:
-                put(folder / receipt.name, final / receipt.name)
+                link_or_copy(folder / receipt.name, final / receipt.name)
         write_json(final / "plan.json", {"seq_len": options.seq_len, "pieces": pieces})
         counts: Counter[str] = sum((Counter(receipt.facts["counts"]) for receipt in receipts), Counter())
         files = [*map(file_entry, [*receipts, *stored]), entry_of(final / "plan.json")]
-        manifest = manifest_of("plan", config, tokenizer, dict(counts), files)
-        manifest["tokenizer"]["base_sha256"] = given.identity
+        manifest = build_manifest("plan", config, tokenizer, dict(counts), files)
+        manifest["tokenizer"]["base_sha256"] = given.fingerprint
         manifest["base"] = {"manifest_sha256": parent, "path": os.path.relpath(shards, out)}
         manifest["splits"] = splits_of(receipts, options.seq_len)
         work.publish(final, manifest, kept, {"options": options.model_dump(mode="json")})
@@ -75,7 +75,7 @@ def mask(options: MaskOptions) -> Facts:
 def config_of(options: MaskOptions, parent: str) -> Facts:
     """What decides the rows and their masks."""
     rows = ("seq_len", "pair", "pack", "seed", "static", "materialize", "copies")
-    masks = ("scheme", "rate", "mask_share", "random_share")
+    masks = ("scheme", "rate", "mask_prob", "random_prob")
     return {"parent": parent} | {name: getattr(options, name) for name in (*rows, *masks)}
 
 
@@ -92,21 +92,21 @@ def tasks_of(shards: Path, base: Facts, config: Facts) -> list[Task]:
     ]
 
 
-class Planner:
+class MaskPlanWorker:
     """The worker of the stage."""
 
     def __init__(self, tokenizer: str, end: int, options: MaskOptions) -> None:
         self.tokenizer: Tokenizer = from_path(Path(tokenizer))
         self.end, self.options = end, options
 
-    def do(self, work: tuple[str, int], path: Path) -> Facts:
+    def run(self, work: tuple[str, int], path: Path) -> Facts:
         """Plan the rows of one shard."""
         shard, number = work
         file = TokenFile(Path(shard))
         pieces = self.pieces(file, number)
         length = self.options.seq_len
         if self.options.pack:
-            row_of, rows = packed(pieces.framed, length)
+            row_of, rows = best_fit_decreasing(pieces.length_with_specials, length)
         else:
             row_of, rows = np.arange(len(pieces)), len(pieces)
         write_spans(path, pieces, row_of, rows)
@@ -116,42 +116,42 @@ class Planner:
             "documents": len(file),
             "tokens": text,
             "rows": rows,
-            "framed": int(pieces.framed.sum()),
+            "framed": int(pieces.length_with_specials.sum()),
             "most_pieces": int(np.bincount(row_of).max(initial=0)) if rows else 0,
             "counts": {
                 "rows": rows,
                 "pieces": len(pieces),
                 "tokens": text,
-                "next": labels[IS_NEXT] if self.options.pair != "none" else 0,
-                "not_next": labels[IS_OTHER],
+                "next": labels[IS_NEXT] if self.options.sentence_pairs != "none" else 0,
+                "not_next": labels[NOT_NEXT],
             },
         }
 
-    def pieces(self, file: TokenFile, number: int) -> Pieces:
+    def pieces(self, file: TokenFile, number: int) -> SegmentSpans:
         """The documents of a shard cut up, and paired if that is wanted."""
         start, stop = file.offsets[:-1], file.offsets[1:]
         closed = (stop > start) & (file.flat[np.maximum(stop - 1, 0)] == self.end)
-        cutter = Cutter(self.tokenizer.starts_word[file.flat])
+        cutter = WordBoundaries(self.tokenizer.starts_word[file.flat])
         stop = stop - closed  # without the end id
-        if self.options.pair == "none":
-            return cut(start, stop, cutter, self.options.seq_len - 2)
+        if self.options.sentence_pairs == "none":
+            return split_into_segments(start, stop, cutter, self.options.seq_len - 2)
         room = self.options.seq_len - 3
-        pieces = cut_in_pairs(start, stop, cutter, room // 2, room - room // 2)
-        return with_negatives(pieces, self.options.pair, self.options.seed, number, str(file.path))
+        pieces = split_into_pairs(start, stop, cutter, room // 2, room - room // 2)
+        return sample_negatives(pieces, self.options.sentence_pairs, self.options.seed, number, str(file.path))
 
 
-def share_of(options: MaskOptions) -> float:
+def disk_ratio(options: MaskOptions) -> float:
     """Bytes on disk for each byte of the shards, about."""
     stored = MASKS_SHARE * options.static + ROWS_SHARE * options.materialize
-    return SPAN_SHARE + stored * options.copies
+    return SPAN_SHARE + stored * options.dupe_factor
 
 
-def most_pieces(receipts: list[Receipt]) -> int:
+def max_segments(receipts: list[TaskResult]) -> int:
     """The most pieces of any row: as many slots has every row, so that shapes stay the same."""
     return max((receipt.facts["most_pieces"] for receipt in receipts), default=0)
 
 
-def splits_of(receipts: list[Receipt], length: int) -> Facts:
+def splits_of(receipts: list[TaskResult], length: int) -> Facts:
     """Rows, ids and padding of each split."""
     splits: dict[str, Counter[str]] = {}
     for receipt in receipts:
@@ -161,7 +161,7 @@ def splits_of(receipts: list[Receipt], length: int) -> Facts:
     return {name: dict(counts) for name, counts in splits.items()}
 
 
-def file_entry(receipt: Receipt) -> Facts:
+def file_entry(receipt: TaskResult) -> Facts:
     """What the manifest says of a file."""
     split = receipt.name.rpartition("-")[0]
     known = {"path": receipt.name, "bytes": receipt.bytes, "sha256": receipt.sha256, "split": split}

@@ -7,43 +7,43 @@ from typing import Any
 import numpy as np
 
 from bertgpt.data.format import TokenFile
-from bertgpt.data.loading.rows import Framer, SpanFile, Specials
-from bertgpt.data.execution.tasks import Facts, Receipt, Task
-from bertgpt.data.loading.mlm import Masker, PlannedRows
-from bertgpt.data.loading.epoch_file import masks_schema, rows_schema, write_copies
+from bertgpt.data.loading.rows import RowBuilder, SpanFile, SpecialIds
+from bertgpt.data.execution.tasks import Facts, TaskResult, Task
+from bertgpt.data.loading.mlm import Masker, MLMDataset
+from bertgpt.data.loading.epoch_file import masks_schema, rows_schema, write_epochs
 from bertgpt.data.tokenizers.tokenizer import Tokenizer, from_path
 
 MASKS, ROWS = ".masks.arrow", ".rows.arrow"
 BLOCK_IDS = 1 << 21  # ids of the rows that are made at once
 
 
-class Storer:
+class MaterializeWorker:
     """The worker: it writes the masks or rows of one shard."""
 
     def __init__(self, tokenizer: str, config: Facts, pieces: int) -> None:
         self.tokenizer: Tokenizer = from_path(Path(tokenizer))
         self.config, self.length, self.paired = config, config["seq_len"], config["pair"] != "none"
-        self.framer = Framer(self.length, pieces, Specials.of(self.tokenizer), self.tokenizer.dtype)
+        self.framer = RowBuilder(self.length, pieces, SpecialIds.of(self.tokenizer), self.tokenizer.dtype)
 
-    def do(self, work: tuple[str, str, str, str, int], path: Path) -> Facts:
+    def run(self, work: tuple[str, str, str, str, int], path: Path) -> Facts:
         """Those of one shard, whose first row is number `first` of its split."""
         ending, spans, shard, split, first = work
         masker = Masker(self.config, split, self.tokenizer)
-        rows = PlannedRows([SpanFile(Path(spans))], [TokenFile(Path(shard)).flat], self.framer, masker, first=first)
+        rows = MLMDataset([SpanFile(Path(spans))], [TokenFile(Path(shard)).flat], self.framer, masker, first=first)
         copies = 1 if masker.fixed else self.config["copies"]
         make = self.masks if ending == MASKS else self.rows
         dtype = self.tokenizer.dtype
         schema = masks_schema(dtype) if ending == MASKS else rows_schema(dtype, self.length)
-        write_copies(path, schema, (make(rows, first, copy) for copy in range(copies)))
+        write_epochs(path, schema, (make(rows, first, copy) for copy in range(copies)))
         return {"rows": copies * (len(rows) - first)}
 
-    def masks(self, rows: PlannedRows, first: int, copy: int) -> Iterator[dict[str, Any]]:
+    def masks(self, rows: MLMDataset, first: int, copy: int) -> Iterator[dict[str, Any]]:
         """What is hidden, block by block."""
         for numbers in self.blocks(first, len(rows)):
             _, masks = rows.parts(numbers, np.full_like(numbers, copy))
             yield {"positions": (masks.positions, masks.scored), "replacements": (masks.replacements, masks.scored)}
 
-    def rows(self, rows: PlannedRows, first: int, copy: int) -> Iterator[dict[str, Any]]:
+    def rows(self, rows: MLMDataset, first: int, copy: int) -> Iterator[dict[str, Any]]:
         """Rows as a model sees them, block by block."""
         for numbers in self.blocks(first, len(rows)):
             batch = rows.batch(numbers, np.full_like(numbers, copy))
@@ -66,8 +66,8 @@ class Storer:
             yield np.arange(start, min(start + step, end))
 
 
-def storing_tasks(
-    folder: Path, planning: Sequence[Task], receipts: Sequence[Receipt], config: Facts, endings: Sequence[str]
+def materialize_tasks(
+    folder: Path, planning: Sequence[Task], receipts: Sequence[TaskResult], config: Facts, endings: Sequence[str]
 ) -> list[Task]:
     """One task for each shard and each kind of file; rows are numbered through the shards of a split."""
     tasks, rows = [], dict[str, int]()

@@ -24,7 +24,7 @@ with suppress(BaseException):  # the main process meets it too, and says what it
         encoder = Encoder(from_path(Path(source)), print)
         assert encoder.backend
         assert encoder.tokenizer.reference
-        tokenize_worker.at_hand[encoder.tokenizer.identity] = encoder
+        tokenize_worker.ENCODERS[encoder.tokenizer.fingerprint] = encoder
 
 gc.freeze()  # all this stays; a collection that looked through it would make every worker copy it
 

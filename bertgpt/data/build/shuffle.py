@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bertgpt.utils.rng import fold, mix
+from bertgpt.utils.rng import hash_key, splitmix64
 from bertgpt.data.format import DOCUMENT, TokenFile, bit_array, column, list_array, shard_schema, write_batch
 from bertgpt.data.execution.tasks import Facts, Task
 
@@ -25,16 +25,16 @@ BLOCK = 8192  # documents: so few that the cache holds all that is computed of t
 
 
 @dataclass(frozen=True)
-class Documents:
+class DocumentIndex:
     """All documents of the parts, in canonical order."""
 
     ids: NDArray[np.uint8]  # (documents, 16)
     tokens: NDArray[np.int64]  # of each, without the end id
-    home: NDArray[np.int8]  # the split that it comes from, by its place in SPLITS
+    source_split: NDArray[np.int8]  # the split that it comes from, by its place in SPLITS
     made: dict[str, NDArray[np.bool_]]  # whether this split is made by hash where it comes from
 
     @classmethod
-    def of(cls, parts: Sequence[Path], facts: Sequence[Facts]) -> "Documents":
+    def of(cls, parts: Sequence[Path], facts: Sequence[Facts]) -> "DocumentIndex":
         """Look into the indices of the parts; no token is read."""
         files = [TokenFile(path) for path in parts]
         sizes = [len(file) for file in files]
@@ -54,7 +54,7 @@ class Documents:
         words = self.ids[some].view("<u8")
         return words[:, 0], words[:, 1]
 
-    def first_of_each(self) -> NDArray[np.bool_]:
+    def dedup_mask(self) -> NDArray[np.bool_]:
         """Which documents are no exact duplicates of one before."""
         first = np.ones(len(self.ids), np.bool_)
         low, _ = self.halves(slice(None))
@@ -62,32 +62,32 @@ class Documents:
         twice = in_order[1:][in_order[1:] == in_order[:-1]]
         if len(twice):
             some = np.flatnonzero(np.isin(low, twice))  # few: there can be no duplicates elsewhere
-            held_out = self.home[some] == 0  # a copy in an official test split is not trained on
+            held_out = self.source_split[some] == 0  # a copy in an official test split is not trained on
             some = some[np.lexsort((some, held_out, *self.halves(some)))]
             low, high = self.halves(some)
             again = (low[1:] == low[:-1]) & (high[1:] == high[:-1])
             first[some[1:][again]] = False
         return first
 
-    def dealt(self, seed: int, fractions: dict[str, float]) -> tuple[NDArray[np.int8], NDArray[np.uint64]]:
+    def assign_splits(self, seed: int, fractions: dict[str, float]) -> tuple[NDArray[np.int8], NDArray[np.uint64]]:
         """The split and the sorting key of each."""
-        split_of, keys = self.home.copy(), np.empty(len(self.ids), np.uint64)
+        split_of, keys = self.source_split.copy(), np.empty(len(self.ids), np.uint64)
         for start in range(0, len(keys), BLOCK):
             some = slice(start, start + BLOCK)
             low, high = self.halves(some)
-            mine = fold(seed, low)
-            keys[some] = mix(mine ^ mix(high + np.uint64(ORDER_SALT)))
-            draw = (mix(mine + np.uint64(SPLIT_SALT)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+            mine = hash_key(seed, low)
+            keys[some] = splitmix64(mine ^ splitmix64(high + np.uint64(ORDER_SALT)))
+            draw = (splitmix64(mine + np.uint64(SPLIT_SALT)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
             bound = 0.0
             for split, fraction in fractions.items():
                 drawn = (draw >= bound) & (draw < bound + fraction)
-                split_of[some][drawn & self.made[split][some] & (self.home[some] == 0)] = SPLITS.index(split)
+                split_of[some][drawn & self.made[split][some] & (self.source_split[some] == 0)] = SPLITS.index(split)
                 bound += fraction
         return split_of, keys
 
 
 @dataclass(frozen=True)
-class Rows:
+class ShardRows:
     """What goes into a shard, in canonical order, and the keys to sort it by."""
 
     document: NDArray[np.int64]  # its number
@@ -106,70 +106,70 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShardPlan:
     """Which rows go into which shard."""
 
-    shards: dict[str, Rows]
+    shards: dict[str, ShardRows]
     duplicates: int
     cut: int  # documents longer than a shard
 
 
-def make_plan(documents: Documents, seed: int, shard_tokens: int, fractions: dict[str, float], dedup: bool) -> Plan:
+def make_plan(documents: DocumentIndex, seed: int, shard_tokens: int, fractions: dict[str, float], dedup: bool) -> ShardPlan:
     """Deal the documents to splits and files."""
-    kept = documents.first_of_each() if dedup else np.ones(len(documents.ids), np.bool_)
-    split_of, keys = documents.dealt(seed, fractions)
-    shards: dict[str, Rows] = {}
+    kept = documents.dedup_mask() if dedup else np.ones(len(documents.ids), np.bool_)
+    split_of, keys = documents.assign_splits(seed, fractions)
+    shards: dict[str, ShardRows] = {}
     for split in ("val", "test", "train"):
         inside = split_of == SPLITS.index(split)
         chosen = np.flatnonzero(inside & kept)
         if split == "train" or len(chosen):
             total = int(documents.tokens.sum(where=inside) + inside.sum())  # with end ids and duplicates
             count = max(1, -(-total // shard_tokens))
-            for i, rows in enumerate(files(chosen, documents.tokens[chosen], keys[chosen], shard_tokens, count)):
+            for i, rows in enumerate(assign_files(chosen, documents.tokens[chosen], keys[chosen], shard_tokens, count)):
                 shards[f"{split}-{i:05}.arrow"] = rows
-    return Plan(shards, int((~kept).sum()), int((kept & (documents.tokens >= shard_tokens)).sum()))
+    return ShardPlan(shards, int((~kept).sum()), int((kept & (documents.tokens >= shard_tokens)).sum()))
 
 
-def pieces(tokens: NDArray[np.int64], longest: int) -> NDArray[np.int64]:
+def fragments_per_document(tokens: NDArray[np.int64], longest: int) -> NDArray[np.int64]:
     """Into how many rows each document goes: one, or several where it is longer than a shard with its end id."""
     return -(-(tokens + 1) // longest)
 
 
-def numbered(many: NDArray[np.int64]) -> NDArray[np.int64]:
+def ranges_within(many: NDArray[np.int64]) -> NDArray[np.int64]:
     """0 1 2 for 3: the numbers of the pieces of each document, one after the other."""
     return np.arange(int(many.sum())) - np.repeat(np.cumsum(many) - many, many)
 
 
-def files(
+def assign_files(
     document: NDArray[np.int64], tokens: NDArray[np.int64], keys: NDArray[np.uint64], longest: int, count: int
-) -> Iterator[Rows]:
+) -> Iterator[ShardRows]:
     """The rows of each of `count` files."""
     piece = np.zeros(len(document), np.int32)
     if (tokens >= longest).any():  # rare
-        many = pieces(tokens, longest)
-        document, keys, piece = np.repeat(document, many), np.repeat(keys, many), numbered(many).astype(np.int32)
-        keys = np.where(piece == 0, keys, mix(keys + piece.astype(np.uint64)))  # a piece goes its own way
+        many = fragments_per_document(tokens, longest)
+        document, keys, piece = np.repeat(document, many), np.repeat(keys, many), ranges_within(many).astype(np.int32)
+        keys = np.where(piece == 0, keys, splitmix64(keys + piece.astype(np.uint64)))  # a piece goes its own way
     home = np.empty(len(keys), np.min_scalar_type(count))
     np.remainder(keys, np.uint64(count), out=home, casting="unsafe")
     by_home = np.argsort(home, kind="stable")
     ends = np.bincount(home, minlength=count).cumsum().tolist()
     for start, stop in pairwise([0, *ends]):
         mine = by_home[start:stop]
-        yield Rows(document[mine], piece[mine], keys[mine], int(tokens.sum()) // count)
+        yield ShardRows(document[mine], piece[mine], keys[mine], int(tokens.sum()) // count)
 
 
-def shard_tasks(plan: Plan, identity: Facts) -> list[Task]:
+def shard_tasks(plan: ShardPlan, identity: Facts) -> list[Task]:
     """One task for each shard."""
     return [Task(name, identity | {"file": name}, 2 * rows.tokens, rows) for name, rows in plan.shards.items()]
 
 
-class Part:
+class PartReader:
     """A token part whose rows are taken by the number of the document and the piece."""
 
     def __init__(self, file: TokenFile, longest: int) -> None:
         self.file = file
-        self.many = pieces(np.diff(file.offsets), longest)
-        start = np.repeat(file.offsets[:-1], self.many) + numbered(self.many) * longest
+        self.many = fragments_per_document(np.diff(file.offsets), longest)
+        start = np.repeat(file.offsets[:-1], self.many) + ranges_within(self.many) * longest
         self.first = np.cumsum(self.many) - self.many  # the entry of each document's first piece
         offsets = np.append(start, file.offsets[-1]) * file.flat.itemsize
         # The ids as strings of bytes: those are what Arrow takes fastest.
@@ -198,13 +198,13 @@ class ShardWriter:
     """The worker of the second stage."""
 
     def __init__(self, parts: list[str], longest: int, end: int, max_id: int) -> None:
-        self.parts = [Part(TokenFile(Path(part)), longest) for part in parts]
+        self.parts = [PartReader(TokenFile(Path(part)), longest) for part in parts]
         self.first = np.cumsum(
             [0, *(len(part.file) for part in self.parts)]
         )  # document of each part, and past the last
         self.end, self.max_id = end, max_id
 
-    def do(self, work: Rows, path: Path) -> Facts:
+    def run(self, work: ShardRows, path: Path) -> Facts:
         """Write a shard: from each part in its order, then all in theirs."""
         bounds = np.searchsorted(work.document, self.first).tolist()
         mine = [

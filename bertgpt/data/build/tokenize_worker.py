@@ -9,55 +9,55 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bertgpt.data.sources.read import Policy, read
-from bertgpt.data.sources.files import Piece, Source
+from bertgpt.data.sources.read import BadDataPolicy, read_documents
+from bertgpt.data.sources.files import InputSplit, Source
 from bertgpt.utils.rng import uniform
-from bertgpt.utils.files import sha256_of, write_aside
-from bertgpt.data.format import DOCUMENT, TokenFile, column, list_array, one_text, part_schema, write_batch
-from bertgpt.data.execution.tasks import Facts, Receipt, Task
-from bertgpt.data.documents import Texts
+from bertgpt.utils.files import sha256_of, write_atomic
+from bertgpt.data.format import DOCUMENT, TokenFile, column, list_array, single_string, part_schema, write_batch
+from bertgpt.data.execution.tasks import Facts, TaskResult, Task
+from bertgpt.data.documents import DocumentBatch
 from bertgpt.data.tokenizers.encoders import Encoder
 from bertgpt.data.tokenizers.tokenizer import Tokenizer, from_path
 
-at_hand: dict[str, Encoder] = {}  # what this process has already, by the identity of the tokenizer
-PART, CUT = "part-", "cut-"  # how parts are called; one that a limit cuts stands beside the whole one meanwhile
+ENCODERS: dict[str, Encoder] = {}  # what this process has already, by the identity of the tokenizer
+PART, TRUNCATED = "part-", "cut-"  # how parts are called; one that a limit cuts stands beside the whole one meanwhile
 FILE_FACTS = ("documents", "tokens", "min_id", "max_id")  # what a manifest says of a file
 PART_FACTS = ("counts", "split", "splits")  # and of a part
 SHARE_SALT = 3  # another purpose than those of the plan
 SPILL = 32_000_000  # ids that are kept in memory before they go to a file
 
 
-class PartWriter:
+class TokenizeWorker:
     """The worker of the first stage."""
 
     def __init__(self, folder: str, identity: str, on_error: str | None) -> None:
         self.warnings: list[str] = []
-        self.encoder = at_hand.get(identity) or Encoder(from_path(Path(folder)), self.warnings.append)
+        self.encoder = ENCODERS.get(identity) or Encoder(from_path(Path(folder)), self.warnings.append)
         self.encoder.warn = self.warnings.append
         self.tokenizer = self.encoder.tokenizer
         self.on_error = on_error
         self.specials = [text.encode() for text in self.tokenizer.special_texts]
 
-    def do(self, work: Piece, path: Path) -> Facts:
+    def run(self, work: InputSplit, path: Path) -> Facts:
         """Write the part of one piece."""
-        policy = Policy(policy_of(self.on_error, work.source))
-        self.encoder.begin_task()
+        policy = BadDataPolicy(policy_of(self.on_error, work.source))
+        self.encoder.reset_check()
         self.warnings.clear()
         counts: Counter[str] = Counter()
         hashes: list[bytes] = []
         sizes: list[NDArray[np.int64]] = []
         ids: list[NDArray[Any]] = []
         lengths: list[NDArray[np.int64]] = []
-        with Spill(path, self.tokenizer.dtype) as spill:
-            for texts in read(work, policy):
+        with SpillBuffer(path, self.tokenizer.dtype) as spill:
+            for texts in read_documents(work, policy):
                 if work.source.share < 1:
-                    chosen = are_chosen(texts, work.source.share)
+                    chosen = sample_mask(texts, work.source.share)
                     counts["not_chosen"] += len(texts) - int(chosen.sum())
-                    texts = texts.only(chosen)
+                    texts = texts.select(chosen)
                 flat, spans = self.encoder.encode(texts)
-                ids.append(narrow(flat, self.tokenizer))
+                ids.append(cast_ids(flat, self.tokenizer))
                 lengths.append(spans)
-                hashes.append(texts.digests())
+                hashes.append(texts.hashes())
                 sizes.append(texts.sizes)
                 counts["special_in_text"] += texts.count(self.specials)
                 spill.add(ids)
@@ -83,13 +83,13 @@ def policy_of(on_error: str | None, source: Source) -> str:
     return on_error or ("skip" if source.corpus else "stop")
 
 
-def are_chosen(texts: Texts, share: float) -> NDArray[np.bool_]:
+def sample_mask(texts: DocumentBatch, share: float) -> NDArray[np.bool_]:
     """Which documents belong to this share of all; a larger share has those of a smaller one, and more."""
-    low = np.frombuffer(texts.digests(), "<u8")[::2]
+    low = np.frombuffer(texts.hashes(), "<u8")[::2]
     return uniform(SHARE_SALT, low, 1)[:, 0] < share
 
 
-class Spill:
+class SpillBuffer:
     """Ids beyond what memory should hold go to a file beside the part, which is then read through a map."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
@@ -97,7 +97,7 @@ class Spill:
         self.file: BinaryIO | None = None
         self.pending = 0
 
-    def __enter__(self) -> "Spill":
+    def __enter__(self) -> "SpillBuffer":
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -123,7 +123,7 @@ class Spill:
         return np.asarray(np.memmap(self.path, self.dtype, "r"))
 
 
-def narrow(ids: NDArray[np.uint32], tokenizer: Tokenizer) -> NDArray[Any]:
+def cast_ids(ids: NDArray[np.uint32], tokenizer: Tokenizer) -> NDArray[Any]:
     """Ids in the type that the tokenizer needs. A cast that is too narrow would wrap in silence: 70000 becomes 4464."""
     if len(ids) and int(ids.max()) > tokenizer.max_id:
         raise ValueError(f"the encoder gave the id {int(ids.max())}, the largest is {tokenizer.max_id}")
@@ -142,7 +142,7 @@ def write_part(
     schema = part_schema(flat.dtype)
     columns = [
         column(documents, DOCUMENT),
-        pa.DictionaryArray.from_arrays(column(np.zeros(len(n_bytes), np.int16)), one_text(source)),
+        pa.DictionaryArray.from_arrays(column(np.zeros(len(n_bytes), np.int16)), single_string(source)),
         list_array(flat, offsets),
         column(n_bytes),
     ]
@@ -160,15 +160,15 @@ def facts_of(flat: NDArray[Any], offsets: NDArray[np.int64], n_bytes: NDArray[np
     }
 
 
-def part_tasks(pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[Task]:
+def part_tasks(pieces: Sequence[InputSplit], tokenizer: Tokenizer) -> list[Task]:
     """One task for each piece; parts are numbered in canonical order."""
     return [
-        Task(f"{PART}{i:05}.arrow", piece.identity() | {"tokenizer": tokenizer.identity}, piece.weight, piece)
+        Task(f"{PART}{i:05}.arrow", piece.identity() | {"tokenizer": tokenizer.fingerprint}, piece.weight, piece)
         for i, piece in enumerate(pieces)
     ]
 
 
-class Limit:
+class DocumentLimit:
     """The first documents of a source, in canonical order: whole ones, the one that crosses the limit is kept."""
 
     def __init__(self, documents: int | None, tokens: int | None, size: int | None) -> None:
@@ -177,21 +177,21 @@ class Limit:
     def __bool__(self) -> bool:
         return any(most is not None for most in self.most.values())
 
-    def reached(self, receipts: Sequence[Receipt]) -> bool:
+    def reached(self, receipts: Sequence[TaskResult]) -> bool:
         """Whether these parts hold enough."""
         return any(
             most is not None and sum(receipt.facts[name] for receipt in receipts) >= most
             for name, most in self.most.items()
         )
 
-    def needed(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+    def needed(self, receipts: Sequence[TaskResult]) -> list[TaskResult]:
         """The parts that are needed, the last of them perhaps not whole."""
         for n in range(len(receipts) + 1):
             if self.reached(receipts[:n]):
                 return list(receipts[:n])
         return list(receipts)
 
-    def cut(self, folder: Path, receipts: Sequence[Receipt]) -> Receipt:
+    def cut(self, folder: Path, receipts: Sequence[TaskResult]) -> TaskResult:
         """The last part without what is over the limit, as a file beside it."""
         *before, last = receipts
         part = TokenFile(folder / last.name)
@@ -209,8 +209,8 @@ class Limit:
             return last
         offsets = part.offsets[: keep + 1]
         flat, n_bytes = part.flat[: offsets[-1]], part.n_bytes[:keep]
-        path = folder / last.name.replace(PART, CUT)
+        path = folder / last.name.replace(PART, TRUNCATED)
         source = str(part.batch.column("source").dictionary[0])
-        write_aside(path, lambda aside: write_part(aside, source, part.documents[:keep], flat, offsets, n_bytes))
+        write_atomic(path, lambda aside: write_part(aside, source, part.documents[:keep], flat, offsets, n_bytes))
         facts = last.facts | facts_of(flat, offsets, n_bytes)
-        return Receipt(path.name, path.stat().st_size, sha256_of(path), facts)
+        return TaskResult(path.name, path.stat().st_size, sha256_of(path), facts)

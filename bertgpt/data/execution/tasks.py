@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import disk_error, point, sha256_of, write_aside, write_json
+from bertgpt.utils.files import disk_error, fault_point, sha256_of, write_atomic, write_json
 
 SMALL_WORK = 40_000_000  # bytes: done in one process before others would have started
 PRELOAD = "bertgpt.data.build.preload"  # by its name: execution knows nothing of what it executes
 MAX_DEATHS = 3  # of workers, without a task finished in between
-FORKED = sys.platform == "linux"  # from a server that has the modules already; elsewhere that is not safe
+USE_FORKSERVER = sys.platform == "linux"  # from a server that has the modules already; elsewhere that is not safe
 # Libraries that start threads of their own start none: there is a process for each core.
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 KEEP_MEMORY = {  # for the next task, instead of having the system clear it anew
@@ -52,7 +52,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class TaskResult:
     """A finished task: its file, and the facts that were found while it was made."""
 
     name: str
@@ -64,28 +64,28 @@ class Receipt:
 class Worker(Protocol):
     """Makes files for tasks; one lives in each process."""
 
-    def do(self, work: Any, path: Path) -> Facts:
+    def run(self, work: Any, path: Path) -> Facts:
         """Write the file of a task, and say what is in it."""
 
 
 @dataclass(frozen=True)
-class Job:
+class TaskGroup:
     """Tasks of one kind: how a worker is made, and where their files go."""
 
     make: Callable[..., Worker]
     arguments: tuple[Any, ...]
     folder: Path
-    stamp: str  # the fingerprint of the code; files made by other code are made again
+    code_hash: str  # the fingerprint of the code; files made by other code are made again
 
 
 def run(
-    job: Job,
+    job: TaskGroup,
     tasks: Sequence[Task],
     pool: "Pool | None",
-    report: Callable[[Task, Receipt], None] = lambda task, receipt: None,
-    enough: Callable[[list[Receipt]], bool] = lambda receipts: False,
+    report: Callable[[Task, TaskResult], None] = lambda task, receipt: None,
+    stop_when: Callable[[list[TaskResult]], bool] = lambda receipts: False,
     alone: bool = True,
-) -> list[Receipt]:
+) -> list[TaskResult]:
     """Do the tasks that are not done, here or in a pool; the receipts come in the order of the tasks.
 
     `enough` is asked about the unbroken beginning of the receipts; once it is, no further task begins. What a killed
@@ -94,34 +94,34 @@ def run(
     job.folder.mkdir(parents=True, exist_ok=True)
     for leftover in job.folder.glob(".*.tmp") if alone else ():
         leftover.unlink(missing_ok=True)
-    receipts: dict[int, Receipt] = {}
-    begun: list[Receipt] = []  # those before the first that is missing
+    receipts: dict[int, TaskResult] = {}
+    begun: list[TaskResult] = []  # those before the first that is missing
 
-    def beginning() -> list[Receipt]:
+    def beginning() -> list[TaskResult]:
         while len(begun) in receipts:
             begun.append(receipts[len(begun)])
         return begun
 
     for i, task in enumerate(tasks):
-        if receipt := receipt_of(job, task):
+        if receipt := completed_result(job, task):
             receipts[i] = receipt
             report(task, receipt)
     waiting = [i for i in range(len(tasks)) if i not in receipts]
-    perform_all = perform_here if pool is None or len(waiting) <= 1 else pool.perform
-    if waiting and not enough(beginning()):
-        for i, receipt in perform_all(job, tasks, waiting, lambda: enough(beginning())):
+    perform_all = run_serial if pool is None or len(waiting) <= 1 else pool.perform
+    if waiting and not stop_when(beginning()):
+        for i, receipt in perform_all(job, tasks, waiting, lambda: stop_when(beginning())):
             receipts[i] = receipt
             report(tasks[i], receipt)
     return beginning()
 
 
-def receipt_of(job: Job, task: Task) -> Receipt | None:
+def completed_result(job: TaskGroup, task: Task) -> TaskResult | None:
     """The receipt of a task that this code has done before, with its file still there."""
     try:
         kept = json.loads((job.folder / f"{task.name}.json").read_text(encoding="utf-8"))
-        same_task = (kept["task"], kept["stamp"]) == (hash_of(task.identity), job.stamp)
+        same_task = (kept["task"], kept["stamp"]) == (hash_of(task.identity), job.code_hash)
         if same_task and kept["sha256"] == sha256_of(job.folder / task.name):
-            return Receipt(task.name, kept["bytes"], kept["sha256"], kept["facts"])
+            return TaskResult(task.name, kept["bytes"], kept["sha256"], kept["facts"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return None
@@ -132,33 +132,38 @@ def hash_of(identity: Facts) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def perform_here(
-    job: Job, tasks: Sequence[Task], waiting: Sequence[int], enough: Callable[[], bool]
-) -> Iterator[tuple[int, Receipt]]:
+def run_serial(
+    job: TaskGroup, tasks: Sequence[Task], waiting: Sequence[int], stop_when: Callable[[], bool]
+) -> Iterator[tuple[int, TaskResult]]:
     """One after the other in this process."""
     with environment(ONE_THREAD):
         worker = job.make(*job.arguments)
         for i in waiting:
-            if enough():
+            if stop_when():
                 return
-            yield i, perform(worker, job, tasks[i])
+            yield i, run_task(worker, job, tasks[i])
 
 
-def perform(worker: Worker, job: Job, task: Task) -> Receipt:
+def run_task(worker: Worker, job: TaskGroup, task: Task) -> TaskResult:
     """Do one task: its file, then its receipt."""
-    if done := receipt_of(job, task):  # by a worker that was killed just after
+    if done := completed_result(job, task):  # by a worker that was killed just after
         return done
     path = job.folder / task.name
     facts: Facts = {}
     try:
-        write_aside(path, lambda aside: facts.update(worker.do(task.work, aside)), durable=False)
-        receipt = Receipt(task.name, path.stat().st_size, sha256_of(path), facts)
-        point("task.unreceipted")
-        kept = {"task": hash_of(task.identity), "stamp": job.stamp, "bytes": receipt.bytes, "sha256": receipt.sha256}
+        write_atomic(path, lambda aside: facts.update(worker.run(task.work, aside)), durable=False)
+        receipt = TaskResult(task.name, path.stat().st_size, sha256_of(path), facts)
+        fault_point("task.unreceipted")
+        kept = {
+            "task": hash_of(task.identity),
+            "stamp": job.code_hash,
+            "bytes": receipt.bytes,
+            "sha256": receipt.sha256,
+        }
         write_json(job.folder / f"{task.name}.json", kept | {"facts": facts}, durable=False)
     except OSError as error:
         raise disk_error(error, job.folder) from None
-    point("task.done")
+    fault_point("task.done")
     return receipt
 
 
@@ -167,31 +172,31 @@ def perform(worker: Worker, job: Job, task: Task) -> Receipt:
 _workers: dict[Path, Worker] = {}  # of this process, by the folder of their job
 
 
-def start_process() -> None:
+def init_worker() -> None:
     """What each worker process does first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; what is being written is finished
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(ONE_THREAD)
     Finalize(None, os._exit, args=(0,), exitpriority=0)  # nothing is left to put away, which would take a while
-    threading.Thread(target=follow_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
-def follow_parent() -> None:
+def exit_with_parent() -> None:
     """Go when the parent has gone: a killed parent tells nobody, and its workers would wait for ever."""
     if parent := parent_process():
         parent.join()
         os._exit(1)
 
 
-def nothing() -> None:
+def noop() -> None:
     """A first task, which has a process started and this module imported."""
 
 
-def perform_in_process(job: Job, task: Task) -> Receipt:
+def run_in_worker(job: TaskGroup, task: Task) -> TaskResult:
     """One task, by the worker that this process has for its job."""
     if job.folder not in _workers:
         _workers[job.folder] = job.make(*job.arguments)
-    return perform(_workers[job.folder], job, task)
+    return run_task(_workers[job.folder], job, task)
 
 
 def worker_count(wanted: int, size: int) -> int:
@@ -202,11 +207,11 @@ def worker_count(wanted: int, size: int) -> int:
     return wanted or len(cores)
 
 
-def make_ready(tokenizer: str | None) -> None:
+def start_forkserver(tokenizer: str | None) -> None:
     """Start the server that worker processes are forked from; it imports what they need, and loads the tokenizer."""
-    if FORKED:
+    if USE_FORKSERVER:
         forkserver.set_forkserver_preload([PRELOAD])
-        with environment(ONE_THREAD | KEEP_MEMORY | {"BERTGPT_TOKENIZER": tokenizer or ""}), without_main():
+        with environment(ONE_THREAD | KEEP_MEMORY | {"BERTGPT_TOKENIZER": tokenizer or ""}), hide_main_module():
             forkserver.ensure_running()
 
 
@@ -220,11 +225,11 @@ class Pool:
     def executor(self) -> ProcessPoolExecutor:
         """The processes, which start when they are first asked for."""
         if self._executor is None:
-            context = get_context("forkserver" if FORKED else "spawn")
-            self._executor = ProcessPoolExecutor(self.workers, context, start_process)
-            with without_main():
+            context = get_context("forkserver" if USE_FORKSERVER else "spawn")
+            self._executor = ProcessPoolExecutor(self.workers, context, init_worker)
+            with hide_main_module():
                 for _ in range(self.workers):
-                    self._executor.submit(nothing)
+                    self._executor.submit(noop)
         return self._executor
 
     def close(self) -> None:
@@ -234,16 +239,16 @@ class Pool:
             self._executor = None
 
     def perform(
-        self, job: Job, tasks: Sequence[Task], waiting: Sequence[int], enough: Callable[[], bool]
-    ) -> Iterator[tuple[int, Receipt]]:
+        self, job: TaskGroup, tasks: Sequence[Task], waiting: Sequence[int], enough: Callable[[], bool]
+    ) -> Iterator[tuple[int, TaskResult]]:
         """Do tasks in the processes, the earlier ones first."""
         left, deaths = list(waiting), 0
-        running: dict[Future[Receipt], int] = {}
+        running: dict[Future[TaskResult], int] = {}
         while running or (left and not enough()):
             try:
-                with without_main():
+                with hide_main_module():
                     while left and len(running) <= self.workers and not enough():
-                        future = self.executor().submit(perform_in_process, job, tasks[left[0]])
+                        future = self.executor().submit(run_in_worker, job, tasks[left[0]])
                         running[future] = left.pop(0)
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -276,7 +281,7 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def without_main() -> Iterator[None]:
+def hide_main_module() -> Iterator[None]:
     """Keep spawned processes from importing the program that calls us: they need nothing of it."""
     main = sys.modules["__main__"]
     saved = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}

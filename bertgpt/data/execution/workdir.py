@@ -14,18 +14,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertgpt.data.execution.tasks import Facts, Job, Pool, Receipt, Task, make_ready, run, worker_count
+from bertgpt.data.execution.tasks import Facts, Pool, Task, TaskGroup, TaskResult, run, start_forkserver, worker_count
 from bertgpt.data.format import config_hash, read_manifest, verify
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import disk_error, lock, make_folder, publish, sync, write_json
+from bertgpt.utils.files import disk_error, ensure_writable_folder, lock, publish_atomic, sync, write_json
 from bertgpt.utils.version import __version__
 
 # What the bytes depend on; dvc.yaml says the same.
 STAGE_CODE = ("data", "tinyworld", "config", "utils")
 
 
-class Work:
+class WorkDirectory:
     """The work folder of an output, held by one process at a time, or by one for each share of the work."""
 
     def __init__(self, out: Path, fresh: bool, share: int | None = None) -> None:
@@ -35,11 +35,11 @@ class Work:
         short = hashlib.sha256(str(self.out).encode()).hexdigest()[:12]
         self.root = Path(moved).absolute() / f"{out.name}-{short}" if moved else self.out.parent / f".{out.name}.work"
 
-    def __enter__(self) -> "Work":
+    def __enter__(self) -> "WorkDirectory":
         if self.out.exists() and not self.out.is_dir():
             raise BertGPTError("BG404", "the output is a file, and should be a folder", path=str(self.out))
-        make_folder(self.out.parent)
-        make_folder(self.root)
+        ensure_writable_folder(self.out.parent)
+        ensure_writable_folder(self.root)
         name = "lock" if self.share is None else f"lock-{self.share}"
         self._lock = lock(self.root / name, str(self.out))
         self._lock.__enter__()
@@ -76,10 +76,10 @@ class Work:
             raise BertGPTError("BG213", "this folder exists and is none of ours", path=str(self.out), hint=hint)
         if self.fresh:
             return False
-        hint = "give another --out, or --fresh to make it anew"
+        hint = "give another --out, or --overwrite to make it anew"
         manifest = read_manifest(self.out)
         if manifest["config"] != config:
-            cause = "; ".join(differences(manifest["config"], config))
+            cause = "; ".join(config_diff(manifest["config"], config))
             raise BertGPTError(
                 "BG213", "this exists, and was made otherwise", path=str(self.out), cause=cause, hint=hint
             )
@@ -89,33 +89,33 @@ class Work:
             self.remove()
         return True
 
-    def prepare(self, wanted: int, size: int, tokenizer: str | None = None) -> None:
+    def start_pool(self, wanted: int, size: int, tokenizer: str | None = None) -> None:
         """Have worker processes start meanwhile, if there is enough for them to do."""
         workers = worker_count(wanted, size)
         if workers > 1:
-            make_ready(tokenizer)
+            start_forkserver(tokenizer)
             self.pool = Pool(workers)
 
     def run(
         self,
-        job: Job,
+        job: TaskGroup,
         tasks: Sequence[Task],
         label: str,
-        enough: Callable[[list[Receipt]], bool] | None = None,
+        stop_when: Callable[[list[TaskResult]], bool] | None = None,
         durable: bool = False,
-    ) -> list[Receipt]:
+    ) -> list[TaskResult]:
         """Do tasks, and show how far they are; what is `durable` is put on the disk meanwhile."""
         progress = console.Progress(label, sum(task.weight for task in tasks))
         done: Counter[str] = Counter()
 
-        def report(task: Task, receipt: Receipt) -> None:
+        def report(task: Task, receipt: TaskResult) -> None:
             if durable:
                 sync(job.folder / task.name)
             counts = {name: receipt.facts[name] for name in ("documents", "tokens", "rows") if name in receipt.facts}
             done.update(weight=task.weight, **counts)
             progress.update(done["weight"], **{name: done[name] for name in counts})
 
-        receipts = run(job, tasks, self.pool, report, enough or (lambda receipts: False), self.share is None)
+        receipts = run(job, tasks, self.pool, report, stop_when or (lambda receipts: False), self.share is None)
         progress.end()
         return receipts
 
@@ -126,10 +126,10 @@ class Work:
         run_json = {"bertgpt": __version__, "python": platform.python_version(), "host": platform.node()}
         write_json(
             final / "run.json",
-            run_json | {"made": time.strftime("%FT%TZ", time.gmtime()), "fingerprint": fingerprint()} | facts,
+            run_json | {"made": time.strftime("%FT%TZ", time.gmtime()), "fingerprint": code_hash()} | facts,
         )
         write_json(final / "manifest.json", manifest)
-        publish(final, self.out)
+        publish_atomic(final, self.out)
         self.remove()
 
     def remove(self) -> None:
@@ -137,7 +137,7 @@ class Work:
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-def existing(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """The nearest folder above that exists."""
     path = path.absolute()
     while not path.exists():
@@ -145,7 +145,7 @@ def existing(path: Path) -> Path:
     return path
 
 
-def fingerprint(code: Sequence[str] = STAGE_CODE) -> str:
+def code_hash(code: Sequence[str] = STAGE_CODE) -> str:
     """A hash of the code that the bytes depend on."""
     package = Path(__file__).parents[2]
     files = sorted(
@@ -157,15 +157,15 @@ def fingerprint(code: Sequence[str] = STAGE_CODE) -> str:
     return digest.hexdigest()
 
 
-def differences(old: Any, new: Any, name: str = "") -> list[str]:
+def config_diff(old: Any, new: Any, name: str = "") -> list[str]:
     """Where two configs differ, in words."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-        return [text for key in keys for text in differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
-    return [f"{name} was {shortened(old)}, is now {shortened(new)}"]
+        return [text for key in keys for text in config_diff(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
+    return [f"{name} was {truncate(old)}, is now {truncate(new)}"]
 
 
-def shortened(value: Any) -> str:
+def truncate(value: Any) -> str:
     """A value that is short enough to be read."""
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -20,15 +20,15 @@ Ids = Sequence[int]
 
 
 @dataclass(frozen=True)
-class Framed:
+class EncodedExample:
     """A text as a model reads it."""
 
     ids: list[int]
-    second: int  # where its second sentence begins; its end, if there is none
+    second_start: int  # where its second sentence begins; its end, if there is none
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedBatch:
     """Some texts in rows; arrays, then tensors."""
 
     ids: Any  # (B, T)
@@ -40,7 +40,7 @@ class Packed:
     labels: Any  # (N,): classes, or numbers
 
 
-def placed(lengths: Sequence[int], capacity: int) -> tuple[list[tuple[int, int]], int]:
+def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> tuple[list[tuple[int, int]], int]:
     """The row and the place of each text, the longest first, each in the first row that has room; how many rows."""
     found = [(0, 0)] * len(lengths)
     used: list[int] = []
@@ -54,33 +54,33 @@ def placed(lengths: Sequence[int], capacity: int) -> tuple[list[tuple[int, int]]
     return found, len(used)
 
 
-def packed(texts: Sequence[Framed], labels: NDArray[Any], causal: bool) -> Packed:
+def pack_batch(texts: Sequence[EncodedExample], labels: NDArray[Any], causal: bool) -> PackedBatch:
     """Rows as long as the longest text."""
     lengths = [len(text.ids) for text in texts]
     longest = max(lengths)
-    where, count = placed(lengths, longest)
+    where, count = first_fit_decreasing(lengths, longest)
     ids, documents, positions, segments = (np.zeros((count, longest), np.int32) for _ in range(4))
     for number, (text, (row, start)) in enumerate(zip(texts, where, strict=True), 1):
         inside = slice(start, start + len(text.ids))
         ids[row, inside], documents[row, inside] = text.ids, number
         positions[row, inside] = np.arange(len(text.ids))
-        segments[row, start + text.second : start + len(text.ids)] = 1
+        segments[row, start + text.second_start : start + len(text.ids)] = 1
     rows, starts = (np.array(column, np.int32) for column in zip(*where, strict=True))
     places = starts + np.array(lengths, np.int32) - 1 if causal else starts
-    return Packed(ids, documents, positions, segments, rows, places.astype(np.int32), labels)
+    return PackedBatch(ids, documents, positions, segments, rows, places.astype(np.int32), labels)
 
 
 @dataclass(frozen=True)
-class Examples:
+class ClassificationDataset:
     """Labelled texts that are trained on, by number."""
 
-    texts: Sequence[Framed]
+    texts: Sequence[EncodedExample]
     labels: NDArray[Any]
     causal: bool
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def batch(self, samples: NDArray[np.int64], epochs: NDArray[np.int64]) -> Packed:
+    def batch(self, samples: NDArray[np.int64], epochs: NDArray[np.int64]) -> PackedBatch:
         """Some of them."""
-        return packed([self.texts[i] for i in samples.tolist()], self.labels[samples], self.causal)
+        return pack_batch([self.texts[i] for i in samples.tolist()], self.labels[samples], self.causal)

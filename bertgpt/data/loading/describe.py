@@ -23,7 +23,7 @@ def open_files(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[dict[st
         yield entry, TokenFile(folder / entry["path"])
 
 
-def look(
+def describe_artifact(
     folder: Path, document: int | None, contents: bool, split: str | None, start: int, count: int
 ) -> dict[str, Any]:
     """The manifest in brief with the lengths of documents or some rows; or one document or row alone."""
@@ -32,14 +32,14 @@ def look(
     tokenizer = verify_tokenizer(folder, manifest)
     seen: dict[str, Any] = {"kind": manifest["kind"], "path": str(folder)}
     if manifest["kind"] == "plan":
-        from bertgpt.data.loading.describe_mask import look_plan
+        from bertgpt.data.loading.describe_mask import describe_mask_rows
 
         first, many = (start, count) if document is None else (document, 1)
-        seen["rows"] = look_plan(folder, tokenizer, split or "train", first, many)
+        seen["rows"] = describe_mask_rows(folder, tokenizer, split or "train", first, many)
         if document is not None:
             return seen
     elif document is not None:
-        find = document_of_bin if manifest["kind"] == "bin" else one_document
+        find = read_bin_document if manifest["kind"] == "bin" else read_document
         return seen | {"document": find(folder, manifest, tokenizer, document)}
     kept = ("dtype", "tokenizer", "config", "sources", "base", "counts", "splits")
     seen |= {key: manifest[key] for key in kept if key in manifest}
@@ -64,7 +64,7 @@ def lengths_of(folder: Path, manifest: dict[str, Any], max_id: int | None) -> di
     return {name: int(value) for name, value in quantiles.items()}
 
 
-def one_document(folder: Path, manifest: dict[str, Any], tokenizer: Tokenizer, number: int) -> dict[str, Any]:
+def read_document(folder: Path, manifest: dict[str, Any], tokenizer: Tokenizer, number: int) -> dict[str, Any]:
     """Row `number`, counted through all files, with its tokens apart."""
     left = number
     for entry, file in open_files(folder, manifest):
@@ -76,14 +76,14 @@ def one_document(folder: Path, manifest: dict[str, Any], tokenizer: Tokenizer, n
     raise no_document(folder, number, number - left)
 
 
-def document_of_bin(folder: Path, manifest: dict[str, Any], tokenizer: Tokenizer, number: int) -> dict[str, Any]:
+def read_bin_document(folder: Path, manifest: dict[str, Any], tokenizer: Tokenizer, number: int) -> dict[str, Any]:
     """Document `number` of flat files, where nothing but end ids says where documents begin."""
     left = number
     for entry in manifest["files"]:
         flat = np.memmap(folder / entry["path"], manifest["dtype"], "r")
         begin = 0
         for start in range(0, len(flat), BLOCK):
-            ends = start + np.flatnonzero(flat[start : start + BLOCK] == tokenizer.end) + 1
+            ends = start + np.flatnonzero(flat[start : start + BLOCK] == tokenizer.eos_id) + 1
             if left < len(ends):
                 first, last = int(ends[left - 1]) if left else begin, int(ends[left])
                 where = {"number": number, "file": entry["path"], "row": number, "first_id": first}

@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from bertgpt.data.loading.mlm import MaskedRows, open_rows
-from bertgpt.data.tokenizers.detokenize import written
+from bertgpt.data.loading.mlm import MLMBatch, open_mlm_dataset
+from bertgpt.data.tokenizers.detokenize import decode_fragment
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.utils.errors import BertGPTError
 
 PAIRS = ("next", "not next", None)
 
 
-def look_plan(folder: Path, tokenizer: Tokenizer, split: str, start: int, count: int) -> list[dict[str, Any]]:
+def describe_mask_rows(folder: Path, tokenizer: Tokenizer, split: str, start: int, count: int) -> list[dict[str, Any]]:
     """Some rows of a plan as they are in the first epoch."""
-    rows = open_rows(folder, split)
+    rows = open_mlm_dataset(folder, split)
     if start >= len(rows):
         cause = f"they are numbered 0 to {len(rows) - 1}"
         raise BertGPTError("BG215", f"there is no row {start} in {split}", path=str(folder), cause=cause)
@@ -26,7 +26,7 @@ def look_plan(folder: Path, tokenizer: Tokenizer, split: str, start: int, count:
     return [{"number": int(n), "split": split} | row_of(batch, i, tokenizer) for i, n in enumerate(numbers)]
 
 
-def row_of(batch: MaskedRows, i: int, tokenizer: Tokenizer) -> dict[str, Any]:
+def row_of(batch: MLMBatch, i: int, tokenizer: Tokenizer) -> dict[str, Any]:
     """One row: its text in segments, each whole or hidden."""
     length, scored = int(batch.length[i]), int(batch.scored[i])
     shown = batch.ids[i, :length].tolist()
@@ -36,9 +36,9 @@ def row_of(batch: MaskedRows, i: int, tokenizer: Tokenizer) -> dict[str, Any]:
     begin = 0
     for at in [*hidden, length]:
         if begin < at:
-            segments.append({"text": written(tokenizer, shown[begin:at])})
+            segments.append({"text": decode_fragment(tokenizer, shown[begin:at])})
         if at < length:
-            was, now = written(tokenizer, [hidden[at]]), written(tokenizer, [shown[at]])
+            was, now = decode_fragment(tokenizer, [hidden[at]]), decode_fragment(tokenizer, [shown[at]])
             kind = "mask" if shown[at] == mask else "other" if shown[at] != hidden[at] else "kept"
             segments.append({"text": was, "hidden": kind} | ({"shown": now} if kind == "other" else {}))
         begin = at + 1

@@ -13,7 +13,7 @@ from bertgpt.data.format import column, list_of, required
 Lists = tuple[NDArray[Any], NDArray[np.bool_]]  # values in rows of equal length, and which of them are in the lists
 
 
-class CopiesFile:
+class EpochFile:
     """A file of copies, memory-mapped; epochs beyond the copies begin again with the first."""
 
     def __init__(self, path: Path) -> None:
@@ -65,7 +65,7 @@ def rows_schema(dtype: np.dtype[Any], length: int) -> pa.Schema:
     return pa.schema([required(name, kind) for name, kind in kinds.items()])
 
 
-def write_copies(path: Path, schema: pa.Schema, copies: Iterable[Iterable[Mapping[str, Any]]]) -> None:
+def write_epochs(path: Path, schema: pa.Schema, copies: Iterable[Iterable[Mapping[str, Any]]]) -> None:
     """A file of copies, each given as the columns of some rows after the other: arrays, or arrays with what counts."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for copy in copies:

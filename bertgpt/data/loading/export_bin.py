@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from bertgpt.data.execution.tasks import Facts
-from bertgpt.data.execution.workdir import Work
-from bertgpt.data.format import TokenFile, manifest_of, read_manifest, verify, verify_tokenizer
+from bertgpt.data.execution.workdir import WorkDirectory
+from bertgpt.data.format import TokenFile, build_manifest, read_manifest, verify, verify_tokenizer
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import check_space, sha256_of, write_aside
+from bertgpt.utils.files import check_space, sha256_of, write_atomic
 
 
 def to_bin(shards: Path, out: Path, fresh: bool) -> Facts:
@@ -21,12 +21,12 @@ def to_bin(shards: Path, out: Path, fresh: bool) -> Facts:
     tokenizer = verify_tokenizer(shards, manifest)
     parent = sha256_of(shards / "manifest.json")
     config = {"parent": parent, "to": "bin"}
-    with Work(out, fresh) as work:
+    with WorkDirectory(out, fresh) as work:
         if not work.finished(config):
             check_space(work.root, sum(file["bytes"] for file in manifest["files"]))
             final = work.folder(config, "final", empty=True)
             files = write_splits(shards, manifest, final)
-            exported = manifest_of("bin", config, tokenizer, manifest["counts"], files)
+            exported = build_manifest("bin", config, tokenizer, manifest["counts"], files)
             exported["parent"] = {"manifest_sha256": parent}
             work.publish(final, exported, shards / "tokenizer", {"shards": str(shards.resolve())})
     done = read_manifest(out)
@@ -51,7 +51,7 @@ def write_splits(shards: Path, manifest: Facts, final: Path) -> list[Facts]:
                     done += part["bytes"]
                     progress.update(done)
 
-        write_aside(path, write, durable=False)
+        write_atomic(path, write, durable=False)
         tokens = sum(part["tokens"] for part in parts)
         size = path.stat().st_size
         written.append({"path": path.name, "bytes": size, "sha256": sha256_of(path), "split": split, "tokens": tokens})

@@ -13,15 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bertgpt.data.loading.permutation import Order
+from bertgpt.data.loading.permutation import EpochPermutation
 from bertgpt.utils.errors import BertGPTError
 
 BLOCK = 8192  # slots whose samples are found at once
-AHEAD = 2  # batches that are made before they are asked for
+PREFETCH = 2  # batches that are made before they are asked for
 Slots = NDArray[np.int64]
 
 
-class Samples(Protocol):
+class Dataset(Protocol):
     """Something that has so many samples, and can make any of them."""
 
     def __len__(self) -> int: ...
@@ -30,12 +30,12 @@ class Samples(Protocol):
         """Some of them, each as it is in an epoch."""
 
 
-class Stream:
+class ShuffledStream:
     """Samples in the order of a seed, so many of them in each step. It counts its own slots, and so its own epochs."""
 
-    def __init__(self, samples: Samples, seed: int, size: int) -> None:
+    def __init__(self, samples: Dataset, seed: int, size: int) -> None:
         self.samples, self.size = samples, size
-        self.order = Order(len(samples), seed)
+        self.order = EpochPermutation(len(samples), seed)
         self.first, self.epochs, self.numbers = 0, np.zeros(0, np.int64), np.zeros(0, np.int64)
 
     def batch(self, slots: Slots) -> Any:
@@ -47,13 +47,13 @@ class Stream:
         """The epochs and samples of some slots; thousands are found at once, since few cost as much."""
         if not self.first <= first <= last < self.first + len(self.numbers):
             self.first = first
-            self.epochs, self.numbers = self.order.at(np.arange(first, max(first + BLOCK, last + 1)))
+            self.epochs, self.numbers = self.order.epoch_and_index(np.arange(first, max(first + BLOCK, last + 1)))
         some = slice(first - self.first, last - self.first + 1)
         return self.epochs[some], self.numbers[some]
 
 
 @dataclass(frozen=True)
-class Division:
+class BatchPartition:
     """Which of `world` processes this is, and how each step's batch is divided."""
 
     world: int = 1
@@ -61,10 +61,10 @@ class Division:
     accumulation: int = 1
 
 
-class Loader:
+class StepLoader:
     """Batches of one stream, or of several that share each step: first the samples of one, then those of the next."""
 
-    def __init__(self, *streams: Stream, division: Division = Division()) -> None:
+    def __init__(self, *streams: ShuffledStream, division: BatchPartition = BatchPartition()) -> None:
         self.streams, self.division = streams, division
         self.size = sum(stream.size for stream in streams)
         parts = division.world * division.accumulation
@@ -94,17 +94,17 @@ class Loader:
             step += 1
 
 
-def shared(batch: int, ratio: float) -> tuple[int, int]:
+def hybrid_split(batch: int, ratio: float) -> tuple[int, int]:
     """How many samples of a step are masked and how many causal, where both are trained at once."""
     first = int(ratio * batch + 0.5)
     return first, batch - first
 
 
-class Ahead:
+class Prefetcher:
     """What an iterator yields, made in the background a little ahead. Its errors come out where they are asked for."""
 
     def __init__(self, source: Iterator[Any], finish: Callable[[Any], Any] = lambda batch: batch) -> None:
-        self.queue: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(AHEAD)
+        self.queue: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(PREFETCH)
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.work, args=(source, finish), daemon=True)
         self.thread.start()
@@ -129,7 +129,7 @@ class Ahead:
                 continue
         return False
 
-    def __iter__(self) -> "Ahead":
+    def __iter__(self) -> "Prefetcher":
         return self
 
     def __next__(self) -> Any:

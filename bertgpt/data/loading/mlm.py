@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertgpt.data.format import TokenFile
-from bertgpt.data.loading.epoch_file import CopiesFile
-from bertgpt.data.loading.masking import Masked, Scheme, Vocabulary, masked
-from bertgpt.data.loading.open import names_of, opened, opened_base
-from bertgpt.data.loading.rows import Array, Framer, Frames, SpanFile, Specials
+from bertgpt.data.loading.epoch_file import EpochFile
+from bertgpt.data.loading.masking import MaskBatch, MaskingScheme, MaskingVocab, draw_masks
+from bertgpt.data.loading.open import open_artifact, open_base_shards, split_files
+from bertgpt.data.loading.rows import Array, RowBatch, RowBuilder, SpanFile, SpecialIds
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
 Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class MaskedRows:
+class MLMBatch:
     """Rows of a plan as a model sees them. The slots for hidden ids beyond `scored` are at position 0, [CLS]."""
 
     ids: Array  # (rows, L)
@@ -40,29 +40,29 @@ class Masker:
 
     def __init__(self, config: dict[str, Any], split: str, tokenizer: Tokenizer) -> None:
         self.fixed = split != "train"
-        shares = ("rate", "mask_share", "random_share")
-        self.scheme = Scheme(config["scheme"], **({} if self.fixed else {name: config[name] for name in shares}))
+        shares = ("rate", "mask_prob", "random_prob")
+        self.scheme = MaskingScheme(config["scheme"], **({} if self.fixed else {name: config[name] for name in shares}))
         self.seed = config["seed"]
         used = np.array(sorted(set(tokenizer.vocab.values()) - tokenizer.special_ids), tokenizer.dtype)
-        self.vocabulary = Vocabulary(tokenizer.roles["mask"], used, tokenizer.starts_word)
+        self.vocabulary = MaskingVocab(tokenizer.roles["mask"], used, tokenizer.starts_word)
 
-    def masks(self, frames: Frames, samples: Numbers, epochs: Numbers) -> Masked:
+    def masks(self, frames: RowBatch, samples: Numbers, epochs: Numbers) -> MaskBatch:
         """What is hidden of these rows in these epochs."""
         epochs = np.zeros_like(epochs) if self.fixed else epochs
         rows = (frames.ids, frames.text, frames.begins)
-        return masked(*rows, samples, epochs, self.seed, self.scheme, self.vocabulary)
+        return draw_masks(*rows, samples, epochs, self.seed, self.scheme, self.vocabulary)
 
 
-class PlannedRows:
+class MLMDataset:
     """Rows of a split, put together from shards when they are asked for."""
 
     def __init__(
         self,
         spans: Sequence[SpanFile],
         flats: Sequence[NDArray[Any]],
-        framer: Framer,
+        framer: RowBuilder,
         masker: Masker,
-        stored: Sequence[CopiesFile] = (),
+        stored: Sequence[EpochFile] = (),
         first: int = 0,
     ) -> None:
         self.spans, self.flats, self.framer, self.masker, self.stored = spans, flats, framer, masker, stored
@@ -71,7 +71,7 @@ class PlannedRows:
     def __len__(self) -> int:
         return int(self.first[-1])
 
-    def batch(self, samples: Numbers, epochs: Numbers) -> MaskedRows:
+    def batch(self, samples: Numbers, epochs: Numbers) -> MLMBatch:
         """Rows, each with the masks of its epoch."""
         frames, masks = self.parts(samples, epochs)
         at = masks.positions.astype(np.int64)
@@ -79,9 +79,9 @@ class PlannedRows:
         labels = np.where(masks.scored, np.take_along_axis(frames.ids, at, axis=1), 0).astype(frames.ids.dtype)
         np.put_along_axis(frames.ids, at, masks.replacements, axis=1)
         pieces = (frames.length, frames.piece_starts, frames.second_starts, frames.next_sentence)
-        return MaskedRows(frames.ids, *pieces, masks.positions, labels, scored)
+        return MLMBatch(frames.ids, *pieces, masks.positions, labels, scored)
 
-    def parts(self, samples: Numbers, epochs: Numbers) -> tuple[Frames, Masked]:
+    def parts(self, samples: Numbers, epochs: Numbers) -> tuple[RowBatch, MaskBatch]:
         """Rows, and what is to be hidden in them."""
         homes = np.searchsorted(self.first, samples, side="right") - 1
         places = samples - self.first[homes]
@@ -91,9 +91,9 @@ class PlannedRows:
             return frames, self.stored_masks(frames, rows, epochs)
         return frames, self.masker.masks(frames, samples, epochs)
 
-    def stored_masks(self, frames: Frames, rows: list[tuple[int, int]], epochs: Numbers) -> Masked:
+    def stored_masks(self, frames: RowBatch, rows: list[tuple[int, int]], epochs: Numbers) -> MaskBatch:
         """Masks that were drawn before."""
-        shape = (len(rows), self.masker.scheme.slots(self.framer.length))
+        shape = (len(rows), self.masker.scheme.max_predictions(self.framer.length))
         positions = np.zeros(shape, np.uint16)
         replacements = np.repeat(frames.ids[:, :1], shape[1], axis=1)
         scored = np.zeros(shape, np.bool_)
@@ -102,20 +102,20 @@ class PlannedRows:
             used = len(row["positions"])
             positions[i, :used], replacements[i, :used] = row["positions"], row["replacements"]
             scored[i, :used] = True
-        return Masked(positions, replacements, scored)
+        return MaskBatch(positions, replacements, scored)
 
 
-class StoredRows:
+class MaterializedMLMDataset:
     """Rows of a split that lie ready, for each of some epochs."""
 
-    def __init__(self, stored: Sequence[CopiesFile], pieces: int, slots: int) -> None:
+    def __init__(self, stored: Sequence[EpochFile], pieces: int, slots: int) -> None:
         self.stored, self.pieces, self.slots = stored, pieces, slots
         self.first = np.cumsum([0, *map(len, stored)])
 
     def __len__(self) -> int:
         return int(self.first[-1])
 
-    def batch(self, samples: Numbers, epochs: Numbers) -> MaskedRows:
+    def batch(self, samples: Numbers, epochs: Numbers) -> MLMBatch:
         """The rows as they lie there, the lists padded."""
         homes = np.searchsorted(self.first, samples, side="right") - 1
         places = (samples - self.first[homes]).tolist()
@@ -128,21 +128,21 @@ class StoredRows:
         labels = [row["masked_labels"] for row in found]
 
         def padded(name: str, width: int, fill: int) -> NDArray[Any]:
-            return side_by_side([row[name] for row in found], width, fill)
+            return pad_lists([row[name] for row in found], width, fill)
 
-        return MaskedRows(
+        return MLMBatch(
             ids,
             length=np.array([row["length"][0] for row in found]),
             piece_starts=padded("piece_starts", self.pieces, length),
             second_starts=padded("second_starts", self.pieces, length),
             next_sentence=padded("next_sentence", self.pieces, 2),
             positions=padded("masked_positions", self.slots, 0),
-            labels=side_by_side(labels, self.slots, 0),
+            labels=pad_lists(labels, self.slots, 0),
             scored=np.array(list(map(len, labels)), np.int64),
         )
 
 
-def side_by_side(lists: list[NDArray[Any]], width: int, fill: int) -> NDArray[Any]:
+def pad_lists(lists: list[NDArray[Any]], width: int, fill: int) -> NDArray[Any]:
     """Lists as the rows of one array, padded."""
     rows = np.full((len(lists), width), fill, lists[0].dtype)
     for row, values in zip(rows, lists, strict=True):
@@ -150,28 +150,28 @@ def side_by_side(lists: list[NDArray[Any]], width: int, fill: int) -> NDArray[An
     return rows
 
 
-def open_rows(folder: Path, split: str, shards: Path | None = None) -> PlannedRows | StoredRows:
+def open_mlm_dataset(folder: Path, split: str, shards: Path | None = None) -> MLMDataset | MaterializedMLMDataset:
     """The rows of a split of a plan, in the form in which the plan has them."""
-    manifest, tokenizer = opened(folder, "plan")
+    manifest, tokenizer = open_artifact(folder, "plan")
     config = manifest["config"]
     masker = Masker(config, split, tokenizer)
     pieces = max((file["most_pieces"] for file in manifest["files"] if "most_pieces" in file), default=1)
-    spans = names_of(manifest, split, ".spans.arrow")
+    spans = split_files(manifest, split, ".spans.arrow")
     if config["materialize"]:
-        stored = [CopiesFile(folder / name.replace(".spans.", ".rows.")) for name in spans]
-        return StoredRows(stored, pieces, masker.scheme.slots(config["seq_len"]))
-    base = opened_base(folder, manifest, shards)
-    masks = [CopiesFile(folder / name.replace(".spans.", ".masks.")) for name in spans if config["static"]]
-    return PlannedRows(
+        stored = [EpochFile(folder / name.replace(".spans.", ".rows.")) for name in spans]
+        return MaterializedMLMDataset(stored, pieces, masker.scheme.max_predictions(config["seq_len"]))
+    base = open_base_shards(folder, manifest, shards)
+    masks = [EpochFile(folder / name.replace(".spans.", ".masks.")) for name in spans if config["static"]]
+    return MLMDataset(
         [SpanFile(folder / name) for name in spans],
         [TokenFile(base / name.replace(".spans.", ".")).flat for name in spans],
-        Framer(config["seq_len"], pieces, Specials.of(tokenizer), tokenizer.dtype),
+        RowBuilder(config["seq_len"], pieces, SpecialIds.of(tokenizer), tokenizer.dtype),
         masker,
         masks,
     )
 
 
-def a_piece(rows: PlannedRows | StoredRows, among: int = 32) -> list[int]:
+def longest_segment(rows: MLMDataset | MaterializedMLMDataset, among: int = 32) -> list[int]:
     """The longest piece of the first rows, its A if it is a pair, as it was before anything was hidden."""
     numbers = np.arange(min(among, len(rows)))
     some = rows.batch(numbers, np.zeros_like(numbers))

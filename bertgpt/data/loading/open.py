@@ -9,7 +9,7 @@ from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import sha256_of
 
 
-def opened(folder: Path, kind: str) -> tuple[dict[str, Any], Tokenizer]:
+def open_artifact(folder: Path, kind: str) -> tuple[dict[str, Any], Tokenizer]:
     """The manifest and the tokenizer of a folder that is whole, and has no id that its tokenizer lacks."""
     manifest = read_manifest(folder)
     if manifest["kind"] != kind:
@@ -22,7 +22,7 @@ def opened(folder: Path, kind: str) -> tuple[dict[str, Any], Tokenizer]:
     return manifest, tokenizer
 
 
-def opened_base(folder: Path, manifest: dict[str, Any], shards: Path | None) -> Path:
+def open_base_shards(folder: Path, manifest: dict[str, Any], shards: Path | None) -> Path:
     """The shards that a plan was made for; others are refused."""
     base = manifest["base"]
     where = shards or folder / base["path"]
@@ -35,11 +35,11 @@ def opened_base(folder: Path, manifest: dict[str, Any], shards: Path | None) -> 
             cause=f"{found} there, {base['manifest_sha256']} in the plan",
             hint="make the plan again, or put the shards back where they were",
         )
-    opened(where, "shards")
+    open_artifact(where, "shards")
     return where
 
 
-def names_of(manifest: dict[str, Any], split: str, ending: str = ".arrow") -> list[str]:
+def split_files(manifest: dict[str, Any], split: str, ending: str = ".arrow") -> list[str]:
     """The files of a split, in order."""
     files = [file for file in manifest["files"] if "split" in file]
     names = [file["path"] for file in files if file["split"] == split and file["path"].endswith(ending)]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bertgpt.data.format import column, list_of, required, write_batch
-from bertgpt.data.loading.segments import Pieces
+from bertgpt.data.loading.segments import SegmentSpans
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
 Array = Any  # of numpy here, and a tensor once it is on its way to the device
@@ -20,7 +20,7 @@ SPANS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Specials:
+class SpecialIds:
     """The ids that frame pieces."""
 
     pad: int
@@ -28,13 +28,13 @@ class Specials:
     sep: int
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> "Specials":
+    def of(cls, tokenizer: Tokenizer) -> "SpecialIds":
         """Those of a tokenizer."""
         return cls(*(tokenizer.roles[role] for role in ("pad", "cls", "sep")))
 
 
 @dataclass(frozen=True)
-class Frames:
+class RowBatch:
     """Some rows. A slot for a piece that a row does not have begins at its end, L."""
 
     ids: NDArray[Any]  # (rows, L)
@@ -51,7 +51,7 @@ def spans_schema() -> pa.Schema:
     return pa.schema([required(name, list_of(np.dtype(kind))) for name, kind in SPANS.items()])
 
 
-def write_spans(path: Path, pieces: Pieces, row_of: NDArray[np.int64], rows: int) -> None:
+def write_spans(path: Path, pieces: SegmentSpans, row_of: NDArray[np.int64], rows: int) -> None:
     """The pieces of each row, in the order of the stream."""
     order = np.argsort(row_of, kind="stable")
     offsets = np.concatenate([np.zeros(1, np.int64), np.bincount(row_of, minlength=rows).cumsum()])
@@ -92,16 +92,16 @@ class SpanFile:
         return int(np.diff(self.offsets).max(initial=0))
 
 
-class Framer:
+class RowBuilder:
     """Makes rows of one length."""
 
-    def __init__(self, length: int, pieces: int, specials: Specials, dtype: np.dtype[Any]) -> None:
+    def __init__(self, length: int, pieces: int, specials: SpecialIds, dtype: np.dtype[Any]) -> None:
         self.length, self.pieces, self.specials, self.dtype = length, pieces, specials, dtype
 
-    def frames(self, rows: list[tuple[SpanFile, NDArray[Any], int]]) -> Frames:
+    def frames(self, rows: list[tuple[SpanFile, NDArray[Any], int]]) -> RowBatch:
         """Rows, each given by its spans, the flat stream that they point into, and its number."""
         shape = (len(rows), self.length)
-        made = Frames(
+        made = RowBatch(
             ids=np.full(shape, self.specials.pad, self.dtype),
             text=np.zeros(shape, np.bool_),
             begins=np.zeros(shape, np.bool_),
@@ -114,7 +114,7 @@ class Framer:
             self.fill(made, i, spans, flat, row)
         return made
 
-    def fill(self, made: Frames, i: int, spans: SpanFile, flat: NDArray[Any], row: int) -> None:
+    def fill(self, made: RowBatch, i: int, spans: SpanFile, flat: NDArray[Any], row: int) -> None:
         """One row: [CLS] A [SEP] or [CLS] A [SEP] B [SEP], piece after piece."""
         first, last = int(spans.offsets[row]), int(spans.offsets[row + 1])
         columns = [spans.values[name][first:last].tolist() for name in SPANS]

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.rng import fold, uniform
+from bertgpt.utils.rng import hash_key, uniform
 
-IS_NEXT, IS_OTHER, UNPAIRED = 0, 1, 2  # the label of a pair; a piece without a second sentence is not scored
+IS_NEXT, NOT_NEXT, UNPAIRED = 0, 1, 2  # the label of a pair; a piece without a second sentence is not scored
 PAIR_SALT, ORDER_SALT = 5, 6
 
 Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Pieces:
+class SegmentSpans:
     """Spans of the flat stream of a shard: where A and B begin and how long they are; B may be empty."""
 
     a_start: Places
@@ -34,12 +34,12 @@ class Pieces:
         return len(self.a_start)
 
     @property
-    def framed(self) -> Places:
+    def length_with_specials(self) -> Places:
         """The length of each piece with its special ids."""
         return self.a_len + 2 + np.where(self.b_len > 0, self.b_len + 1, 0)
 
 
-class Cutter:
+class WordBoundaries:
     """Where documents may be cut: before ids that begin a word."""
 
     def __init__(self, begins: NDArray[np.bool_]) -> None:
@@ -62,22 +62,22 @@ class Cutter:
         return np.where(back > start, back, np.where(ahead <= np.minimum(start + longest, stop - 1), ahead, stop))
 
 
-def cut(start: Places, stop: Places, cutter: Cutter, longest: int) -> Pieces:
+def split_into_segments(start: Places, stop: Places, cutter: WordBoundaries, longest: int) -> SegmentSpans:
     """Documents as pieces of one sentence each, of at most `longest` ids."""
     starts, stops, documents = [], [], []
-    for at, document in walking(start, stop):
+    for at, document in iterate_cuts(start, stop):
         end = cutter.cut(at, stop[document], longest)
         starts.append(at.copy())
         stops.append(end)
         documents.append(document)
         at[:] = end
-    return in_order(starts, stops, stops, documents)
+    return sort_spans(starts, stops, stops, documents)
 
 
-def cut_in_pairs(start: Places, stop: Places, cutter: Cutter, first: int, second: int) -> Pieces:
+def split_into_pairs(start: Places, stop: Places, cutter: WordBoundaries, first: int, second: int) -> SegmentSpans:
     """Documents as pieces of two sentences that follow each other, of at most `first` and `second` ids."""
     starts, middles, stops, documents = [], [], [], []
-    for at, document in walking(start, stop):
+    for at, document in iterate_cuts(start, stop):
         last = stop[document]
         short = last - at <= first + second  # what is left of it is one piece
         middle = np.where(short, cutter.middle(at, last, first), cutter.cut(at, last, first))
@@ -87,10 +87,10 @@ def cut_in_pairs(start: Places, stop: Places, cutter: Cutter, first: int, second
         stops.append(end)
         documents.append(document)
         at[:] = end
-    return in_order(starts, middles, stops, documents)
+    return sort_spans(starts, middles, stops, documents)
 
 
-def walking(start: Places, stop: Places) -> Iterator[tuple[Places, Places]]:
+def iterate_cuts(start: Places, stop: Places) -> Iterator[tuple[Places, Places]]:
     """How far each document is cut, for those that are not at their end; who is asked moves the places on."""
     document = np.flatnonzero(start < stop)
     at = start[document]
@@ -101,7 +101,9 @@ def walking(start: Places, stop: Places) -> Iterator[tuple[Places, Places]]:
         at, document = here[going_on], document[going_on]
 
 
-def in_order(starts: list[Places], middles: list[Places], stops: list[Places], documents: list[Places]) -> Pieces:
+def sort_spans(
+    starts: list[Places], middles: list[Places], stops: list[Places], documents: list[Places]
+) -> SegmentSpans:
     """Pieces in the order of the stream."""
     empty = np.zeros(0, np.int64)
     start, middle, stop, document = (np.concatenate([empty, *each]) for each in (starts, middles, stops, documents))
@@ -109,32 +111,32 @@ def in_order(starts: list[Places], middles: list[Places], stops: list[Places], d
     start, middle, stop, document = start[order], middle[order], stop[order], document[order]
     paired = middle < stop
     label = np.where(paired, IS_NEXT, UNPAIRED).astype(np.uint8)
-    return Pieces(start, middle - start, np.where(paired, middle, 0), stop - middle, document, label)
+    return SegmentSpans(start, middle - start, np.where(paired, middle, 0), stop - middle, document, label)
 
 
 # ---------------------------------------------------------------------------------------------------- pairs
 
 
-def with_negatives(pieces: Pieces, kind: str, seed: int, key: int, where: str) -> Pieces:
+def sample_negatives(pieces: SegmentSpans, kind: str, seed: int, key: int, where: str) -> SegmentSpans:
     """Half of the pairs made wrong: by a second sentence of another document (nsp), or by their order (sop)."""
     pairs = np.flatnonzero(pieces.label == IS_NEXT)
-    draws = uniform(seed, fold(PAIR_SALT, pairs.astype(np.uint64) + np.uint64(key << 40)), 1)[:, 0]
+    draws = uniform(seed, hash_key(PAIR_SALT, pairs.astype(np.uint64) + np.uint64(key << 40)), 1)[:, 0]
     wrong = np.sort(pairs[np.argsort(draws, kind="stable")[: len(pairs) // 2]])
     a_start, a_len, b_start, b_len = (
         each.copy() for each in (pieces.a_start, pieces.a_len, pieces.b_start, pieces.b_len)
     )
     label = pieces.label.copy()
-    label[wrong] = IS_OTHER
+    label[wrong] = NOT_NEXT
     if kind == "sop":
         a_start[wrong], b_start[wrong] = b_start[wrong], a_start[wrong]
         a_len[wrong], b_len[wrong] = b_len[wrong], a_len[wrong]
     else:
-        giver = others(pieces.document[wrong], seed, key, where)
+        giver = derangement(pieces.document[wrong], seed, key, where)
         b_start[wrong], b_len[wrong] = b_start[wrong[giver]], b_len[wrong[giver]]
-    return Pieces(a_start, a_len, b_start, b_len, pieces.document, label)
+    return SegmentSpans(a_start, a_len, b_start, b_len, pieces.document, label)
 
 
-def others(document: Places, seed: int, key: int, where: str) -> Places:
+def derangement(document: Places, seed: int, key: int, where: str) -> Places:
     """A permutation that gives everyone something of another document.
 
     Documents stand in a drawn order, each with all it has; then everyone takes what stands as many places further on as
@@ -149,9 +151,9 @@ def others(document: Places, seed: int, key: int, where: str) -> Places:
             "BG316",
             "one document has more than half of the pairs of a shard, so there is no other to pair them with",
             path=where,
-            hint="make shards with a larger --shard-tokens or --val-fraction, or --pair sop",
+            hint="make shards with a larger --shard-tokens or --val-fraction, or --sentence-pairs sop",
         )
-    draws = uniform(seed, fold(ORDER_SALT, names.astype(np.uint64) + np.uint64(key << 40)), 1)[:, 0]
+    draws = uniform(seed, hash_key(ORDER_SALT, names.astype(np.uint64) + np.uint64(key << 40)), 1)[:, 0]
     line = np.argsort(draws[inverse], kind="stable")
     found = np.empty_like(line)
     found[line] = np.roll(line, -largest)
@@ -161,7 +163,7 @@ def others(document: Places, seed: int, key: int, where: str) -> Places:
 # ---------------------------------------------------------------------------------------------------- packing
 
 
-def packed(sizes: Places, length: int) -> tuple[Places, int]:
+def best_fit_decreasing(sizes: Places, length: int) -> tuple[Places, int]:
     """The row of each piece, and how many rows there are: the longest first, each where it fits best."""
     row_of = np.empty(len(sizes), np.int64)
     room: list[list[int]] = [[] for _ in range(length + 1)]  # rows by the room that is left in them

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from bertgpt.config.corpora import CORPORA
-from bertgpt.utils.errors import BertGPTError, did_you_mean, quoted
+from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 from bertgpt.utils.files import sha256_of
 
 FORMATS = {
@@ -36,9 +36,9 @@ class Source:
     share: float = 1.0  # of its documents, chosen by hash
     split: str = "train"
     splits: tuple[str, ...] = ()  # all that its corpus has; none of them is made by hash
-    begins: str = ""  # how rows are joined to documents: see the catalogue
+    document_start: str = ""  # how rows are joined to documents: see the catalogue
     rows: int = 1
-    joint: str = ""
+    joiner: str = ""
     corpus: str = ""  # by which name it was found on the hub
     parts: int = 1  # of a stream
 
@@ -48,9 +48,9 @@ class Source:
         return "://" in self.path
 
     @property
-    def is_joined(self) -> bool:
+    def joins_rows(self) -> bool:
         """Whether several rows are a document."""
-        return bool(self.begins) or self.rows > 1
+        return bool(self.document_start) or self.rows > 1
 
     @cached_property
     def sha256(self) -> str:
@@ -68,13 +68,13 @@ class Source:
         more = {
             "weight": self.share if self.share < 1 else None,
             "split": self.split if self.splits else None,
-            "rows": [self.begins, self.rows, self.joint] if self.is_joined else None,
+            "rows": [self.document_start, self.rows, self.joiner] if self.joins_rows else None,
         }
         return {"name": self.name, "bytes": self.bytes, **known} | {k: v for k, v in more.items() if v is not None}
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How to read documents; what follows is part of every artefact's config."""
 
     text_column: str = "text"
@@ -99,14 +99,14 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Piece:
+class InputSplit:
     """What one task reads: bytes, row groups, record batches or documents `start` to `stop` of a source."""
 
     source: Source
     start: int
     stop: int
     weight: int  # bytes, about
-    reading: Reading = field(default_factory=Reading)
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
     def identity(self) -> dict[str, Any]:
         """What a receipt says of it."""
@@ -114,7 +114,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DatasetSelector:
     """What is meant by the names of sources, beyond the names."""
 
     subset: str | None = None
@@ -122,12 +122,12 @@ class Wanted:
     revision: str | None = None
 
 
-def find(names: Sequence[str], wanted: Wanted = Wanted()) -> list[Source]:
+def resolve_sources(names: Sequence[str], wanted: DatasetSelector = DatasetSelector()) -> list[Source]:
     """The sources that are meant, in canonical order: by name, then by content."""
     sources: dict[str, Source] = {}
     for name in names:
-        name, share = weighted(name)
-        for source in one(name, wanted):
+        name, share = parse_weight(name)
+        for source in resolve_one(name, wanted):
             key = f"tinyworld:{source.seed}" if source.format == "tinyworld" else source.path
             key = key if source.is_remote or not source.path else str(Path(source.path).resolve())
             if key in sources:
@@ -145,12 +145,12 @@ def in_order(sources: Iterable[Source]) -> list[Source]:
 
 def local_bytes(names: Iterable[str]) -> int:
     """How large the files are that are here, found at once."""
-    paths = [path for name in names for path in glob.glob(weighted(name)[0], recursive=True)]  # noqa: PTH207
+    paths = [path for name in names for path in glob.glob(parse_weight(name)[0], recursive=True)]  # noqa: PTH207
     files = [file for path in map(Path, paths) for file in (path.rglob("*") if path.is_dir() else [path])]
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def weighted(name: str) -> tuple[str, float]:
+def parse_weight(name: str) -> tuple[str, float]:
     """SOURCE=0.25 is a quarter of its documents."""
     source, _, share = name.rpartition("=")
     query = "?" in name  # of an address, where = means something else
@@ -166,30 +166,30 @@ def weighted(name: str) -> tuple[str, float]:
     return source, value
 
 
-def elsewhere(names: Iterable[str]) -> list[str]:
+def remote_names(names: Iterable[str]) -> list[str]:
     """Those of the names that mean something elsewhere."""
-    plain = {name: weighted(name)[0] for name in names}
+    plain = {name: parse_weight(name)[0] for name in names}
     there = [name for name, bare in plain.items() if bare in CORPORA or bare.startswith("hf:") or "://" in bare]
     return [name for name in there if not os.path.exists(plain[name])]  # noqa: PTH110
 
 
-def one(name: str, wanted: Wanted) -> list[Source]:
+def resolve_one(name: str, wanted: DatasetSelector) -> list[Source]:
     """What a single name stands for."""
     if not os.path.exists(name):  # noqa: PTH110 - a Path of an impossible name raises
         if name.partition(":")[0] == "tinyworld":
-            return [world(name)]
+            return [tinyworld_source(name)]
         if name in CORPORA or name.startswith("hf:"):
-            from bertgpt.data.sources.remote import dataset, named
+            from bertgpt.data.sources.remote import catalog_sources, hub_dataset
 
-            return dataset(name, wanted) if name.startswith("hf:") else named(name, wanted.subset)
+            return hub_dataset(name, wanted) if name.startswith("hf:") else catalog_sources(name, wanted.subset)
         if "://" in name:
-            from bertgpt.data.sources.remote import addressed
+            from bertgpt.data.sources.remote import url_sources
 
-            return addressed(name)
-    return local(name)
+            return url_sources(name)
+    return local_sources(name)
 
 
-def world(name: str) -> Source:
+def tinyworld_source(name: str) -> Source:
     """The built-in world, or another one by its seed."""
     seed = name.partition(":")[2] or "0"
     if not seed.isdecimal():
@@ -197,14 +197,14 @@ def world(name: str) -> Source:
     return Source(name, 0, "tinyworld", seed=int(seed))
 
 
-def local(name: str) -> list[Source]:
+def local_sources(name: str) -> list[Source]:
     """A file, a folder or a glob."""
     path = Path(name)
     if os.path.isdir(name):  # noqa: PTH112 - a Path of an impossible name raises
         files = [f for f in sorted(path.rglob("*")) if not any(p[0] == "." for p in f.relative_to(path).parts)]
         missing = f"the folder {name} holds no text that can be read"
     elif os.path.isfile(name):  # noqa: PTH113
-        if not kind(path):
+        if not detect_format(path):
             known = ", ".join(FORMATS)
             cause = f"the kinds are {known}, each also with .gz or .zst"
             raise BertGPTError("BG211", f"{name} is of no known kind", cause=cause)
@@ -212,18 +212,18 @@ def local(name: str) -> list[Source]:
     else:
         found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - names may be absolute
         files = [Path(file) for file in found]
-        missing = f"nothing matches {quoted(name)}"
-    files = [file for file in files if kind(file) and file.is_file()]
+        missing = f"nothing matches {short_repr(name)}"
+    files = [file for file in files if detect_format(file) and file.is_file()]
     if not files:
         known_names = [file.name for file in path.parent.glob("*")] if os.path.isdir(path.parent) else []  # noqa: PTH112
         near = did_you_mean(path.name, [known for known in known_names if known != path.name])
         raise BertGPTError(
             "BG211", missing, cause=f"looked in {Path.cwd()}", hint=near or did_you_mean(name, ["tinyworld", *CORPORA])
         )
-    return [described(file) for file in files]
+    return [describe_file(file) for file in files]
 
 
-def kind(path: PurePath) -> tuple[str, str | None] | None:
+def detect_format(path: PurePath) -> tuple[str, str | None] | None:
     """The format and compression that a file's name tells."""
     compression = COMPRESSIONS.get(path.suffix.lower())
     stem = path.with_suffix("") if compression else path
@@ -231,9 +231,9 @@ def kind(path: PurePath) -> tuple[str, str | None] | None:
     return (format_, compression) if format_ else None
 
 
-def described(path: Path) -> Source:
+def describe_file(path: Path) -> Source:
     """A file with its size and kind."""
-    format_, compression = kind(path) or ("", None)
+    format_, compression = detect_format(path) or ("", None)
     try:
         return Source(path.name, path.stat().st_size, format_, compression, str(path))
     except OSError as error:

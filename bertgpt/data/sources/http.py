@@ -7,9 +7,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from bertgpt.utils.errors import BertGPTError, import_extra
+from bertgpt.utils.errors import BertGPTError, require_package
 
-AHEAD = 16_000_000  # bytes that are fetched beyond what was asked for, since they will be asked for next
+READAHEAD = 16_000_000  # bytes that are fetched beyond what was asked for, since they will be asked for next
 ATTEMPTS = 6
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before another attempt; doubled each time
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
@@ -18,7 +18,7 @@ T = TypeVar("T")
 Fetch = Callable[[int, int], bytes]  # the bytes from one place to another
 
 
-class Unfinished(OSError):
+class TransientError(OSError):
     """An answer that is not what was asked for, and may be at another time."""
 
     def __init__(self, what: str, wait: float = 0.0) -> None:
@@ -26,7 +26,7 @@ class Unfinished(OSError):
         self.wait = wait  # seconds, if the server has said so
 
 
-class Ranged(io.RawIOBase):
+class RangeReader(io.RawIOBase):
     """A remote file. What is fetched is kept until something else is, so that reading on costs no further request.
 
     `stretches` are what will be read, from one place to another, in order; little else is fetched.
@@ -56,7 +56,7 @@ class Ranged(io.RawIOBase):
         stop = self.size if size is None or size < 0 else min(self.position + size, self.size)
         begin = min(self.position, stop)
         self.position = stop
-        return self.between(begin, stop)
+        return self.read_range(begin, stop)
 
     def readall(self) -> bytes:
         return self.read()
@@ -66,13 +66,13 @@ class Ranged(io.RawIOBase):
         buffer[: len(some)] = some
         return len(some)
 
-    def between(self, begin: int, stop: int) -> bytes:
+    def read_range(self, begin: int, stop: int) -> bytes:
         """The bytes from one place to another, of which some may be here."""
         if not self.start <= begin <= self.start + len(self.block):
             self.start, self.block = begin, b""
         have = self.start + len(self.block)
         if stop > have:
-            more = self.fetch(have, min(max(stop, min(have + AHEAD, self.end_of_stretch(begin))), self.size))
+            more = self.fetch(have, min(max(stop, min(have + READAHEAD, self.end_of_stretch(begin))), self.size))
             self.block = self.block[begin - self.start :] + more
             self.start = begin
         return self.block[begin - self.start : stop - self.start]
@@ -85,7 +85,7 @@ class Ranged(io.RawIOBase):
         return self.ends[i] if i >= 0 else place
 
 
-def together(chunks: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def coalesce_ranges(chunks: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Chunks of a file as fewer stretches, of which little is not wanted."""
     found: list[tuple[int, int]] = []
     for begin, end in sorted(chunks):
@@ -96,19 +96,19 @@ def together(chunks: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return found
 
 
-def patient(fetch: Fetch, place: str) -> Fetch:
+def retrying_fetch(fetch: Fetch, place: str) -> Fetch:
     """The same, tried again until the right number of bytes comes."""
 
     def whole(begin: int, stop: int) -> bytes:
         found = fetch(begin, stop)
         if len(found) != stop - begin:
-            raise Unfinished(f"{len(found):,} of {stop - begin:,} bytes came")
+            raise TransientError(f"{len(found):,} of {stop - begin:,} bytes came")
         return found
 
-    return lambda begin, stop: patiently(lambda: whole(begin, stop), place)
+    return lambda begin, stop: with_retries(lambda: whole(begin, stop), place)
 
 
-def patiently(call: Callable[[], T], place: str, attempts: int = ATTEMPTS) -> T:
+def with_retries(call: Callable[[], T], place: str, attempts: int = ATTEMPTS) -> T:
     """Try a few times, each after a longer wait."""
     wait = FIRST_WAIT
     for attempt in range(1, attempts + 1):
@@ -118,7 +118,7 @@ def patiently(call: Callable[[], T], place: str, attempts: int = ATTEMPTS) -> T:
             raise
         except Exception as error:  # each client has exceptions of its own
             if attempt == attempts:
-                raise unreachable(place, error, attempts) from None
+                raise unreachable_error(place, error, attempts) from None
             asked = float(getattr(error, "wait", 0.0))
         spread = 0.8 + 0.4 * (time.monotonic_ns() % 1009) / 1009  # so that many do not come back at once
         time.sleep(min(max(wait, asked), LONGEST_WAIT) * spread)
@@ -126,7 +126,7 @@ def patiently(call: Callable[[], T], place: str, attempts: int = ATTEMPTS) -> T:
     raise AssertionError
 
 
-def unreachable(place: str, error: Exception, attempts: int) -> BertGPTError:
+def unreachable_error(place: str, error: Exception, attempts: int) -> BertGPTError:
     """What to say when the last attempt has failed. Addresses may be signed, so none is shown but ours."""
     said = re.sub(r"https?://\S+", "the server", str(error)).splitlines()
     cause = f"{type(error).__name__}: {said[0][:200] if said else ''}".removesuffix(": ")
@@ -152,7 +152,7 @@ def filesystem(address: str) -> tuple[Any, str]:
         package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}.get(address.partition(":")[0])
         if package is None:
             raise BertGPTError("BG211", f"{address} is of a kind that needs {error.name or error}") from None
-        import_extra(package, "cloud")
+        require_package(package, "cloud")
         raise
     except ValueError:
         raise BertGPTError("BG211", f"{address.partition(':')[0]}:// is no kind of address that can be read") from None
@@ -161,4 +161,4 @@ def filesystem(address: str) -> tuple[Any, str]:
 def fetch_of(address: str) -> Fetch:
     """How parts of the file at an address are fetched."""
     files, path = filesystem(address)
-    return patient(lambda begin, stop: bytes(files.cat_file(path, start=begin, end=stop)), address)
+    return retrying_fetch(lambda begin, stop: bytes(files.cat_file(path, start=begin, end=stop)), address)

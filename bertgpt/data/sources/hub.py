@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bertgpt.data.sources.http import TRANSIENT, Fetch, Unfinished, patient, patiently
+from bertgpt.data.sources.http import TRANSIENT, Fetch, TransientError, retrying_fetch, with_retries
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import cache_folder, write_json
 
@@ -39,7 +39,7 @@ def address(repository: str, commit: str, path: str) -> str:
     return f"{PREFIX}{repository}@{commit}/{path}"
 
 
-def taken_apart(name: str) -> tuple[str, str, str]:
+def parse_address(name: str) -> tuple[str, str, str]:
     """Repository, commit and path of an address."""
     repository, _, rest = name.removeprefix(PREFIX).partition("@")
     commit, _, path = rest.partition("/")
@@ -51,12 +51,12 @@ def commit_of(repository: str, revision: str) -> str:
     if COMMIT.fullmatch(revision):
         return revision
     kept = hub_folder(repository) / "refs" / revision
-    with asking(f"{repository}@{revision}", repository, revision):
+    with translate_hub_errors(f"{repository}@{revision}", repository, revision):
         from huggingface_hub import HfApi
         from huggingface_hub.errors import OfflineModeIsEnabled
 
         try:
-            found = patiently_asked(lambda: HfApi().dataset_info(repository, revision=revision), repository)
+            found = call_with_retries(lambda: HfApi().dataset_info(repository, revision=revision), repository)
             return str(found.sha)
         except OfflineModeIsEnabled:
             if kept.is_file():
@@ -69,17 +69,17 @@ def files_of(repository: str, commit: str, pattern: str) -> list[HubFile]:
     base = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]
 
     def ask() -> list[dict[str, Any]]:
-        with asking(f"{repository}@{commit[:12]}", repository, commit):
-            return patiently_asked(lambda: listing(repository, commit, base), repository)
+        with translate_hub_errors(f"{repository}@{commit[:12]}", repository, commit):
+            return call_with_retries(lambda: listing(repository, commit, base), repository)
 
-    entries = remembered(repository, commit, f"files-{base}", ask)
+    entries = cached(repository, commit, f"files-{base}", ask)
     found = [HubFile(**entry) for entry in entries if fnmatchcase(entry["path"], pattern)]
     if not found:
         raise BertGPTError("BG211", f"{repository} has no file {pattern} at {commit[:12]}")
     return sorted(found, key=lambda file: file.path)
 
 
-def remembered(repository: str, commit: str, name: str, ask: Callable[[], T]) -> T:
+def cached(repository: str, commit: str, name: str, ask: Callable[[], T]) -> T:
     """What is true of a commit, which never changes: it is asked once."""
     memory = cache_folder() / "hub" / repository.replace("/", "--") / commit / f"{name.replace('/', '--')}.json"
     with suppress(OSError, ValueError):
@@ -105,7 +105,7 @@ def local_copy(name: str, size: int) -> str | None:
     """Where the hub's own cache has a file whole."""
     from huggingface_hub import try_to_load_from_cache
 
-    repository, commit, path = taken_apart(name)
+    repository, commit, path = parse_address(name)
     found = try_to_load_from_cache(repository, path, revision=commit, repo_type="dataset")
     return found if isinstance(found, str) and Path(found).stat().st_size == size else None
 
@@ -115,18 +115,18 @@ def fetch_of(name: str, size: int) -> Fetch:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
 
-    repository, commit, path = taken_apart(name)
+    repository, commit, path = parse_address(name)
     url = hf_hub_url(repository, path, repo_type="dataset", revision=commit)
 
     def fetch(begin: int, stop: int) -> bytes:
         headers = {**build_hf_headers(), "Range": f"bytes={begin}-{stop - 1}"}
-        with asking(name, repository, commit):
+        with translate_hub_errors(name, repository, commit):
             answer = get_session().get(url, headers=headers, timeout=TIMEOUT)
         status = answer.status_code
         if status in TRANSIENT:
-            raise Unfinished(f"the server says {status}", seconds(answer.headers.get("Retry-After", "")))
+            raise TransientError(f"the server says {status}", seconds(answer.headers.get("Retry-After", "")))
         if status in (401, 403):
-            raise not_allowed(repository)
+            raise access_denied(repository)
         if status == 200 and size <= LARGE and len(answer.content) == size:
             return bytes(answer.content[begin:stop])
         total = answer.headers.get("Content-Range", "").rpartition("/")[2]
@@ -135,7 +135,7 @@ def fetch_of(name: str, size: int) -> Fetch:
             raise BertGPTError("BG305", "this file is not what the list of files says", path=name, cause=cause)
         return bytes(answer.content)
 
-    return patient(fetch, name)
+    return retrying_fetch(fetch, name)
 
 
 def seconds(text: str) -> float:
@@ -143,7 +143,7 @@ def seconds(text: str) -> float:
     return float(text) if text.isdecimal() else 0.0
 
 
-def patiently_asked(call: Callable[[], T], repository: str) -> T:
+def call_with_retries(call: Callable[[], T], repository: str) -> T:
     """Ask again where the hub is busy; what it refuses for good is an error at once."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -157,14 +157,14 @@ def patiently_asked(call: Callable[[], T], repository: str) -> T:
                 raise
             return error
 
-    found = patiently(once, repository, attempts=4)
+    found = with_retries(once, repository, attempts=4)
     if isinstance(found, Exception):
         raise found
     return found
 
 
 @contextmanager
-def asking(what: str, repository: str, revision: str) -> Iterator[None]:
+def translate_hub_errors(what: str, repository: str, revision: str) -> Iterator[None]:
     """The errors of the client in our words."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -187,7 +187,7 @@ def asking(what: str, repository: str, revision: str) -> Iterator[None]:
             hint="unset HF_HUB_OFFLINE, or name local files: bertgpt shard 'FOLDER/*.parquet'",
         ) from None
     except GatedRepoError:
-        raise not_allowed(repository) from None
+        raise access_denied(repository) from None
     except RevisionNotFoundError:
         raise BertGPTError("BG211", f"{repository} has no revision {revision}") from None
     except (RepositoryNotFoundError, HFValidationError):
@@ -196,11 +196,11 @@ def asking(what: str, repository: str, revision: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
-            raise not_allowed(repository) from None
+            raise access_denied(repository) from None
         raise BertGPTError("BG408", "the hub refuses to answer", path=what, cause=f"it says {status}") from None
 
 
-def not_allowed(repository: str) -> BertGPTError:
+def access_denied(repository: str) -> BertGPTError:
     """The hub wants to know who asks."""
     hint = f"accept its terms on the page of {repository}, and set HF_TOKEN"
     return BertGPTError("BG409", f"the hub does not let us read {repository}", hint=hint)
@@ -222,27 +222,30 @@ def split_files(repository: str, commit: str, subset: str | None) -> dict[str, l
     def ask() -> dict[str, list[str]]:
         from datasets import load_dataset_builder
 
-        with asking(f"{repository}@{commit[:12]}", repository, commit), understanding(repository):
+        with (
+            translate_hub_errors(f"{repository}@{commit[:12]}", repository, commit),
+            translate_datasets_errors(repository),
+        ):
             builder = load_dataset_builder(repository, subset, revision=commit)
         prefix = f"{PREFIX}{repository}@"
         return {
-            str(split): [taken_apart(str(file))[2] for file in files if str(file).startswith(prefix)]
+            str(split): [parse_address(str(file))[2] for file in files if str(file).startswith(prefix)]
             for split, files in (builder.config.data_files or {}).items()
         }
 
-    return remembered(repository, commit, f"splits-{subset or ''}", ask)
+    return cached(repository, commit, f"splits-{subset or ''}", ask)
 
 
-def stream(repository: str, commit: str, subset: str | None, split: str) -> Any:
+def stream_dataset(repository: str, commit: str, subset: str | None, split: str) -> Any:
     """A split that is read from its beginning."""
     from datasets import load_dataset
 
-    with asking(repository, repository, commit), understanding(repository):
+    with translate_hub_errors(repository, repository, commit), translate_datasets_errors(repository):
         return load_dataset(repository, subset, split=split, revision=commit, streaming=True)
 
 
 @contextmanager
-def understanding(repository: str) -> Iterator[None]:
+def translate_datasets_errors(repository: str) -> Iterator[None]:
     """What `datasets` cannot make sense of."""
     from huggingface_hub import constants
     from huggingface_hub.errors import OfflineModeIsEnabled

@@ -8,57 +8,57 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from bertgpt.data.documents import Texts
-from bertgpt.data.sources.chunks import Chunk, Policy, missing_column, open_bytes, unreadable
-from bertgpt.data.sources.files import Piece, Source
-from bertgpt.data.sources.hub import stream as open_stream
-from bertgpt.data.sources.hub import taken_apart
+from bertgpt.data.documents import DocumentBatch
+from bertgpt.data.sources.chunks import BadDataPolicy, Chunk, missing_column, open_bytes, unreadable_error
+from bertgpt.data.sources.files import InputSplit, Source
+from bertgpt.data.sources.hub import parse_address
+from bertgpt.data.sources.hub import stream_dataset as open_stream
 from bertgpt.data.sources.tabular import arrow, csv, footer, open_arrow, parquet
 from bertgpt.data.sources.text import jsonl, line_blocks, txt
 from bertgpt.utils.errors import BertGPTError
 
 JOINED_BYTES = 4_000_000
 
-__all__ = ["Policy", "columns_of", "missing_column", "read"]
+__all__ = ["BadDataPolicy", "columns_of", "missing_column", "read_documents"]
 
 
-def read(piece: Piece, policy: Policy) -> Iterator[Texts]:
+def read_documents(piece: InputSplit, policy: BadDataPolicy) -> Iterator[DocumentBatch]:
     """The documents of a piece that hold any text, in batches of a few megabytes."""
-    found = joined(piece, policy) if piece.source.is_joined else chunks(piece, policy)
+    found = join_rows(piece, policy) if piece.source.joins_rows else chunks(piece, policy)
     for chunk in found:
         texts = chunk.texts
-        if chunk.absent or not texts.are_sound(piece.reading.max_doc_bytes):
-            texts = Texts.of(checked(chunk, piece, policy))
+        if chunk.absent or not texts.all_valid(piece.reading.max_doc_bytes):
+            texts = DocumentBatch.of(validate_documents(chunk, piece, policy))
         if len(texts):
             yield texts
 
 
-def chunks(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+def chunks(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     """The documents as they stand there."""
     try:
         yield from READERS[piece.source.format](piece, policy)
     except (OSError, EOFError, ValueError) as error:  # pyarrow's errors are among them
-        raise unreadable(piece.source, error) from None
+        raise unreadable_error(piece.source, error) from None
 
 
-def checked(chunk: Chunk, piece: Piece, policy: Policy) -> list[bytes]:
+def validate_documents(chunk: Chunk, piece: InputSplit, policy: BadDataPolicy) -> list[bytes]:
     """The documents one by one: leave out, or refuse, what is no text, too long or not UTF-8; drop what is blank."""
     longest = piece.reading.max_doc_bytes
     good: list[bytes] = []
     for i, document in enumerate(chunk.texts.documents):
         if i in chunk.absent:
             error = BertGPTError("BG303", f"the column {piece.reading.text_column} holds no text", path=chunk.place(i))
-            policy.bad("no_text", error)
+            policy.handle("no_text", error)
             continue
         if len(document) > longest:
             cause = f"{len(document):,} bytes, at most {longest:,} are taken (--max-doc-bytes)"
-            policy.bad("too_long", BertGPTError("BG312", "a document is too long", path=chunk.place(i), cause=cause))
+            policy.handle("too_long", BertGPTError("BG312", "a document is too long", path=chunk.place(i), cause=cause))
             continue
         try:
             text = document.decode()
         except UnicodeDecodeError as error:
             cause = f"{error.reason} at byte {error.start}"
-            policy.bad("bad_utf8", BertGPTError("BG301", "a text is not UTF-8", path=chunk.place(i), cause=cause))
+            policy.handle("bad_utf8", BertGPTError("BG301", "a text is not UTF-8", path=chunk.place(i), cause=cause))
             if policy.on_error == "skip":
                 continue
             text = document.decode(errors="replace")
@@ -69,16 +69,16 @@ def checked(chunk: Chunk, piece: Piece, policy: Policy) -> list[bytes]:
     return good
 
 
-def joined(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+def join_rows(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     """Rows put together to documents: from one that looks like a beginning to the next, or so many of them."""
     source = piece.source
-    begins = re.compile(source.begins.encode())
-    joint = source.joint.encode()
+    begins = re.compile(source.document_start.encode())
+    joint = source.joiner.encode()
     rows: list[bytes] = []
     done: list[bytes] = []
     for chunk in chunks(piece, policy):
         for row in chunk.texts.documents:
-            if rows and (begins.fullmatch(row) if source.begins else len(rows) == source.rows):
+            if rows and (begins.fullmatch(row) if source.document_start else len(rows) == source.rows):
                 done.append(joint.join(rows))
                 rows = []
             rows.append(row)
@@ -88,10 +88,10 @@ def joined(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     yield Chunk.of([*done, joint.join(rows)], lambda i: source.path)
 
 
-def stream(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+def read_streaming(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     """A share of a dataset that only `datasets` can read; its rows come one by one."""
     source = piece.source
-    repository, commit, rest = taken_apart(source.path)
+    repository, commit, rest = parse_address(source.path)
     subset, _, split = rest.rpartition(":")
     rows = open_stream(repository, commit, subset or None, split).shard(source.parts, piece.start)
     column = piece.reading.text_column
@@ -102,7 +102,7 @@ def stream(piece: Piece, policy: Policy) -> Iterator[Chunk]:
         yield Chunk.of(texts, lambda i: source.path)
 
 
-def tinyworld(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+def read_tinyworld(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     """Documents `start` to `stop` of the built-in world."""
     from bertgpt.tinyworld import World
 
@@ -130,7 +130,7 @@ def columns_of(source: Source) -> list[str] | None:
                 pc.open_csv(open_bytes(source), parse_options=pc.ParseOptions(delimiter=delimiter)).schema.names
             )
         if source.format == "jsonl" and source.bytes:
-            block, _ = next(line_blocks(Piece(source, 0, -1, 0), Policy("skip")))
+            block, _ = next(line_blocks(InputSplit(source, 0, -1, 0), BadDataPolicy("skip")))
             row = json.loads(block.split(b"\n", 1)[0])
             return list(row) if isinstance(row, dict) else None
     except (ValueError, OSError, StopIteration):
@@ -139,6 +139,6 @@ def columns_of(source: Source) -> list[str] | None:
 
 
 READERS = {
-    "txt": txt, "jsonl": jsonl, "csv": csv, "tsv": csv, "parquet": parquet, "arrow": arrow, "tinyworld": tinyworld,
-    "stream": stream,
+    "txt": txt, "jsonl": jsonl, "csv": csv, "tsv": csv, "parquet": parquet, "arrow": arrow, "tinyworld": read_tinyworld,
+    "stream": read_streaming,
 }  # fmt: skip

@@ -8,8 +8,8 @@ from typing import Any
 
 from bertgpt.config.corpora import CORPORA, Corpus
 from bertgpt.data.sources import http, hub
-from bertgpt.data.sources.files import FORMATS, Source, Wanted, kind
-from bertgpt.utils.errors import BertGPTError, did_you_mean, quoted
+from bertgpt.data.sources.files import FORMATS, DatasetSelector, Source, detect_format
+from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 
 SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 VERSIONS = ("ETag", "etag", "md5Hash", "Content-MD5", "generation", "Last-Modified", "LastModified", "mtime", "created")
@@ -18,7 +18,7 @@ VERSIONS = ("ETag", "etag", "md5Hash", "Content-MD5", "generation", "Last-Modifi
 # --------------------------------------------------------------------------------------------------- found
 
 
-def named(name: str, subset: str | None) -> list[Source]:
+def catalog_sources(name: str, subset: str | None) -> list[Source]:
     """The files of a corpus known by name."""
     corpus = CORPORA[name]
     patterns = corpus.patterns(subset)
@@ -29,27 +29,29 @@ def named(name: str, subset: str | None) -> list[Source]:
             files = hub.files_of(corpus.repository, commit, pattern)
             sources = [hub_source(corpus.repository, commit, file, name) for file in files]
         else:
-            sources = [replace(source, corpus=name) for source in addressed(pattern)]
-        found += [as_catalogued(source, corpus, split, patterns) for source in sources]
+            sources = [replace(source, corpus=name) for source in url_sources(pattern)]
+        found += [with_catalog_entry(source, corpus, split, patterns) for source in sources]
     return found
 
 
-def as_catalogued(source: Source, corpus: Corpus, split: str, patterns: Mapping[str, str]) -> Source:
+def with_catalog_entry(source: Source, corpus: Corpus, split: str, patterns: Mapping[str, str]) -> Source:
     """A file with what the catalogue says of it."""
     splits = tuple(sorted(patterns)) if len(patterns) > 1 else ()
-    return replace(source, split=split, splits=splits, begins=corpus.begins, rows=corpus.rows, joint=corpus.joint)
+    return replace(
+        source, split=split, splits=splits, document_start=corpus.begins, rows=corpus.rows, joiner=corpus.joint
+    )
 
 
 def hub_source(repository: str, commit: str, file: hub.HubFile, corpus: str) -> Source:
     """A file of a dataset on the hub."""
     path = PurePosixPath(file.path)
-    format_, compression = kind(path) or ("", None)
+    format_, compression = detect_format(path) or ("", None)
     version = f"{repository}@{commit}/{file.path}"
     address = hub.address(repository, commit, file.path)
     return Source(path.name, file.bytes, format_, compression, address, version=version, corpus=corpus)
 
 
-def dataset(name: str, wanted: Wanted) -> list[Source]:
+def hub_dataset(name: str, wanted: DatasetSelector) -> list[Source]:
     """Any dataset on the hub: hf:org/name, or hf:org/name@revision."""
     repository, _, revision = name.removeprefix("hf:").partition("@")
     commit = hub.commit_of(repository, revision or wanted.revision or "main")
@@ -58,7 +60,7 @@ def dataset(name: str, wanted: Wanted) -> list[Source]:
         if wanted.split not in split_files:
             cause = f"the splits are {', '.join(split_files)}"
             near = did_you_mean(wanted.split, split_files)
-            raise BertGPTError("BG211", f"{repository} has no split {quoted(wanted.split)}", cause=cause, hint=near)
+            raise BertGPTError("BG211", f"{repository} has no split {short_repr(wanted.split)}", cause=cause, hint=near)
         chosen = {wanted.split: "train"}
     else:
         chosen = {split: SPLITS[split] for split in split_files if split in SPLITS} or dict.fromkeys(
@@ -69,40 +71,40 @@ def dataset(name: str, wanted: Wanted) -> list[Source]:
     found: list[Source] = []
     for theirs, ours in chosen.items():
         files = [sizes[path] for path in split_files[theirs]]
-        if all(kind(PurePosixPath(file.path)) for file in files):
+        if all(detect_format(PurePosixPath(file.path)) for file in files):
             sources = [hub_source(repository, commit, file, repository) for file in files]
         else:
-            sources = [streamed(repository, commit, wanted.subset, theirs, sum(file.bytes for file in files))]
+            sources = [streaming_source(repository, commit, wanted.subset, theirs, sum(file.bytes for file in files))]
         found += [replace(source, split=ours, splits=splits if len(splits) > 1 else ()) for source in sources]
     return found
 
 
-def streamed(repository: str, commit: str, subset: str | None, split: str, size: int) -> Source:
+def streaming_source(repository: str, commit: str, subset: str | None, split: str, size: int) -> Source:
     """A split whose files are of a kind that only `datasets` can read."""
     version = f"{repository}@{commit}/{subset or ''}:{split}"
-    parts = hub.stream(repository, commit, subset, split).num_shards
+    parts = hub.stream_dataset(repository, commit, subset, split).num_shards
     path = f"{hub.PREFIX}{version}"
     name = f"{repository.rpartition('/')[2]}-{split}"
     return Source(name, size, "stream", path=path, version=version, corpus=repository, parts=parts)
 
 
-def addressed(address: str) -> list[Source]:
+def url_sources(address: str) -> list[Source]:
     """A file, a glob or a folder at an address."""
     files, path = http.filesystem(address)
     if any(sign in path for sign in "*[") or path.endswith("/"):
-        found = http.patiently(lambda: files.find(path) if path.endswith("/") else files.glob(path), address, 3)
-        paths = sorted(str(files.unstrip_protocol(each)) for each in found if kind(PurePosixPath(str(each))))
+        found = http.with_retries(lambda: files.find(path) if path.endswith("/") else files.glob(path), address, 3)
+        paths = sorted(str(files.unstrip_protocol(each)) for each in found if detect_format(PurePosixPath(str(each))))
     else:
         paths = [address]
     if not paths:
         raise BertGPTError("BG211", f"nothing that can be read is at {address}")
-    return [described(path) for path in paths]
+    return [describe_url(path) for path in paths]
 
 
-def described(address: str) -> Source:
+def describe_url(address: str) -> Source:
     """A file at an address with its size, kind and version."""
     path = PurePosixPath(address.partition("://")[2].partition("?")[0])
-    found = kind(path)
+    found = detect_format(path)
     if found is None:
         cause = f"the kinds are {', '.join(FORMATS)}, each also with .gz or .zst"
         raise BertGPTError("BG211", f"{address} is of no known kind", cause=cause)
@@ -114,7 +116,7 @@ def facts_of(address: str) -> dict[str, Any]:
     """What a server says of a file."""
     files, path = http.filesystem(address)
     try:
-        facts: dict[str, Any] = http.patiently(lambda: files.info(path), address, 3)
+        facts: dict[str, Any] = http.with_retries(lambda: files.info(path), address, 3)
     except FileNotFoundError:
         raise BertGPTError("BG211", f"there is nothing at {address}") from None
     if not facts.get("size"):
@@ -131,7 +133,7 @@ def version_of(facts: Mapping[str, Any]) -> str:
 # -------------------------------------------------------------------------------------------------- opened
 
 
-def opened(source: Source, stretches: Sequence[tuple[int, int]] = ()) -> io.RawIOBase:
+def open_source(source: Source, stretches: Sequence[tuple[int, int]] = ()) -> io.RawIOBase:
     """A file that is read by ranges, unless the hub's cache has it here."""
     if source.path.startswith(hub.PREFIX):
         copy = hub.local_copy(source.path, source.bytes)
@@ -144,4 +146,4 @@ def opened(source: Source, stretches: Sequence[tuple[int, int]] = ()) -> io.RawI
             cause = f"it was {source.version}, and is {now}"
             raise BertGPTError("BG305", "this file has changed since the plan was made", path=source.path, cause=cause)
         fetch = http.fetch_of(source.path)
-    return http.Ranged(fetch, source.bytes, stretches)
+    return http.RangeReader(fetch, source.bytes, stretches)

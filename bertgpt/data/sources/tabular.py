@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from bertgpt.data.documents import Texts
-from bertgpt.data.sources.chunks import Chunk, Places, Policy, open_bytes, refuse_utf16, unreadable
-from bertgpt.data.sources.files import Piece, Source
-from bertgpt.data.sources.http import together
-from bertgpt.data.sources.remote import opened
-from bertgpt.utils.files import cache_folder, trim, write_aside
+from bertgpt.data.documents import DocumentBatch
+from bertgpt.data.sources.chunks import BadDataPolicy, Chunk, Locator, open_bytes, reject_utf16, unreadable_error
+from bertgpt.data.sources.files import InputSplit, Source
+from bertgpt.data.sources.http import coalesce_ranges
+from bertgpt.data.sources.remote import open_source
+from bertgpt.utils.files import cache_folder, evict_oldest, write_atomic
 
 FOOTER_BYTES = 200_000_000  # of footers that are kept, at most
 BATCH_BYTES, BLOCK_BYTES = 4_000_000, 8_000_000
@@ -37,7 +37,7 @@ def place_of_row(place: str, first: int, i: int) -> str:
     return f"{place}, row {first + i}"
 
 
-def chunk_of(column: Any, place: Places) -> Chunk:
+def chunk_of(column: Any, place: Locator) -> Chunk:
     """A column as documents; one that holds no text is as good as nulls."""
     import pyarrow as pa
 
@@ -48,18 +48,18 @@ def chunk_of(column: Any, place: Places) -> Chunk:
         return Chunk.of([None] * len(column), place)
     if column.null_count:
         absent = frozenset(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).tolist())
-        return Chunk(Texts.of_column(column.cast(pa.large_binary()).fill_null(b"")), place, absent)
-    return Chunk(Texts.of_column(column), place)
+        return Chunk(DocumentBatch.of_column(column.cast(pa.large_binary()).fill_null(b"")), place, absent)
+    return Chunk(DocumentBatch.of_column(column), place)
 
 
-def csv(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+def csv(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     """A table with a header; every cell is text."""
     import pyarrow as pa
     import pyarrow.csv as pc
 
     with open_bytes(piece.source) as file:
         first = file.read(2)
-    refuse_utf16(first, piece.source)
+    reject_utf16(first, piece.source)
     if not first:
         return
     column = piece.reading.text_column
@@ -88,7 +88,7 @@ def csv(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     policy.counts["bad_lines"] += skipped
 
 
-def parquet(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+def parquet(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     """Row groups `start` to `stop`."""
     import pyarrow.parquet as pq
 
@@ -97,7 +97,7 @@ def parquet(piece: Piece, policy: Policy) -> Iterator[Chunk]:
     groups = list(range(piece.start, piece.stop if piece.stop >= 0 else metadata.num_row_groups))
     rows = sum(metadata.row_group(group).num_rows for group in groups)
     size = max(1, min(rows, BATCH_BYTES * rows // max(piece.weight, 1)))  # rows of a batch of the wanted size
-    with content_of(piece.source, together(chunks_of(metadata, groups, column))) as content:
+    with content_of(piece.source, coalesce_ranges(chunks_of(metadata, groups, column))) as content:
         file = pq.ParquetFile(content, metadata=metadata)
         batches = file.iter_batches(batch_size=size, row_groups=groups, columns=[column], use_threads=False)
         yield from table_chunks(batches, column, f"{piece.source.path}, row groups from {piece.start}")
@@ -130,15 +130,15 @@ def footer(source: Source) -> Any:
     try:
         return pq.read_metadata(kept)
     except (OSError, ValueError):
-        metadata = pq.read_metadata(opened(source))
+        metadata = pq.read_metadata(open_source(source))
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        trim(folder, FOOTER_BYTES)
-        write_aside(kept, lambda aside: metadata.write_metadata_file(str(aside)))
+        evict_oldest(folder, FOOTER_BYTES)
+        write_atomic(kept, lambda aside: metadata.write_metadata_file(str(aside)))
     return metadata
 
 
-def arrow(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+def arrow(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     """Record batches `start` to `stop` of an IPC file; a stream is read whole."""
     import pyarrow as pa
 
@@ -160,7 +160,7 @@ def content_of(source: Source, stretches: Sequence[tuple[int, int]] = ()) -> Any
     if source.compression is not None:
         with open_bytes(source) as file:
             return pa.BufferReader(file.read())
-    return pa.PythonFile(opened(source, stretches)) if source.is_remote else pa.memory_map(source.path)
+    return pa.PythonFile(open_source(source, stretches)) if source.is_remote else pa.memory_map(source.path)
 
 
 def open_arrow(content: Any) -> Any:
@@ -190,4 +190,4 @@ def group_sizes(source: Source, column: str) -> list[int]:
             batches = reader.num_record_batches
             return [source.bytes // max(1, batches)] * batches
     except (OSError, ValueError) as error:
-        raise unreadable(source, error) from None
+        raise unreadable_error(source, error) from None

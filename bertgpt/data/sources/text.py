@@ -9,16 +9,16 @@ from functools import cached_property
 from itertools import accumulate, islice
 from typing import IO, Any
 
-from bertgpt.data.documents import Texts
-from bertgpt.data.sources.chunks import BOM, Chunk, Policy, missing_column, open_bytes, refuse_utf16
-from bertgpt.data.sources.files import Piece, Reading, Source
+from bertgpt.data.documents import DocumentBatch
+from bertgpt.data.sources.chunks import BOM, BadDataPolicy, Chunk, missing_column, open_bytes, reject_utf16
+from bertgpt.data.sources.files import InputSplit, ReadOptions, Source
 from bertgpt.utils.errors import BertGPTError
 
 BLOCK_BYTES = 8_000_000
 BLANK_LINES = re.compile(rb"\n[ \t\r\n]*\n")  # the \r that may stand before it is taken off the document
 
 
-def end_of(piece: Piece) -> int | None:
+def split_end(piece: InputSplit) -> int | None:
     """Where a piece ends; None for the end of the file."""
     return piece.stop if piece.stop >= 0 else None
 
@@ -26,25 +26,25 @@ def end_of(piece: Piece) -> int | None:
 # --------------------------------------------------------------------------------------------------- plain text
 
 
-def txt(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+def txt(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     """Documents of a text file, between blank lines, between separators, or the whole file."""
     source = piece.source
     if source.bytes == 0:
         return
-    with open_bytes(source, end_of(piece)) as file:
-        refuse_utf16(file.peek(2)[:2], source)  # type: ignore[attr-defined]
-        found = whole(file) if piece.reading.whole_files else documents(file, piece)
+    with open_bytes(source, split_end(piece)) as file:
+        reject_utf16(file.peek(2)[:2], source)  # type: ignore[attr-defined]
+        found = whole_file(file) if piece.reading.whole_files else documents(file, piece)
         while some := list(islice(found, 1000)):
             places = [f"{source.path}, byte {place}" for _, place in some]
             yield Chunk.of([document for document, _ in some], places.__getitem__)
 
 
-def whole(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+def whole_file(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
     """A file that is one document."""
     yield file.read().removeprefix(BOM), 0
 
 
-def documents(file: IO[bytes], piece: Piece) -> Iterator[tuple[bytes, int]]:
+def documents(file: IO[bytes], piece: InputSplit) -> Iterator[tuple[bytes, int]]:
     """The documents that begin in the piece, with their places, read a block at a time."""
     separator = separator_of(piece.reading)
     place, block = first_document(file, piece, separator)  # the block begins at this place of the file
@@ -71,7 +71,7 @@ def documents(file: IO[bytes], piece: Piece) -> Iterator[tuple[bytes, int]]:
                 block, place = block[:kept] + b"\0" + block[kept + surplus + 1 :], place + surplus
 
 
-def first_document(file: IO[bytes], piece: Piece, separator: re.Pattern[bytes]) -> tuple[int, bytes]:
+def first_document(file: IO[bytes], piece: InputSplit, separator: re.Pattern[bytes]) -> tuple[int, bytes]:
     """Where the first document begins that begins at or after the start of the piece, and what was read from there."""
     if piece.start == 0:
         block = file.read(BLOCK_BYTES)
@@ -94,7 +94,7 @@ def first_document(file: IO[bytes], piece: Piece, separator: re.Pattern[bytes]) 
     return max(piece.stop, before + len(block)), b""
 
 
-def separator_of(reading: Reading) -> re.Pattern[bytes]:
+def separator_of(reading: ReadOptions) -> re.Pattern[bytes]:
     """What stands between documents."""
     return BLANK_LINES if reading.separator is None else re.compile(re.escape(unescaped(reading.separator)))
 
@@ -107,20 +107,20 @@ def unescaped(separator: str) -> bytes:
 # --------------------------------------------------------------------------------------------------------- jsonl
 
 
-def jsonl(piece: Piece, policy: Policy) -> Iterator[Chunk]:
+def jsonl(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     """One JSON object a line. Blocks of lines are read at once; a block with something odd in it line by line."""
     line = 1 if piece.start == 0 else None
     for block, offset in line_blocks(piece, policy):
         texts = whole_block(block, piece.reading.text_column)
         if texts is not None:
-            yield Chunk(texts, Places(piece.source, block, offset, line))
+            yield Chunk(texts, LineLocator(piece.source, block, offset, line))
         else:
             yield single_lines(block, offset, line, piece, policy)
         line = None if line is None else line + block.count(b"\n")
 
 
 @dataclass(frozen=True)
-class Places:
+class LineLocator:
     """FILE:LINE for the lines of a block where lines were counted from the beginning of the file, else FILE and a byte.
 
     A block in which much is wrong is asked often, and is taken apart once.
@@ -142,17 +142,17 @@ class Places:
         return f"{self.source.path}, byte {self.offset + self.starts[i]}"
 
 
-def line_blocks(piece: Piece, policy: Policy) -> Iterator[tuple[bytes, int]]:
+def line_blocks(piece: InputSplit, policy: BadDataPolicy) -> Iterator[tuple[bytes, int]]:
     """Blocks of whole lines that begin within the piece, with their place in the file."""
     longest = 6 * piece.reading.max_doc_bytes + 1_000_000  # of a line: JSON may spell a character with six
-    with open_bytes(piece.source, end_of(piece)) as file:
+    with open_bytes(piece.source, split_end(piece)) as file:
         at = piece.start
         if at > 0:
             file.seek(at - 1)
             at += skip_line(file) - 1  # the line that goes on here began in the piece before
         else:
             first = file.peek(3)  # type: ignore[attr-defined]
-            refuse_utf16(first[:2], piece.source)
+            reject_utf16(first[:2], piece.source)
             if first.startswith(BOM):
                 at = len(file.read(len(BOM)))
         while piece.stop < 0 or at < piece.stop:
@@ -171,7 +171,7 @@ def line_blocks(piece: Piece, policy: Policy) -> Iterator[tuple[bytes, int]]:
                     error = BertGPTError(
                         "BG312", "a line is too long", path=f"{piece.source.path}, byte {at + len(block)}"
                     )
-                    policy.bad("too_long", error)
+                    policy.handle("too_long", error)
             if block:
                 yield block, at
             at += size
@@ -187,7 +187,7 @@ def skip_line(file: IO[bytes]) -> int:
     return skipped
 
 
-def whole_block(block: bytes, column: str) -> Texts | None:
+def whole_block(block: bytes, column: str) -> DocumentBatch | None:
     """The text column of a block of lines; None where it must be looked at line by line."""
     import pyarrow as pa
     import pyarrow.json as pj
@@ -206,10 +206,10 @@ def whole_block(block: bytes, column: str) -> Texts | None:
     texts = table[column]
     if table.num_rows != lines or texts.null_count:
         return None
-    return Texts.of_column(texts.combine_chunks())
+    return DocumentBatch.of_column(texts.combine_chunks())
 
 
-def single_lines(block: bytes, offset: int, first: int | None, piece: Piece, policy: Policy) -> Chunk:
+def single_lines(block: bytes, offset: int, first: int | None, piece: InputSplit, policy: BadDataPolicy) -> Chunk:
     """The same line by line, with the place of whatever is wrong."""
     column = piece.reading.text_column
     documents: list[bytes | None] = []
@@ -217,11 +217,11 @@ def single_lines(block: bytes, offset: int, first: int | None, piece: Piece, pol
     for i, line in enumerate(block.split(b"\n")):
         place = f"{piece.source.path}:{first + i}" if first is not None else f"{piece.source.path}, byte {offset}"
         offset += len(line) + 1
-        row = object_in(line, place, policy)
+        row = parse_object(line, place, policy)
         if row is None:
             continue
         if column not in row:
-            policy.bad("no_text", missing_column(column, row, place))
+            policy.handle("no_text", missing_column(column, row, place))
             continue
         text = row[column]
         documents.append(text.encode(errors="surrogatepass") if isinstance(text, str) else None)
@@ -229,7 +229,7 @@ def single_lines(block: bytes, offset: int, first: int | None, piece: Piece, pol
     return Chunk.of(documents, places.__getitem__)
 
 
-def object_in(line: bytes, place: str, policy: Policy) -> dict[str, Any] | None:
+def parse_object(line: bytes, place: str, policy: BadDataPolicy) -> dict[str, Any] | None:
     """The JSON object of a line; None where there is none, or none that is wanted."""
     if not line.strip():
         return None
@@ -237,7 +237,7 @@ def object_in(line: bytes, place: str, policy: Policy) -> dict[str, Any] | None:
         text = line.decode()
     except UnicodeDecodeError as error:
         cause = f"{error.reason} at byte {error.start} of the line"
-        policy.bad("bad_utf8", BertGPTError("BG301", "a line is not UTF-8", path=place, cause=cause))
+        policy.handle("bad_utf8", BertGPTError("BG301", "a line is not UTF-8", path=place, cause=cause))
         if policy.on_error == "skip":
             return None
         text = line.decode(errors="replace")
@@ -247,6 +247,8 @@ def object_in(line: bytes, place: str, policy: Policy) -> dict[str, Any] | None:
             raise ValueError("this is no object")
     except (ValueError, RecursionError) as error:
         excerpt = text[:80].rstrip()
-        policy.bad("bad_lines", BertGPTError("BG302", f"a line is not JSON: {excerpt}", path=place, cause=str(error)))
+        policy.handle(
+            "bad_lines", BertGPTError("BG302", f"a line is not JSON: {excerpt}", path=place, cause=str(error))
+        )
         return None
     return row

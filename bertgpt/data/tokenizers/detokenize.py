@@ -7,7 +7,7 @@ from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.utils.errors import BertGPTError
 
 
-def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+def encode_checked(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a text that somebody typed, which may be none."""
     try:
         text.encode()
@@ -16,14 +16,14 @@ def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text)
 
 
-def written(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+def decode_fragment(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """Ids within a text; the pieces of WordPiece as they are, with spaces between words."""
     if tokenizer.kind == "bpe":
         return tokenizer.decode(ids)
     return "".join(token if token.startswith("##") else f" {token}" for token in (tokenizer.tokens[i] for i in ids))
 
 
-class Speller:
+class IncrementalDetokenizer:
     """The text of ids as they come: what was said never has to be taken back, since bytes wait for whole characters.
 
     All that it returns, one after the other, is what `Tokenizer.decode` makes of all the ids.

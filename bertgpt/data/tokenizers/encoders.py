@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bertgpt.data.documents import Texts
+from bertgpt.data.documents import DocumentBatch
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
 Ids = NDArray[np.uint32]
@@ -40,7 +40,7 @@ class Backend(Protocol):
 
     name: str
 
-    def encode(self, texts: Texts) -> tuple[Ids, Lengths]:
+    def encode(self, texts: DocumentBatch) -> tuple[Ids, Lengths]:
         """All ids in one array, and how many belong to each document."""
 
 
@@ -52,7 +52,7 @@ class Reference:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.reference = tokenizer.reference
 
-    def encode(self, texts: Texts) -> tuple[Ids, Lengths]:
+    def encode(self, texts: DocumentBatch) -> tuple[Ids, Lengths]:
         return self.encode_strings([document.decode() for document in texts.documents])
 
     def encode_strings(self, texts: list[str]) -> tuple[Ids, Lengths]:
@@ -70,7 +70,7 @@ class Gigatoken:
 
         self.fast = Fast.from_json(tokenizer.plain_content)
 
-    def encode(self, texts: Texts) -> tuple[Ids, Lengths]:
+    def encode(self, texts: DocumentBatch) -> tuple[Ids, Lengths]:
         if len(texts.data) >= LONG * len(texts):  # one by one, which spares importing awkward
             parts = [self.fast.encode(document) for document in texts.documents]
             lengths = np.fromiter(map(len, parts), np.int64, len(parts))
@@ -80,7 +80,7 @@ class Gigatoken:
         return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets).astype(np.int64)
 
 
-def bytestrings(texts: Texts) -> Any:
+def bytestrings(texts: DocumentBatch) -> Any:
     """A batch as awkward has it, without a copy."""
     ak: Any = import_module("awkward")  # has no types
 
@@ -103,9 +103,9 @@ class Tokie:
             self.fast = Fast.from_json(file.name)
         self.reference = Reference(tokenizer)
 
-    def encode(self, texts: Texts) -> tuple[Ids, Lengths]:
+    def encode(self, texts: DocumentBatch) -> tuple[Ids, Lengths]:
         strings = strings_of(texts)
-        search = odd_character().search
+        search = unsettled_character().search
         if max(map(len, strings), default=0) <= PIECE:
             plain = texts.data.isascii() and not texts.data.translate(None, SETTLED_ASCII)  # ten times faster to see
             if plain or search(texts.data.decode()) is None:
@@ -118,7 +118,7 @@ class Tokie:
                 pieces.append(text)
                 owners.append(owner)
                 continue
-            for piece, is_odd in pieces_of(text):
+            for piece, is_odd in split_for_tokie(text):
                 if is_odd:
                     odd.append(len(pieces))
                 pieces.append(piece)
@@ -139,7 +139,7 @@ class Tokie:
         return ids, lengths.astype(np.int64)
 
 
-def strings_of(texts: Texts) -> list[str]:
+def strings_of(texts: DocumentBatch) -> list[str]:
     """Each document decoded."""
     if not texts.data.isascii():
         return [document.decode() for document in texts.documents]
@@ -160,9 +160,11 @@ class Tiktoken:
         merged = [tokenizer.vocab["".join(merge)] for merge in tokenizer.content["model"]["merges"]]
         if merged != sorted(merged):
             raise ValueError("its ids are not in the order of its merges")
-        self.encoding = Encoding(tokenizer.identity[:8], pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
+        self.encoding = Encoding(
+            tokenizer.fingerprint[:8], pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={}
+        )
 
-    def encode(self, texts: Texts) -> tuple[Ids, Lengths]:
+    def encode(self, texts: DocumentBatch) -> tuple[Ids, Lengths]:
         return flat([self.encoding.encode_ordinary(document.decode()) for document in texts.documents])
 
 
@@ -173,7 +175,7 @@ def flat(lists: list[list[int]]) -> tuple[Ids, Lengths]:
     return ids, lengths
 
 
-def pieces_of(text: str) -> Iterator[tuple[str, bool]]:
+def split_for_tokie(text: str) -> Iterator[tuple[str, bool]]:
     """A text in pieces cut at spaces, none of them long, words with an odd character apart (True).
 
     tokie cuts long texts to share them among threads, and not always between words; so they come to it in pieces.
@@ -181,7 +183,7 @@ def pieces_of(text: str) -> Iterator[tuple[str, bool]]:
     start = 0
     while start < len(text):
         stop = min(start + PIECE, len(text))
-        match = odd_character().search(text, start, stop)
+        match = unsettled_character().search(text, start, stop)
         if match is not None:
             begin = max(text.rfind(" ", start, match.start()), text.rfind("\n", start, match.start())) + 1 or start
             after = BREAK.search(text, match.start())
@@ -204,7 +206,7 @@ def pieces_of(text: str) -> Iterator[tuple[str, bool]]:
 
 
 @cache
-def odd_character() -> re.Pattern[str]:
+def unsettled_character() -> re.Pattern[str]:
     """Characters that are young, or that Unicode has put into another category since version 3.2.
 
     Normalisers follow tables of different years. On all other characters tokie and tokenizers agree, each checked alone
@@ -231,7 +233,7 @@ def is_gpt2_like(tokenizer: Tokenizer) -> bool:
     content = tokenizer.content
     split = content.get("pre_tokenizer") or {}
     usual = split.get("type") == "ByteLevel" and split.get("use_regex", True) and not split.get("add_prefix_space")
-    return tokenizer.kind == "bpe" and usual and content.get("normalizer") is None and not tokenizer.plain_added
+    return tokenizer.kind == "bpe" and usual and content.get("normalizer") is None and not tokenizer.non_special_added
 
 
 def is_bert_like(tokenizer: Tokenizer) -> bool:
@@ -240,7 +242,7 @@ def is_bert_like(tokenizer: Tokenizer) -> bool:
     change = content.get("normalizer") or {}
     usual = change.get("type") == "BertNormalizer" and change.get("clean_text") and change.get("handle_chinese_chars")
     split = (content.get("pre_tokenizer") or {}).get("type") == "BertPreTokenizer"
-    kept = change.get("strip_accents") is None and not tokenizer.plain_added
+    kept = change.get("strip_accents") is None and not tokenizer.non_special_added
     return tokenizer.kind == "wordpiece" and bool(usual) and split and kept
 
 
@@ -249,7 +251,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer, warn: Callable[[str], None]) -> None:
         self.tokenizer, self.warn = tokenizer, warn
-        self.unchecked = CHECKED_BYTES
+        self.bytes_to_check = CHECKED_BYTES
 
     @cached_property
     def backend(self) -> Backend:
@@ -264,11 +266,11 @@ class Encoder:
                 return make()
         return Reference(self.tokenizer)
 
-    def begin_task(self) -> None:
+    def reset_check(self) -> None:
         """A new task begins: check again."""
-        self.unchecked = CHECKED_BYTES
+        self.bytes_to_check = CHECKED_BYTES
 
-    def encode(self, texts: Texts) -> tuple[Ids, Lengths]:
+    def encode(self, texts: DocumentBatch) -> tuple[Ids, Lengths]:
         """All ids in one array, and how many belong to each document."""
         try:
             ids, lengths = self.backend.encode(texts)
@@ -277,25 +279,25 @@ class Encoder:
         except BaseException as error:  # panics of Rust are no Exceptions
             if isinstance(self.backend, Reference):
                 raise
-            return self.put_aside(f"it fails with {type(error).__name__}", texts)
-        if self.unchecked > 0 and not isinstance(self.backend, Reference):
+            return self.fall_back(f"it fails with {type(error).__name__}", texts)
+        if self.bytes_to_check > 0 and not isinstance(self.backend, Reference):
             difference = self.difference(texts, ids, lengths)
             if difference is not None:
-                return self.put_aside(f"it differs from tokenizers {difference}", texts)
+                return self.fall_back(f"it differs from tokenizers {difference}", texts)
         return ids, lengths
 
-    def put_aside(self, reason: str, texts: Texts) -> tuple[Ids, Lengths]:
+    def fall_back(self, reason: str, texts: DocumentBatch) -> tuple[Ids, Lengths]:
         """Go on with the reference."""
         self.warn(f"{self.backend.name} is put aside: {reason}")
         self.backend = Reference(self.tokenizer)
         return self.backend.encode(texts)
 
-    def difference(self, texts: Texts, ids: Ids, lengths: Lengths) -> str | None:
+    def difference(self, texts: DocumentBatch, ids: Ids, lengths: Lengths) -> str | None:
         """What the reference makes of the first documents, where that is something else."""
         if len(lengths) != len(texts) or int(lengths.sum()) != len(ids):
             return "in the number of documents"
-        some = texts.beginning(self.unchecked)
-        self.unchecked -= len(some.data)
+        some = texts.head(self.bytes_to_check)
+        self.bytes_to_check -= len(some.data)
         expected, spans = Reference(self.tokenizer).encode(some)
         for i, (end, right_end) in enumerate(zip(lengths.cumsum(), spans.cumsum(), strict=False)):
             if not np.array_equal(ids[end - lengths[i] : end], expected[right_end - spans[i] : right_end]):

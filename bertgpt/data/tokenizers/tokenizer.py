@@ -17,14 +17,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bertgpt.utils.errors import BertGPTError, quoted
-from bertgpt.utils.files import void, write_aside
+from bertgpt.utils.errors import BertGPTError, short_repr
+from bertgpt.utils.files import discard_result, write_atomic
 
 ROLES = ("pad", "unk", "cls", "sep", "mask", "end")
-OWN_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|end|>")  # ids 0-5 of a tokenizer trained here
-FRAMING = ("pad", "cls", "sep", "mask")  # what rows of BERT are framed, filled and masked with
+DEFAULT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|end|>")  # ids 0-5 of a tokenizer trained here
+BERT_SPECIALS = ("pad", "cls", "sep", "mask")  # what rows of BERT are framed, filled and masked with
 CONFIG_KEYS = {"pad": "pad_token", "unk": "unk_token", "cls": "cls_token", "sep": "sep_token", "mask": "mask_token"}
-Frame = Literal["around", "before"]  # what special tokens do to a text
+SpecialTokensTemplate = Literal["around", "before"]  # what special tokens do to a text
 NOT_IDENTITY = ("version", "truncation", "padding", "post_processor")
 
 
@@ -67,7 +67,7 @@ class Tokenizer:
         return np.dtype(np.uint16 if self.max_id < 1 << 16 else np.uint32)
 
     @cached_property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """sha256 of all that decides which ids a text becomes, and of the roles."""
         content = {key: value for key, value in self.content.items() if key not in (*NOT_IDENTITY, "model")}
         model = {key: value for key, value in self.content["model"].items() if key not in ("vocab", "merges")}
@@ -78,14 +78,14 @@ class Tokenizer:
         return digest.hexdigest()
 
     @property
-    def end(self) -> int:
+    def eos_id(self) -> int:
         """The id that closes a document."""
         return self.roles["end"]
 
     # ------------------------------------------------------------------------------------- text and ids
 
     @property
-    def plain_added(self) -> list[dict[str, Any]]:
+    def non_special_added(self) -> list[dict[str, Any]]:
         """Tokens beside the model that are no special ones."""
         return [token for token in self.content.get("added_tokens", ()) if not token["special"]]
 
@@ -93,7 +93,7 @@ class Tokenizer:
     def plain_content(self) -> str:
         """tokenizer.json without special tokens, so that one that is typed in a text stays text."""
         plain = self.content | {
-            "added_tokens": self.plain_added,
+            "added_tokens": self.non_special_added,
             "post_processor": None,
             "truncation": None,
             "padding": None,
@@ -170,9 +170,9 @@ class Tokenizer:
         starts[list(self.special_ids)] = True
         return starts
 
-    def with_specials(self) -> "Tokenizer":
+    def with_bert_specials(self) -> "Tokenizer":
         """The same with the special tokens that masked rows need, those that it lacks behind its largest id."""
-        names = {role: name for role, name in zip(ROLES, OWN_SPECIALS, strict=True) if role in FRAMING}
+        names = {role: name for role, name in zip(ROLES, DEFAULT_SPECIALS, strict=True) if role in BERT_SPECIALS}
         missing = {role: name for role, name in names.items() if role not in self.roles}
         if not missing:
             return self
@@ -184,7 +184,11 @@ class Tokenizer:
     # ------------------------------------------------------------------------------------------- folders
 
     def save(
-        self, folder: Path, longest: int | None = None, frame: Frame | None = None, segments: bool = False
+        self,
+        folder: Path,
+        longest: int | None = None,
+        frame: SpecialTokensTemplate | None = None,
+        segments: bool = False,
     ) -> None:
         """Write the folder that `Tokenizer.load` and `transformers` read.
 
@@ -195,14 +199,16 @@ class Tokenizer:
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
-            "eos_token": self.tokens[self.end],
+            "eos_token": self.tokens[self.eos_id],
         } | {CONFIG_KEYS[role]: self.tokens[i] for role, i in self.roles.items() if role in CONFIG_KEYS}
         config |= {} if longest is None else {"model_max_length": longest}
         config |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]} if segments else {}
-        write_json(folder / "tokenizer.json", self.content | ({"post_processor": self.framing(frame)} if frame else {}))
+        write_json(
+            folder / "tokenizer.json", self.content | ({"post_processor": self.post_processor(frame)} if frame else {})
+        )
         write_json(folder / "tokenizer_config.json", config)
 
-    def framing(self, frame: Frame) -> dict[str, Any]:
+    def post_processor(self, frame: SpecialTokensTemplate) -> dict[str, Any]:
         """How `tokenizers` puts special tokens around one text, or two: [CLS] A [SEP] B [SEP], or end A end B."""
         around = frame == "around"
         first, between = (self.tokens[self.roles[role]] for role in (("cls", "sep") if around else ("end", "end")))
@@ -227,7 +233,7 @@ class Tokenizer:
             return from_tiktoken()
         if not os.path.exists(source):  # noqa: PTH110 - a Path of an impossible name raises
             raise BertGPTError(
-                "BG211", f"there is no tokenizer {quoted(str(source))}", hint="give gpt2, a folder or a file"
+                "BG211", f"there is no tokenizer {short_repr(str(source))}", hint="give gpt2, a folder or a file"
             )
         try:
             tokenizer = from_path(Path(source))
@@ -276,7 +282,7 @@ def from_file(path: Path) -> Tokenizer:
     if path.suffix == ".json":
         return from_json(path, {})
     words = read_lines(path)
-    missing = [special for special in OWN_SPECIALS[:5] if special not in words]
+    missing = [special for special in DEFAULT_SPECIALS[:5] if special not in words]
     if missing or len(set(words)) != len(words):
         what = f"{', '.join(missing)} missing" if missing else "a word stands twice"
         raise BertGPTError("BG314", "this is no WordPiece vocabulary", path=str(path), cause=what)
@@ -295,7 +301,7 @@ def from_json(path: Path, config: dict[str, Any]) -> Tokenizer:
         model["merges"] = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     vocab = model["vocab"] | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
     named = {role: config.get(key) for role, key in CONFIG_KEYS.items()} | {"end": config.get("eos_token")}
-    usual = dict(zip(ROLES, OWN_SPECIALS, strict=True))
+    usual = dict(zip(ROLES, DEFAULT_SPECIALS, strict=True))
     roles = {}
     for role in ROLES:
         name = named[role]
@@ -347,7 +353,7 @@ def byte_level(vocab: dict[str, int], merges: Iterable[Sequence[str]], specials:
 def wordpiece(vocab: dict[str, int], specials: Sequence[str] = ()) -> Tokenizer:
     """WordPiece as BERT has it, lower-casing unless the vocabulary holds capitals; [SEP] ends documents by default."""
     lower = not any(token != token.lower() for token in vocab if not token.startswith(("[", "<|")))
-    names = specials or OWN_SPECIALS[:5]
+    names = specials or DEFAULT_SPECIALS[:5]
     vocab = dict(sorted(vocab.items(), key=lambda entry: entry[1]))  # so that the file is the same bytes too
     normalizer = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": lower}
     content = {
@@ -394,4 +400,4 @@ def read_lines(path: Path) -> list[str]:
 def write_json(path: Path, content: Any) -> None:
     """JSON that is the same bytes for the same content; on one line, since Python writes that ten times faster."""
     text = json.dumps(content, ensure_ascii=False) + "\n"
-    write_aside(path, lambda aside: void(aside.write_text(text, encoding="utf-8")))
+    write_atomic(path, lambda aside: discard_result(aside.write_text(text, encoding="utf-8")))

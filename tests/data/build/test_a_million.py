@@ -8,7 +8,7 @@ import pytest
 
 from bertgpt.data.format import TokenFile, read_manifest
 from bertgpt.data.loading.rows import SpanFile
-from bertgpt.data.loading.mlm import MaskedRows, open_rows
+from bertgpt.data.loading.mlm import MLMBatch, open_mlm_dataset
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
 Plan = Callable[..., Path]
@@ -20,7 +20,7 @@ def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     import bertgpt
 
     folder = tmp_path_factory.mktemp(request.param)
-    options = {"limit_docs": 16_000, "train": request.param, "vocab_size": 1500, "shard_tokens": 400_000}
+    options = {"limit_docs": 16_000, "train_tokenizer": request.param, "vocab_size": 1500, "shard_tokens": 400_000}
     made = bertgpt.shard("tinyworld", out=str(folder / "shards"), train_bytes=1_000_000, **options)
     assert made["splits"]["train"]["tokens"] > 1_050_000
 
@@ -32,9 +32,9 @@ def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return made_plan
 
 
-def whole(folder: Path) -> tuple[MaskedRows, np.ndarray, Tokenizer]:
+def whole(folder: Path) -> tuple[MLMBatch, np.ndarray, Tokenizer]:
     """All rows of an epoch, and their ids as they were."""
-    rows = open_rows(folder, "train")
+    rows = open_mlm_dataset(folder, "train")
     batch = rows.batch(np.arange(len(rows)), np.ones(len(rows), int))
     used = np.arange(batch.positions.shape[1]) < batch.scored[:, None]
     ids = batch.ids.copy()
@@ -72,7 +72,7 @@ def test_what_is_hidden_of_a_million_tokens(scheme: str, plan: Plan) -> None:
 
 @pytest.mark.parametrize("pair", ["nsp", "sop"])
 def test_pairs_of_a_million_tokens(pair: str, plan: Plan) -> None:
-    folder = plan(pair=pair, seq_len=128)
+    folder = plan(sentence_pairs=pair, seq_len=128)
     shards = folder.parent / "shards"
     labels = np.zeros(3, int)
     for file in read_manifest(shards)["files"]:

@@ -15,7 +15,7 @@ from bertgpt.utils.files import sha256_of
 from bertgpt.data.format import TokenFile
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
-TRAIN = ("--train", "bpe", "--vocab-size", "400")
+TRAIN = ("--train-tokenizer", "bpe", "--vocab-size", "400")
 TEXTS = ["the first of three texts", "the second text is bad", "the third and last text"]
 
 
@@ -23,7 +23,7 @@ TEXTS = ["the first of three texts", "the second text is bad", "the third and la
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Token parts, and shards made from text and from them."""
     folder = tmp_path_factory.mktemp("made")
-    common = {"limit_docs": 300, "train": "bpe", "vocab_size": 400}
+    common = {"limit_docs": 300, "train_tokenizer": "bpe", "vocab_size": 400}
     bertgpt.tokenize("tinyworld", out=str(folder / "tokens"), **common)
     bertgpt.shard("tinyworld", out=str(folder / "shards"), shard_tokens=10_000, val_fraction=0.1, **common)
     bertgpt.shard(str(folder / "tokens"), out=str(folder / "from_tokens"), shard_tokens=10_000, val_fraction=0.1)
@@ -171,7 +171,7 @@ def test_an_edited_tokenizer(command: tuple[str, ...], here: Path, fails: Any) -
     folder = here / command[1]
     named = json.loads((folder / "manifest.json").read_text())["tokenizer"]["sha256"]
     edit(folder / "tokenizer" / "tokenizer.json", lambda content: content["model"]["merges"].pop() and None)
-    fails("BG308", command, named, Tokenizer.load(folder / "tokenizer").identity)
+    fails("BG308", command, named, Tokenizer.load(folder / "tokenizer").fingerprint)
     assert not (here / "new").exists()
 
 
@@ -276,7 +276,7 @@ def test_bad_text(case: str, here: Path, run: Any, fails: Any) -> None:
     assert not (here / "new").exists()
     if count:
         for policy in ("skip", "replace"):
-            done = run(*command, "--on-error", policy, "--fresh")
+            done = run(*command, "--on-error", policy, "--overwrite")
             assert done.code == 0, done.err
             assert "bad data 1 times" in done.err
             assert json.loads((here / "new" / "manifest.json").read_text())["counts"][count] == 1
@@ -288,7 +288,7 @@ def test_bad_text(case: str, here: Path, run: Any, fails: Any) -> None:
 def test_no_text_at_all(kind: str, command: str, content: bytes, here: Path, fails: Any) -> None:
     """F08."""
     (here / "t.txt").write_bytes(content)
-    fails("BG310", [command, "t.txt", "--train", kind, "--vocab-size", "300", "--out", "new"], "0 documents", "t.txt")
+    fails("BG310", [command, "t.txt", "--train-tokenizer", kind, "--vocab-size", "300", "--out", "new"], "0 documents", "t.txt")
     assert not (here / "new").exists()
 
 

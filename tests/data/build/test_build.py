@@ -17,7 +17,7 @@ from bertgpt.tinyworld import World
 from bertgpt.data.build import tokenize_worker
 from bertgpt.data.format import TokenFile, read_manifest
 from bertgpt.data.loading.describe import to_hf
-from bertgpt.data.tokenizers.tokenizer import OWN_SPECIALS, Tokenizer, byte_alphabet, byte_level
+from bertgpt.data.tokenizers.tokenizer import DEFAULT_SPECIALS, Tokenizer, byte_alphabet, byte_level
 
 Run = Callable[..., Any]
 
@@ -36,8 +36,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def tokenizer(here: Path) -> Path:
     """Bytes and no merges: small, and every text comes back."""
-    alphabet = [*OWN_SPECIALS, *byte_alphabet()]
-    byte_level({token: i for i, token in enumerate(alphabet)}, [], OWN_SPECIALS).save(here / "tokenizer")
+    alphabet = [*DEFAULT_SPECIALS, *byte_alphabet()]
+    byte_level({token: i for i, token in enumerate(alphabet)}, [], DEFAULT_SPECIALS).save(here / "tokenizer")
     return here / "tokenizer"
 
 
@@ -156,9 +156,9 @@ def test_limits_take_the_first_whole_documents(run: Run, here: Path, tokenizer: 
 @pytest.mark.parametrize(("largest", "dtype"), [(65_534, "uint16"), (65_535, "uint16"), (65_536, "uint32")])
 def test_ids_are_as_wide_as_the_largest(largest: int, dtype: str, run: Run, here: Path) -> None:
     """F07 and case 1: an id of 70 000 cast by numpy would become 4 464 in silence."""
-    vocab = {token: i for i, token in enumerate([*OWN_SPECIALS, *byte_alphabet()])}
+    vocab = {token: i for i, token in enumerate([*DEFAULT_SPECIALS, *byte_alphabet()])}
     merges = [["a", "b"], ["ab", "ab"]]
-    tokenizer = byte_level(vocab | {"ab": 300, "abab": largest}, merges, OWN_SPECIALS)
+    tokenizer = byte_level(vocab | {"ab": 300, "abab": largest}, merges, DEFAULT_SPECIALS)
     tokenizer.save(here / "wide")
     out = shard(run, write(here / "a.jsonl", ["abab c"]), "out", "--tokenizer", "wide", "--val-fraction", "0")
     assert read_manifest(out)["dtype"] == dtype
@@ -169,7 +169,7 @@ def test_ids_are_as_wide_as_the_largest(largest: int, dtype: str, run: Run, here
 
 def test_an_encoder_that_gives_impossible_ids_is_caught(tokenizer: Path) -> None:
     with pytest.raises(ValueError, match="gave the id 70000"):
-        tokenize_worker.narrow(np.array([5, 70_000], np.uint32), Tokenizer.load(tokenizer))
+        tokenize_worker.cast_ids(np.array([5, 70_000], np.uint32), Tokenizer.load(tokenizer))
 
 
 def test_a_part_that_does_not_fit_into_memory_is_the_same(
@@ -223,7 +223,7 @@ def test_offsets_have_room_for_more_than_2_to_the_31() -> None:
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(run: Run, here: Path, texts: list[str]) -> None:
     source = write(here / "a.jsonl", texts)
-    done = run("shard", str(source), "--train", "bpe", "--vocab-size", "400", "--out", "out", "--dry-run", "--json")
+    done = run("shard", str(source), "--train-tokenizer", "bpe", "--vocab-size", "400", "--out", "out", "--dry-run", "--json")
     plan = json.loads(done.out)["result"]
     assert plan["bytes"] == source.stat().st_size
     assert plan["disk_needed"] < plan["disk_free"]
@@ -231,11 +231,11 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(run: Run, here: Path
 
 
 AS_WRITTEN = """
-bertgpt tokenize tinyworld --limit-docs 20000 --train bpe --vocab-size 2048 --out work/tokens
+bertgpt tokenize tinyworld --limit-docs 20000 --train-tokenizer bpe --vocab-size 2048 --out work/tokens
 bertgpt shard work/tokens --out work/shards --shard-tokens 250k --val-fraction 0.02 --seed 1337
 bertgpt shard "$DATA/fineweb-edu/*.parquet" --tokenizer $DATA/tokenizers/gpt2 --out work/fw --shard-tokens 1M
 bertgpt shard "$DATA/enwiki/*.jsonl.zst" --tokenizer $DATA/tokenizers/bert-base-uncased --out work/wiki
-bertgpt shard tinyworld --limit-docs 2000 --train bpe --vocab-size 1024 --out work/tw --shard-tokens 100k
+bertgpt shard tinyworld --limit-docs 2000 --train-tokenizer bpe --vocab-size 1024 --out work/tw --shard-tokens 100k
 bertgpt inspect work/fw --verify
 bertgpt inspect work/fw --doc 17
 """

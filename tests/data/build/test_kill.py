@@ -38,7 +38,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(corpus: Path, out: Path, *more: str, workers: int = 2, files: list[str] | None = None) -> list[str]:
     names = [str(corpus / name) for name in files or WORK_FILES]
-    options = ["--train", "bpe", "--vocab-size", "600", "--train-bytes", "300k", "--shard-tokens", "400k"]
+    options = ["--train-tokenizer", "bpe", "--vocab-size", "600", "--train-bytes", "300k", "--shard-tokens", "400k"]
     return [
         sys.executable, "-m", "bertgpt", "shard", *names, "--out", str(out), *options, "--val-fraction", "0.05",
         "--workers", str(workers), "--quiet", *more,
@@ -96,7 +96,7 @@ def test_an_output_that_is_made_anew_is_there_before_and_after(point: str, corpu
     out, small = tmp_path / "out", ["text-a.jsonl"]
     assert run(command(corpus, out, workers=1, files=small)).returncode == 0
     before = content(out)
-    fresh = command(corpus, out, "--fresh", "--seed", "2", workers=1, files=small)
+    fresh = command(corpus, out, "--overwrite", "--seed", "2", workers=1, files=small)
     assert run(fresh, BERTGPT_FAULT=point).returncode == -signal.SIGKILL
     if point == "publish.ready":
         assert content(out) == before
@@ -146,7 +146,7 @@ def kill_often(corpus: Path, tmp_path: Path, kills: int) -> tuple[int, int]:
 def check_kills(corpus: Path, undisturbed: dict[str, str], tmp_path: Path, kills: int) -> None:
     done, redone = kill_often(corpus, tmp_path, kills)
     assert redone == 0  # a task with a receipt is never done again; one that was under way is, at most two a kill
-    assert run(command(corpus, tmp_path / "out", "--fresh")).returncode == 0
+    assert run(command(corpus, tmp_path / "out", "--overwrite")).returncode == 0
     assert content(tmp_path / "out") == undisturbed
     assert done == kills
 

@@ -11,8 +11,8 @@ import pytest
 
 from bertgpt.utils.files import lock, sha256_of
 
-WORLD = ("tinyworld", "--limit-docs", "300", "--train", "bpe", "--vocab-size", "400")
-TEXT = ("t.txt", "--train", "bpe", "--vocab-size", "300")
+WORLD = ("tinyworld", "--limit-docs", "300", "--train-tokenizer", "bpe", "--vocab-size", "400")
+TEXT = ("t.txt", "--train-tokenizer", "bpe", "--vocab-size", "300")
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +50,9 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
     "a folder without text": ("BG211", ["empty", *TEXT[1:], "--out", "new"], "holds no text"),
     "no source": ("BG203", [*TEXT[1:], "--out", "new"], "SOURCE"),
     "a world without end": ("BG203", ["tinyworld", *TEXT[1:], "--out", "new"], "--limit-docs"),
-    "no tokenizer": ("BG203", ["t.txt", "--out", "new"], "neither --tokenizer nor --train"),
+    "no tokenizer": ("BG203", ["t.txt", "--out", "new"], "neither --tokenizer nor --train-tokenizer"),
     "two tokenizers": ("BG203", [*TEXT, "--tokenizer", "gpt2", "--out", "new"], "both are given"),
-    "no size": ("BG203", ["t.txt", "--train", "bpe", "--out", "new"], "--vocab-size"),
+    "no size": ("BG203", ["t.txt", "--train-tokenizer", "bpe", "--out", "new"], "--vocab-size"),
     "no output": ("BG203", [*TEXT], "--out"),
     "no such tokenizer": ("BG211", ["t.txt", "--tokenizer", "no/such", "--out", "new"], "no/such"),
     "an output below a file": ("BG404", [*TEXT, "--out", "t.txt/new"], "t.txt"),
@@ -87,7 +87,7 @@ def test_tokenizer_options_are_looked_at_before_sources_are_read(
     from bertgpt.data.sources import files
 
     monkeypatch.setattr(files, "sha256_of", lambda path: pytest.fail("the source was read"))
-    fails("BG203", ["shard", "t.txt", "--out", "new"], "neither --tokenizer nor --train")
+    fails("BG203", ["shard", "t.txt", "--out", "new"], "neither --tokenizer nor --train-tokenizer")
 
 
 @pytest.mark.parametrize("command", ["tokenize", "shard"])
@@ -95,20 +95,20 @@ def test_an_output_that_was_made_otherwise(command: str, here: Path, run: Any, f
     assert run(command, *WORLD, "--out", "new").code == 0
     before = contents(here / "new")
     fails("BG213", [command, *WORLD, "--out", "new", "--limit-docs", "200"], "limit.documents was 300, is now 200")
-    fails("BG213", [command, *TEXT, "--out", "new"], "--fresh")
+    fails("BG213", [command, *TEXT, "--out", "new"], "--overwrite")
     assert contents(here / "new") == before
     done = run(command, *WORLD, "--out", "new")
     assert (done.code, contents(here / "new")) == (0, before)
     assert "nothing to do" in done.err
-    assert run(command, *WORLD, "--out", "new", "--limit-docs", "200", "--fresh").code == 0
+    assert run(command, *WORLD, "--out", "new", "--limit-docs", "200", "--overwrite").code == 0
     assert json.loads((here / "new" / "manifest.json").read_text())["counts"]["documents"] == 200
-    assert run(command, *WORLD, "--out", "new", "--fresh").code == 0
+    assert run(command, *WORLD, "--out", "new", "--overwrite").code == 0
     after = contents(here / "new")
     assert {**after, "run.json": ""} == {**before, "run.json": ""}
     assert not [path for path in here.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("fresh", [(), ("--fresh",)])
+@pytest.mark.parametrize("fresh", [(), ("--overwrite",)])
 def test_a_folder_that_is_none_of_ours_is_left_alone(fresh: tuple[str, ...], here: Path, fails: Any) -> None:
     (here / "mine").mkdir()
     (here / "mine" / "thesis.tex").write_text("the only copy")

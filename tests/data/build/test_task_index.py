@@ -13,7 +13,7 @@ from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from tests.conftest import Outcome
 
 Run = Callable[..., Outcome]
-OPTIONS = ["--train", "bpe", "--vocab-size", "500", "--train-bytes", "100k", "--shard-tokens", "100k"]
+OPTIONS = ["--train-tokenizer", "bpe", "--vocab-size", "500", "--train-bytes", "100k", "--shard-tokens", "100k"]
 
 
 @pytest.fixture

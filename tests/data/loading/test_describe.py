@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bertgpt.data.format import TokenFile, read_manifest
-from bertgpt.data.loading.mlm import open_rows
+from bertgpt.data.loading.mlm import open_mlm_dataset
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from tests.conftest import Outcome
 
@@ -22,8 +22,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     import bertgpt
 
     folder = tmp_path_factory.mktemp("look")
-    bertgpt.shard("tinyworld", out=str(folder / "shards"), limit_docs=900, train=request.param, vocab_size=600)
-    bertgpt.mask(str(folder / "shards"), out=str(folder / "plan"), seq_len=48, pair="nsp")
+    bertgpt.shard(
+        "tinyworld", out=str(folder / "shards"), limit_docs=900, train_tokenizer=request.param, vocab_size=600
+    )
+    bertgpt.mask(str(folder / "shards"), out=str(folder / "plan"), seq_len=48, sentence_pairs="nsp")
     bertgpt.export(str(folder / "shards"), out=str(folder / "bin"))
     return folder
 
@@ -31,7 +33,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_a_row_shows_what_is_hidden_and_what_stands_there(folder: Path, run: Run) -> None:
     done = run("inspect", str(folder / "plan"), "--start", "5", "--docs", "4", "--json")
     rows = json.loads(done.out)["result"]["rows"]
-    batch = open_rows(folder / "plan", "train").batch(np.arange(5, 9), np.zeros(4, int))
+    batch = open_mlm_dataset(folder / "plan", "train").batch(np.arange(5, 9), np.zeros(4, int))
     assert [row["number"] for row in rows] == [5, 6, 7, 8]
     assert [row["scored"] for row in rows] == batch.scored.tolist()
     tokenizer = Tokenizer.load(folder / "plan" / "tokenizer")

@@ -15,7 +15,7 @@ Run = Callable[..., Outcome]
 @pytest.fixture
 def shards(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    options = ["--limit-docs", "900", "--train", "bpe", "--vocab-size", "500", "--shard-tokens", "20k"]
+    options = ["--limit-docs", "900", "--train-tokenizer", "bpe", "--vocab-size", "500", "--shard-tokens", "20k"]
     assert run("shard", "tinyworld", *options, "--val-fraction", "0.1", "--out", "shards").code == 0
     return tmp_path / "shards"
 
@@ -42,7 +42,7 @@ def test_export_is_made_once_and_anew_where_the_shards_are_others(shards: Path, 
     options = ["--limit-docs", "500", "--tokenizer", "shards/tokenizer"]
     assert run("shard", "tinyworld", *options, "--out", "others").code == 0
     assert run("export", "others", "--out", "bin").code == 2
-    assert run("export", "others", "--out", "bin", "--fresh").code == 0
+    assert run("export", "others", "--out", "bin", "--overwrite").code == 0
 
 
 def test_only_shards_can_be_exported(shards: Path, run: Run) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from bertgpt.data.format import TokenFile, read_manifest
-from bertgpt.data.loading.causal import Causal, Windows
-from bertgpt.data.loading.loader import Ahead, Division, Loader, Stream, shared
-from bertgpt.data.loading.mlm import MaskedRows, open_rows
-from bertgpt.data.loading.permutation import Order
+from bertgpt.data.loading.causal import CausalBatch, CausalDataset
+from bertgpt.data.loading.loader import BatchPartition, Prefetcher, ShuffledStream, StepLoader, hybrid_split
+from bertgpt.data.loading.mlm import MLMBatch, open_mlm_dataset
+from bertgpt.data.loading.permutation import EpochPermutation
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import sha256_of
@@ -32,10 +32,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import bertgpt
 
     folder = tmp_path_factory.mktemp("loader")
-    options = {"limit_docs": 3000, "train": "bpe", "vocab_size": 700, "shard_tokens": 40_000, "val_fraction": 0.05}
+    options = {
+        "limit_docs": 3000,
+        "train_tokenizer": "bpe",
+        "vocab_size": 700,
+        "shard_tokens": 40_000,
+        "val_fraction": 0.05,
+    }
     bertgpt.shard("tinyworld", out=str(folder / "shards"), **options)
     for pair in ("none", "nsp", "sop"):
-        bertgpt.mask(str(folder / "shards"), out=str(folder / pair), seq_len=64, pair=pair)
+        bertgpt.mask(str(folder / "shards"), out=str(folder / pair), seq_len=64, sentence_pairs=pair)
     return folder
 
 
@@ -44,8 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 5, 64, 1000, 4097])
 def test_an_epoch_has_every_sample_once(samples: int) -> None:
-    order = Order(samples, 5)
-    epochs, found = order.at(np.arange(3 * samples))
+    order = EpochPermutation(samples, 5)
+    epochs, found = order.epoch_and_index(np.arange(3 * samples))
     assert epochs.tolist() == [epoch for epoch in range(3) for _ in range(samples)]
     for epoch in range(3):
         assert sorted(found[epochs == epoch].tolist()) == list(range(samples))
@@ -55,8 +61,8 @@ def test_an_epoch_has_every_sample_once(samples: int) -> None:
 
 
 def test_a_slot_costs_the_same_anywhere() -> None:
-    order = Order(10**12, 5)
-    _, far = order.at(np.array([10**12 - 1, 5 * 10**11]))
+    order = EpochPermutation(10**12, 5)
+    _, far = order.epoch_and_index(np.array([10**12 - 1, 5 * 10**11]))
     assert (far < 10**12).all()
 
 
@@ -80,8 +86,8 @@ class Numbers:
 def in_steps(world: int, accumulation: int, first: int, last: int, *sizes: int) -> list[list[Any]]:
     """What each stream of 61, 62... samples gives in some steps, made by so many processes."""
     found: list[list[Any]] = [[] for _ in sizes]
-    streams = [Stream(Numbers(61 + i), 3, size) for i, size in enumerate(sizes)]
-    loaders = [Loader(*streams, division=Division(world, rank, accumulation)) for rank in range(world)]
+    streams = [ShuffledStream(Numbers(61 + i), 3, size) for i, size in enumerate(sizes)]
+    loaders = [StepLoader(*streams, division=BatchPartition(world, rank, accumulation)) for rank in range(world)]
     for step in range(first, last):
         for number in range(accumulation):
             for loader in loaders:
@@ -96,7 +102,10 @@ def test_no_division_of_the_work_changes_the_order(
     world: int, micro: int, accumulation: int, sizes: tuple[int, ...]
 ) -> None:
     """Nor does stopping and going on twice in another world, the second time past the end of an epoch."""
-    assert Loader(Stream(Numbers(61), 3, BATCH), division=Division(world, 0, accumulation)).micro == micro
+    assert (
+        StepLoader(ShuffledStream(Numbers(61), 3, BATCH), division=BatchPartition(world, 0, accumulation)).micro
+        == micro
+    )
     whole = in_steps(1, 1, 0, 30, *sizes)
     assert in_steps(world, accumulation, 0, 30, *sizes) == whole
     parts = [in_steps(world, accumulation, 0, 5, *sizes), in_steps(4, 2, 5, 19, *sizes), in_steps(2, 1, 19, 30, *sizes)]
@@ -109,23 +118,23 @@ def test_no_division_of_the_work_changes_the_order(
 
 def test_a_batch_that_cannot_be_divided() -> None:
     with pytest.raises(BertGPTError, match="cannot be divided"):
-        Loader(Stream(Numbers(61), 3, BATCH), division=Division(3, 0, 1))
+        StepLoader(ShuffledStream(Numbers(61), 3, BATCH), division=BatchPartition(3, 0, 1))
 
 
 def test_a_step_of_both_kinds(folder: Path) -> None:
     """Each kind counts its own samples; in a micro-batch is what there is of each."""
-    rows, windows = open_rows(folder / "none", "train"), Windows(folder / "shards", "train", 64)
-    sizes = shared(16, 0.3)
+    rows, windows = open_mlm_dataset(folder / "none", "train"), CausalDataset(folder / "shards", "train", 64)
+    sizes = hybrid_split(16, 0.3)
     assert sizes == (5, 11)
-    streams = [Stream(samples, 3, size) for samples, size in zip((rows, windows), sizes, strict=True)]
-    loader = Loader(*streams, division=Division(1, 0, 4))
+    streams = [ShuffledStream(samples, 3, size) for samples, size in zip((rows, windows), sizes, strict=True)]
+    loader = StepLoader(*streams, division=BatchPartition(1, 0, 4))
     step = next(loader.steps(7))
     kinds = [[type(part) for part in micro] for micro in step]
-    assert kinds == [[MaskedRows], [MaskedRows, Causal], [Causal], [Causal]]
+    assert kinds == [[MLMBatch], [MLMBatch, CausalBatch], [CausalBatch], [CausalBatch]]
     assert [[len(part.ids) for part in micro] for micro in step] == [[4], [1, 3], [4], [4]]
-    alone = Loader(Stream(windows, 3, 11)).batch(7, 0)[0]
+    alone = StepLoader(ShuffledStream(windows, 3, 11)).batch(7, 0)[0]
     assert np.array_equal(
-        np.concatenate([part.ids for micro in step for part in micro if type(part) is Causal]), alone.ids
+        np.concatenate([part.ids for micro in step for part in micro if type(part) is CausalBatch]), alone.ids
     )
 
 
@@ -134,7 +143,7 @@ def test_a_step_of_both_kinds(folder: Path) -> None:
 
 @pytest.mark.parametrize("length", [1, 64, 1000, 10**6])
 def test_every_token_after_the_first_is_a_target_once(length: int, folder: Path) -> None:
-    windows = Windows(folder / "shards", "train", length)
+    windows = CausalDataset(folder / "shards", "train", length)
     stream = np.concatenate(windows.flats)
     count = min(len(windows), 3000)
     batch = windows.batch(np.arange(count), np.zeros(count, int))
@@ -150,7 +159,7 @@ def test_every_token_after_the_first_is_a_target_once(length: int, folder: Path)
 # ----------------------------------------------------------------------------------------------------- masked
 
 
-def unmasked(batch: MaskedRows) -> np.ndarray:
+def unmasked(batch: MLMBatch) -> np.ndarray:
     """The ids as they were."""
     ids = batch.ids.copy()
     for row, at, labels, n in zip(ids, batch.positions, batch.labels, batch.scored.tolist(), strict=True):
@@ -160,7 +169,7 @@ def unmasked(batch: MaskedRows) -> np.ndarray:
 
 @pytest.mark.parametrize("pair", ["none", "nsp", "sop"])
 def test_rows_have_every_token_of_every_document_once(pair: str, folder: Path) -> None:
-    rows = open_rows(folder / pair, "train")
+    rows = open_mlm_dataset(folder / pair, "train")
     batch = rows.batch(np.arange(len(rows)), np.zeros(len(rows), int))
     shards = read_manifest(folder / "shards")
     base = [TokenFile(folder / "shards" / f["path"]) for f in shards["files"] if f["split"] == "train"]
@@ -190,7 +199,7 @@ def test_pieces_are_texts_of_their_documents(folder: Path) -> None:
     from bertgpt.tinyworld import World
 
     texts = "\n".join(document.text for document in World(0).documents(0, 3000))
-    rows = open_rows(folder / "none", "train")
+    rows = open_mlm_dataset(folder / "none", "train")
     tokenizer = Tokenizer.load(folder / "none" / "tokenizer")
     batch = rows.batch(np.arange(40), np.zeros(40, int))
     for ids, starts, length in zip(unmasked(batch), batch.piece_starts, batch.length, strict=True):
@@ -200,7 +209,7 @@ def test_pieces_are_texts_of_their_documents(folder: Path) -> None:
 
 
 def test_validation_has_the_same_masks_whenever_it_is_looked_at(folder: Path) -> None:
-    held_out, train = open_rows(folder / "none", "val"), open_rows(folder / "none", "train")
+    held_out, train = open_mlm_dataset(folder / "none", "val"), open_mlm_dataset(folder / "none", "train")
     some = np.arange(10)
     first, later = held_out.batch(some, np.zeros(10, int)), held_out.batch(some, np.full(10, 9))
     assert same(first, later)
@@ -208,9 +217,9 @@ def test_validation_has_the_same_masks_whenever_it_is_looked_at(folder: Path) ->
     assert not np.array_equal(first.positions, later.positions)
 
 
-def same(one: MaskedRows, other: MaskedRows) -> bool:
+def same(one: MLMBatch, other: MLMBatch) -> bool:
     """Whether two batches are the same to the byte."""
-    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(MaskedRows)]
+    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(MLMBatch)]
     return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
 
 
@@ -218,14 +227,14 @@ def same(one: MaskedRows, other: MaskedRows) -> bool:
 def test_stored_masks_and_rows_are_what_a_plan_draws(pair: str, scheme: str, folder: Path, tmp_path: Path) -> None:
     import bertgpt
 
-    options = {"seq_len": 48, "pair": pair, "scheme": scheme}
-    kinds = {"plan": {}, "static": {"static": True, "copies": 2}, "rows": {"materialize": True, "copies": 2}}
+    options = {"seq_len": 48, "sentence_pairs": pair, "scheme": scheme}
+    kinds = {"plan": {}, "static": {"static": True, "dupe_factor": 2}, "rows": {"materialize": True, "dupe_factor": 2}}
     for name, stored in kinds.items():
         bertgpt.mask(str(folder / "shards"), out=str(tmp_path / name), **options, **stored)
     moved = shutil.copytree(tmp_path / "rows", tmp_path / "elsewhere" / "rows")  # these need no shards
     for split in ("train", "val"):
-        plan, static = (open_rows(tmp_path / name, split) for name in ("plan", "static"))
-        ready = open_rows(moved, split)
+        plan, static = (open_mlm_dataset(tmp_path / name, split) for name in ("plan", "static"))
+        ready = open_mlm_dataset(moved, split)
         assert len(plan) == len(static) == len(ready) > 30
         some = np.random.default_rng(1).permutation(len(plan))[:200]
         epochs = some % 2
@@ -238,7 +247,7 @@ def test_stored_masks_and_rows_are_what_a_plan_draws(pair: str, scheme: str, fol
 
 
 def test_copies_of_nothing(folder: Path, tmp_path: Path, run: Run) -> None:
-    done = run("mask", str(folder / "shards"), "--out", str(tmp_path / "plan"), "--copies", "3")
+    done = run("mask", str(folder / "shards"), "--out", str(tmp_path / "plan"), "--dupe-factor", "3")
     assert done.code == 2
     assert "--static or --materialize" in done.err
 
@@ -248,7 +257,7 @@ def test_rows_of_other_shards_are_refused(folder: Path, tmp_path: Path, run: Run
                "--out", str(tmp_path / "others"))  # fmt: skip
     assert done.code == 0, done.err
     with pytest.raises(BertGPTError) as error:
-        open_rows(folder / "none", "train", tmp_path / "others")
+        open_mlm_dataset(folder / "none", "train", tmp_path / "others")
     assert error.value.code == "BG317"
     assert error.value.exit_code == 3
     manifest = read_manifest(folder / "none")
@@ -268,7 +277,7 @@ def test_an_id_that_the_tokenizer_lacks_is_found_when_shards_are_opened(folder: 
     file |= {"max_id": 60_000, "sha256": sha256_of(shards / file["path"])}
     (shards / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BertGPTError, match=r"60[,]?000"):
-        Windows(shards, "train", 64)
+        CausalDataset(shards, "train", 64)
 
 
 # ------------------------------------------------------------------------------------------- a thousand shards
@@ -278,13 +287,13 @@ def test_a_thousand_shards_take_no_more_memory_than_is_read(tmp_path: Path) -> N
     """Neither files that stay open nor memory that grows from epoch to epoch."""
     import bertgpt
 
-    options = {"limit_docs": 6000, "train": "bpe", "vocab_size": 300, "val_fraction": 0}
+    options = {"limit_docs": 6000, "train_tokenizer": "bpe", "vocab_size": 300, "val_fraction": 0}
     made = bertgpt.shard("tinyworld", out=str(tmp_path / "shards"), shard_tokens=1000, **options)
     assert made["files"] > 1000
     bertgpt.mask(str(tmp_path / "shards"), out=str(tmp_path / "plan"), seq_len=64)
     before = len(list(Path("/dev/fd").iterdir()))
-    rows, windows = open_rows(tmp_path / "plan", "train"), Windows(tmp_path / "shards", "train", 64)
-    loader = Loader(Stream(rows, 1, 8), Stream(windows, 1, 8))
+    rows, windows = open_mlm_dataset(tmp_path / "plan", "train"), CausalDataset(tmp_path / "shards", "train", 64)
+    loader = StepLoader(ShuffledStream(rows, 1, 8), ShuffledStream(windows, 1, 8))
     rows.batch(rows.first[:-1], np.zeros(made["files"], int))  # each file is looked into once
     assert len(list(Path("/dev/fd").iterdir())) < before + 20
     sizes = []
@@ -301,8 +310,8 @@ def test_a_thousand_shards_take_no_more_memory_than_is_read(tmp_path: Path) -> N
 
 
 def test_what_is_made_ahead_is_the_same(folder: Path) -> None:
-    loader = Loader(Stream(Windows(folder / "shards", "train", 64), 3, 4))
-    straight, ahead = loader.steps(), Ahead(loader.steps())
+    loader = StepLoader(ShuffledStream(CausalDataset(folder / "shards", "train", 64), 3, 4))
+    straight, ahead = loader.steps(), Prefetcher(loader.steps())
     for _ in range(20):
         assert np.array_equal(next(straight)[0][0].ids, next(ahead)[0][0].ids)
     ahead.close()
@@ -314,7 +323,7 @@ def test_errors_come_out_where_batches_are_asked_for() -> None:
         yield 1
         raise BertGPTError("BG304", "this is broken")
 
-    ahead = Ahead(broken())
+    ahead = Prefetcher(broken())
     assert next(ahead) == 1
     for _ in range(2):
         with pytest.raises(BertGPTError, match="this is broken"):
@@ -324,7 +333,7 @@ def test_errors_come_out_where_batches_are_asked_for() -> None:
 
 def test_the_end_is_the_end() -> None:
     before = threading.active_count()
-    ahead = Ahead(iter([1, 2, 3]))
+    ahead = Prefetcher(iter([1, 2, 3]))
     assert list(ahead) == [1, 2, 3]
     ahead.close()
     assert threading.active_count() == before
@@ -353,7 +362,7 @@ def test_a_vocabulary_without_specials_gains_them(run: Run, tmp_path: Path, data
     shards, plan = str(tmp_path / "shards"), str(tmp_path / "plan")
     done = run("shard", source, "--limit-docs", "60", "--tokenizer", gpt2, "--out", shards)
     assert done.code == 0, done.err
-    assert run("mask", shards, "--out", plan, "--pair", "sop").code == 0
+    assert run("mask", shards, "--out", plan, "--sentence-pairs", "sop").code == 0
     tokenizer: dict[str, Any] = read_manifest(Path(plan))["tokenizer"]
     assert tokenizer["max_id"] + 1 == 50_261
     assert [tokenizer["roles"][role] for role in ("pad", "cls", "sep", "mask")] == [50257, 50258, 50259, 50260]

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from bertgpt.data.loading.masking import Masked, Scheme, Vocabulary, masked
+from bertgpt.data.loading.masking import MaskBatch, MaskingScheme, MaskingVocab, draw_masks
 
 SIZE, MASK, SPECIALS = 1000, 4, 6
 STARTS = np.arange(SIZE) % 3 != 0  # every third id goes on with a word
-VOCABULARY = Vocabulary(MASK, np.arange(SPECIALS, SIZE, dtype=np.uint16), STARTS)
+VOCABULARY = MaskingVocab(MASK, np.arange(SPECIALS, SIZE, dtype=np.uint16), STARTS)
 UNITS = ["token", "whole-word", "span"]
 
 
@@ -29,11 +29,13 @@ def rows(count: int, length: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray
 def hidden(units: str, count: int = 500, length: int = 128, epoch: int = 0, seed: int = 7, **scheme: float) -> tuple:
     ids, text, begins = rows(count, length)
     samples = np.arange(count)
-    made = masked(ids, text, begins, samples, np.full(count, epoch), seed, Scheme(units, **scheme), VOCABULARY)
+    made = draw_masks(
+        ids, text, begins, samples, np.full(count, epoch), seed, MaskingScheme(units, **scheme), VOCABULARY
+    )
     return ids, text, begins, made
 
 
-def flat(ids: np.ndarray, made: Masked) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def flat(ids: np.ndarray, made: MaskBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, position and what was put there, of what is scored."""
     row, slot = np.nonzero(made.scored)
     return row, made.positions[row, slot].astype(int), made.replacements[row, slot]
@@ -108,7 +110,7 @@ def test_every_position_is_hidden_equally_often(units: str) -> None:
     text = np.ones_like(ids, np.bool_)
     begins = np.zeros_like(text)
     begins[:, 0] = True
-    made = masked(ids, text, begins, np.arange(count), np.zeros(count, int), 1, Scheme(units), VOCABULARY)
+    made = draw_masks(ids, text, begins, np.arange(count), np.zeros(count, int), 1, MaskingScheme(units), VOCABULARY)
     often = np.bincount(made.positions[made.scored], minlength=length) / count
     assert abs(often.mean() - 10 / 64) < 1e-9
     assert (
@@ -120,12 +122,14 @@ def test_every_position_is_hidden_equally_often(units: str) -> None:
 def test_masks_depend_on_seed_epoch_and_row_alone(units: str) -> None:
     ids, text, begins, made = hidden(units)
     some = np.array([400, 3, 77])
-    alone = masked(ids[some], text[some], begins[some], some, np.zeros(3, int), 7, Scheme(units), VOCABULARY)
+    alone = draw_masks(ids[some], text[some], begins[some], some, np.zeros(3, int), 7, MaskingScheme(units), VOCABULARY)
     assert np.array_equal(alone.positions, made.positions[some])
     assert np.array_equal(alone.replacements, made.replacements[some])
     for other in (hidden(units, epoch=1)[3], hidden(units, seed=8)[3]):
         assert (other.positions != made.positions).mean() > 0.5
-    mixed = masked(ids[some], text[some], begins[some], some, np.array([0, 1, 0]), 7, Scheme(units), VOCABULARY)
+    mixed = draw_masks(
+        ids[some], text[some], begins[some], some, np.array([0, 1, 0]), 7, MaskingScheme(units), VOCABULARY
+    )
     assert np.array_equal(mixed.positions[[0, 2]], made.positions[some[[0, 2]]])
     assert np.array_equal(mixed.positions[1], hidden(units, epoch=1)[3].positions[3])
 
@@ -141,7 +145,7 @@ def test_rows_without_text() -> None:
     ids = np.zeros((2, 16), np.uint16)
     none = np.zeros((2, 16), np.bool_)
     for units in UNITS:
-        made = masked(ids, none, none, np.arange(2), np.zeros(2, int), 1, Scheme(units), VOCABULARY)
+        made = draw_masks(ids, none, none, np.arange(2), np.zeros(2, int), 1, MaskingScheme(units), VOCABULARY)
         assert not made.scored.any()
         assert not made.positions.any()
 

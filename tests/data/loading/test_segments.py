@@ -5,14 +5,14 @@ import pytest
 
 from bertgpt.data.loading.segments import (
     IS_NEXT,
-    IS_OTHER,
+    NOT_NEXT,
     UNPAIRED,
-    Cutter,
-    Pieces,
-    cut,
-    cut_in_pairs,
-    packed,
-    with_negatives,
+    SegmentSpans,
+    WordBoundaries,
+    best_fit_decreasing,
+    sample_negatives,
+    split_into_pairs,
+    split_into_segments,
 )
 from bertgpt.utils.errors import BertGPTError
 
@@ -33,7 +33,7 @@ def words(total: int, seed: int = 0) -> np.ndarray:
 SIZES = [0, 1, 2, 3, 11, 12, 13, 30, 500, 7, 1, 64]
 
 
-def covered(pieces: Pieces) -> list[int]:
+def covered(pieces: SegmentSpans) -> list[int]:
     """Every place of the stream that is in a piece."""
     spans = [(pieces.a_start, pieces.a_len), (pieces.b_start, pieces.b_len)]
     return sorted(
@@ -53,7 +53,7 @@ def test_cut(longest: int) -> None:
     start, stop = documents(SIZES)
     begins = words(int(stop[-1]) + 1)
     begins[100:140] = False  # a word that is longer than a piece
-    pieces = cut(start, stop, Cutter(begins), longest)
+    pieces = split_into_segments(start, stop, WordBoundaries(begins), longest)
     assert covered(pieces) == of_documents(start, stop)
     assert pieces.a_len.max() <= longest
     assert (pieces.a_start >= start[pieces.document]).all()
@@ -69,14 +69,14 @@ def test_cut(longest: int) -> None:
 def test_cut_in_pairs(first: int, second: int) -> None:
     start, stop = documents(SIZES)
     begins = words(int(stop[-1]) + 1)
-    pieces = cut_in_pairs(start, stop, Cutter(begins), first, second)
+    pieces = split_into_pairs(start, stop, WordBoundaries(begins), first, second)
     assert covered(pieces) == of_documents(start, stop)
     paired = pieces.b_len > 0
     assert (pieces.label[paired] == IS_NEXT).all()
     assert (pieces.label[~paired] == UNPAIRED).all()
     assert pieces.a_len[paired].max() <= first
     assert pieces.b_len.max() <= second
-    assert (pieces.framed <= first + second + 3).all()
+    assert (pieces.length_with_specials <= first + second + 3).all()
     assert (pieces.b_start[paired] == (pieces.a_start + pieces.a_len)[paired]).all()
     lone = pieces.a_len[~paired]
     assert len(lone) <= len(SIZES)
@@ -84,32 +84,32 @@ def test_cut_in_pairs(first: int, second: int) -> None:
         assert 0.35 < (pieces.a_len[paired] / (pieces.a_len + pieces.b_len)[paired]).mean() < 0.65
 
 
-def pairs(count: int, documents: int) -> Pieces:
+def pairs(count: int, documents: int) -> SegmentSpans:
     start = np.arange(count) * 10
     five = np.full(count, 5)
     label = np.full(count, IS_NEXT, np.uint8)
-    return Pieces(start, five, start + 5, five, np.sort(np.arange(count) % documents), label)
+    return SegmentSpans(start, five, start + 5, five, np.sort(np.arange(count) % documents), label)
 
 
 def test_negatives_come_from_other_documents_and_nothing_is_lost() -> None:
     before = pairs(1001, 50)
-    after = with_negatives(before, "nsp", 7, 0, "file")
-    wrong = after.label == IS_OTHER
+    after = sample_negatives(before, "nsp", 7, 0, "file")
+    wrong = after.label == NOT_NEXT
     assert wrong.sum() == 500
     home = dict(zip(before.b_start.tolist(), before.document.tolist(), strict=True))
     origin = np.array([home[start] for start in after.b_start.tolist()])
     assert (origin[wrong] != after.document[wrong]).all()
     assert (origin[~wrong] == after.document[~wrong]).all()
     assert covered(after) == covered(before)
-    again, other = with_negatives(before, "nsp", 7, 0, "file"), with_negatives(before, "nsp", 8, 0, "file")
+    again, other = sample_negatives(before, "nsp", 7, 0, "file"), sample_negatives(before, "nsp", 8, 0, "file")
     assert np.array_equal(again.b_start, after.b_start)
     assert not np.array_equal(other.label, after.label)
 
 
 def test_order_is_what_is_wrong_with_sop() -> None:
     before = pairs(1000, 1)
-    after = with_negatives(before, "sop", 7, 0, "file")
-    wrong = after.label == IS_OTHER
+    after = sample_negatives(before, "sop", 7, 0, "file")
+    wrong = after.label == NOT_NEXT
     assert wrong.sum() == 500
     assert (after.a_start[wrong] == before.b_start[wrong]).all()
     assert (after.b_start[wrong] == before.a_start[wrong]).all()
@@ -118,18 +118,18 @@ def test_order_is_what_is_wrong_with_sop() -> None:
 
 def test_one_document_alone_has_no_others() -> None:
     with pytest.raises(BertGPTError) as error:
-        with_negatives(pairs(10, 1), "nsp", 7, 0, "val-00000.arrow")
+        sample_negatives(pairs(10, 1), "nsp", 7, 0, "val-00000.arrow")
     assert error.value.code == "BG316"
     assert "--shard-tokens" in str(error.value.hint)
-    with_negatives(pairs(0, 1), "nsp", 7, 0, "val-00000.arrow")
+    sample_negatives(pairs(0, 1), "nsp", 7, 0, "val-00000.arrow")
 
 
 def test_packing_loses_nothing_and_wastes_little() -> None:
     draw = np.random.default_rng(0)
     sizes = np.concatenate([draw.integers(3, 129, 5000), np.full(3000, 128)])
-    row_of, rows = packed(sizes, 128)
+    row_of, rows = best_fit_decreasing(sizes, 128)
     filled = np.bincount(row_of, weights=sizes, minlength=rows)
     assert filled.max() <= 128
     assert filled.min() > 0
     assert 1 - filled.sum() / (rows * 128) < 0.01
-    assert packed(np.zeros(0, np.int64), 128)[1] == 0
+    assert best_fit_decreasing(np.zeros(0, np.int64), 128)[1] == 0

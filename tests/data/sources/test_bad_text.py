@@ -8,17 +8,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bertgpt.data.sources.files import Reading, find
-from bertgpt.data.sources.read import Policy, columns_of, read
-from bertgpt.data.sources.splits import pieces
+from bertgpt.data.sources.files import ReadOptions, resolve_sources
+from bertgpt.data.sources.read import BadDataPolicy, columns_of, read_documents
+from bertgpt.data.sources.splits import input_splits
 from bertgpt.utils.errors import BertGPTError
 
 
 def documents(path: Path, on_error: str = "stop") -> tuple[list[bytes], dict[str, int]]:
     """What is read, and what was counted."""
-    policy = Policy(on_error)
-    cut = pieces(find([str(path)]), Reading(), None)
-    return [text for piece in cut for batch in read(piece, policy) for text in batch.documents], +policy.counts
+    policy = BadDataPolicy(on_error)
+    cut = input_splits(resolve_sources([str(path)]), ReadOptions(), None)
+    return [
+        text for piece in cut for batch in read_documents(piece, policy) for text in batch.documents
+    ], +policy.counts
 
 
 def wrong(path: Path) -> BertGPTError:
@@ -48,7 +50,7 @@ def test_utf16_is_refused(suffix: str, compression: str, tmp_path: Path) -> None
 
 def test_a_bom_before_a_table(tmp_path: Path) -> None:
     (path := tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbftext\nhi\n")
-    assert columns_of(find([str(path)])[0]) == ["text"]
+    assert columns_of(resolve_sources([str(path)])[0]) == ["text"]
     assert documents(path)[0] == [b"hi"]
 
 

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bertgpt.data.sources import files
-from bertgpt.data.sources.files import Piece, Reading, find
-from bertgpt.data.sources.splits import pieces
+from bertgpt.data.sources.files import InputSplit, ReadOptions, resolve_sources
+from bertgpt.data.sources.splits import input_splits
 from bertgpt.utils.errors import BertGPTError
 
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(*wanted: str) -> list[str]:
-    return [source.name for source in find(wanted)]
+    return [source.name for source in resolve_sources(wanted)]
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_files_of_one_name_are_ordered_by_content(folder: Path) -> None:
     for name, text in (("x", "2"), ("y", "1"), ("z", "3")):
         (folder / name).mkdir()
         (folder / name / "same.txt").write_text(text)
-    forth, back = find(["x/same.txt", "y/same.txt", "z/same.txt"]), find(["z", "y", "x"])
+    forth, back = resolve_sources(["x/same.txt", "y/same.txt", "z/same.txt"]), resolve_sources(["z", "y", "x"])
     assert [source.identity() for source in forth] == [source.identity() for source in back]
     assert [source.sha256 for source in forth] == sorted(source.sha256 for source in forth)
 
 
 def test_the_identity_knows_no_folder(folder: Path) -> None:
-    [here], [there] = find(["texts/b.txt"]), find([str(folder / "texts" / "b.txt")])
+    [here], [there] = resolve_sources(["texts/b.txt"]), resolve_sources([str(folder / "texts" / "b.txt")])
     assert here.identity() == there.identity() == {"name": "b.txt", "bytes": 3, "sha256": here.sha256}
 
 
@@ -76,7 +76,7 @@ def test_the_identity_knows_no_folder(folder: Path) -> None:
     ],
 )
 def test_the_name_tells_the_kind(name: str, kind: tuple[str, str | None] | None) -> None:
-    assert files.kind(Path(name)) == kind
+    assert files.detect_format(Path(name)) == kind
 
 
 WRONG = {
@@ -101,26 +101,31 @@ def test_no_such_source(case: str, folder: Path) -> None:
     """F16."""
     wanted, words = WRONG[case]
     with pytest.raises(BertGPTError) as wrong:
-        find(wanted)
+        resolve_sources(wanted)
     assert wrong.value.code == "BG211"
     assert words in str(wrong.value)
 
 
 def test_what_matches_nothing_says_where_it_was_looked_for(folder: Path) -> None:
     with pytest.raises(BertGPTError) as wrong:
-        find(["*.parquet"])
+        resolve_sources(["*.parquet"])
     assert str(folder) in str(wrong.value.cause)
 
 
-def spans(cut: list[Piece]) -> list[tuple[int, int]]:
+def spans(cut: list[InputSplit]) -> list[tuple[int, int]]:
     return [(piece.start, piece.stop) for piece in cut]
 
 
 def test_pieces_cover_a_file_without_gaps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bertgpt.data.sources.splits.SMALLEST", 10)
     (folder / "long.txt").write_bytes(b"x" * 35)
-    assert spans(pieces(find(["long.txt"]), Reading(), None)) == [(0, 10), (10, 20), (20, 30), (30, 35)]
-    assert spans(pieces(find(["long.txt"]), Reading(txt_documents="file"), None)) == [(0, -1)]
+    assert spans(input_splits(resolve_sources(["long.txt"]), ReadOptions(), None)) == [
+        (0, 10),
+        (10, 20),
+        (20, 30),
+        (30, 35),
+    ]
+    assert spans(input_splits(resolve_sources(["long.txt"]), ReadOptions(txt_documents="file"), None)) == [(0, -1)]
 
 
 def test_pieces_depend_neither_on_order_nor_on_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +134,7 @@ def test_pieces_depend_neither_on_order_nor_on_folders(folder: Path, monkeypatch
     for name in ("b.txt", "deep/a.jsonl"):
         (folder / "moved" / Path(name).name).write_bytes((folder / "texts" / name).read_bytes())
     one, two, three = (
-        [piece.identity() for piece in pieces(find(wanted), Reading(), None)]
+        [piece.identity() for piece in input_splits(resolve_sources(wanted), ReadOptions(), None)]
         for wanted in (["texts"], ["texts/b.txt", "texts/deep/a.jsonl"], ["moved/b.txt", "moved/a.jsonl"])
     )
     assert one == two == three
@@ -140,15 +145,15 @@ def test_pieces_are_runs_of_row_groups(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("bertgpt.data.sources.splits.SMALLEST", 6000)
     table = pa.table({"text": [f"{i:0>1000}" for i in range(20)]})
     pq.write_table(table, folder / "t.parquet", row_group_size=2, use_dictionary=False)
-    cut = spans(pieces(find(["t.parquet"]), Reading(), None))
+    cut = spans(input_splits(resolve_sources(["t.parquet"]), ReadOptions(), None))
     assert 1 < len(cut) < 10
     assert [start for start, _ in cut] == [0, *(stop for _, stop in cut[:-1])]
     assert cut[-1][1] == 10
 
 
 def test_pieces_of_a_world_end_where_the_limit_is() -> None:
-    cut = pieces(find(["tinyworld"]), Reading(), 20_000)
+    cut = input_splits(resolve_sources(["tinyworld"]), ReadOptions(), 20_000)
     assert spans(cut) == [(0, 8192), (8192, 16384), (16384, 20000)]
     with pytest.raises(BertGPTError, match="tinyworld has no end") as wrong:
-        pieces(find(["tinyworld"]), Reading(), None)
+        input_splits(resolve_sources(["tinyworld"]), ReadOptions(), None)
     assert wrong.value.code == "BG203"

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from bertgpt.data.sources import http
-from bertgpt.data.sources.http import Ranged, Unfinished, patient, patiently, together
+from bertgpt.data.sources.http import RangeReader, TransientError, coalesce_ranges, retrying_fetch, with_retries
 from bertgpt.utils.errors import BertGPTError
 
 CONTENT = random.Random(0).randbytes(100_000)
@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_any_reads_give_the_bytes_of_the_file() -> None:
     draw = random.Random(1)
-    file = Ranged(Fetched(), len(CONTENT))
+    file = RangeReader(Fetched(), len(CONTENT))
     for _ in range(2000):
         place, size = draw.randrange(len(CONTENT) + 10), draw.choice([0, 1, 7, 500, 3000])
         if draw.random() < 0.5:
@@ -42,7 +42,7 @@ def test_any_reads_give_the_bytes_of_the_file() -> None:
 
 def test_reading_on_costs_no_further_request() -> None:
     fetched = Fetched()
-    file = Ranged(fetched, len(CONTENT))
+    file = RangeReader(fetched, len(CONTENT))
     for _ in range(100):
         file.read(100)
     assert len(fetched.calls) == 10
@@ -51,7 +51,7 @@ def test_reading_on_costs_no_further_request() -> None:
 
 def test_little_is_fetched_beyond_the_end_of_what_will_be_read() -> None:
     fetched = Fetched()
-    file = Ranged(fetched, len(CONTENT), [(0, 5000)])
+    file = RangeReader(fetched, len(CONTENT), [(0, 5000)])
     while file.tell() < 5000:
         file.read(100)
     assert max(stop for _, stop in fetched.calls) == 5000
@@ -59,13 +59,13 @@ def test_little_is_fetched_beyond_the_end_of_what_will_be_read() -> None:
 
 
 def test_chunks_are_fetched_together_where_little_lies_between() -> None:
-    assert together([(0, 100), (110, 210), (220, 320), (1000, 1100), (1200, 1300)]) == [
+    assert coalesce_ranges([(0, 100), (110, 210), (220, 320), (1000, 1100), (1200, 1300)]) == [
         (0, 320),
         (1000, 1100),
         (1200, 1300),
     ]
     fetched = Fetched()
-    file = Ranged(fetched, len(CONTENT), [(100, 300), (5000, 5200)])
+    file = RangeReader(fetched, len(CONTENT), [(100, 300), (5000, 5200)])
     for place in (100, 150, 290, 5000, 5100):
         file.seek(place)
         file.read(10)
@@ -80,7 +80,7 @@ def test_trying_again_ends() -> None:
         raise ConnectionError("https://server/file?signature=secret is down")
 
     with pytest.raises(BertGPTError) as error:
-        patiently(never, "the file")
+        with_retries(never, "the file")
     assert error.value.code == "BG408"
     assert len(calls) == http.ATTEMPTS
     assert "secret" not in str(error.value)
@@ -88,21 +88,21 @@ def test_trying_again_ends() -> None:
 
 def test_a_wrong_number_of_bytes_is_no_answer() -> None:
     lengths = iter([10, 99, 101, 100])
-    fetch = patient(lambda begin, stop: bytes(next(lengths)), "the file")
+    fetch = retrying_fetch(lambda begin, stop: bytes(next(lengths)), "the file")
     assert len(fetch(0, 100)) == 100
 
 
 def test_a_server_says_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(http.time, "sleep", waits.append)
-    answers = iter([Unfinished("busy", 12.0), Unfinished("busy"), None])
+    answers = iter([TransientError("busy", 12.0), TransientError("busy"), None])
 
     def call() -> int:
         if error := next(answers):
             raise error
         return 1
 
-    assert patiently(call, "the file") == 1
+    assert with_retries(call, "the file") == 1
     assert 9 < waits[0] < 15
     assert waits[1] < 2
 
@@ -115,5 +115,5 @@ def test_what_is_not_there_is_not_asked_for_again() -> None:
         raise FileNotFoundError
 
     with pytest.raises(FileNotFoundError):
-        patiently(missing, "the file")
+        with_retries(missing, "the file")
     assert len(calls) == 1

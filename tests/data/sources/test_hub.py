@@ -37,10 +37,10 @@ def documents(first: int, count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from bertgpt.data.tokenizers.train import train
+    from bertgpt.data.tokenizers.train import train_tokenizer
 
     folder = tmp_path_factory.mktemp("tokenizer")
-    train("bpe", 500, iter(documents(0, 200))).save(folder)
+    train_tokenizer("bpe", 500, iter(documents(0, 200))).save(folder)
     return folder
 
 

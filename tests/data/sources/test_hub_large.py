@@ -62,9 +62,9 @@ def size_of(folder: Path) -> int:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_memory_disk_and_kills(hub: Hub, tmp_path: Path) -> None:
-    from bertgpt.data.tokenizers.train import train
+    from bertgpt.data.tokenizers.train import train_tokenizer
 
-    train("bpe", 8192, (d.text for d in World(12).documents(0, 3000))).save(tmp_path / "tokenizer")
+    train_tokenizer("bpe", 8192, (d.text for d in World(12).documents(0, 3000))).save(tmp_path / "tokenizer")
     env = {k: v for k, v in (os.environ | hub.environment(tmp_path / "home")).items() if v is not None}
     out, first = tmp_path / "calm" / "out", hub.seen["range"]
     running = subprocess.Popen(command(out, tmp_path / "tokenizer"), env=env, stderr=subprocess.PIPE, text=True)

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bertgpt
-from bertgpt.data.sources.files import Piece, Reading, find
-from bertgpt.data.sources.read import Policy, columns_of, read
-from bertgpt.data.sources.splits import pieces
+from bertgpt.data.sources.files import InputSplit, ReadOptions, resolve_sources
+from bertgpt.data.sources.read import BadDataPolicy, columns_of, read_documents
+from bertgpt.data.sources.splits import input_splits
 from bertgpt.utils.errors import BertGPTError
 
 TEXTS = [
@@ -84,17 +84,21 @@ COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".zst": zstd}
 
 def documents(path: Path, on_error: str = "stop", **reading: Any) -> tuple[list[bytes], dict[str, int]]:
     """What is read, in the pieces that are usual, and what was counted."""
-    policy = Policy(on_error)
-    cut = pieces(find([str(path)]), Reading(**reading), None)
-    return [text for piece in cut for batch in read(piece, policy) for text in batch.documents], +policy.counts
+    policy = BadDataPolicy(on_error)
+    cut = input_splits(resolve_sources([str(path)]), ReadOptions(**reading), None)
+    return [
+        text for piece in cut for batch in read_documents(piece, policy) for text in batch.documents
+    ], +policy.counts
 
 
 def documents_cut(path: Path, cuts: Iterable[int], end: int | None = None, **reading: Any) -> list[list[bytes]]:
     """What each piece holds, when a file is cut at these places."""
-    [source] = find([str(path)])
+    [source] = resolve_sources([str(path)])
     edges = [0, *cuts, source.bytes if end is None else end]
-    made = [Piece(source, edges[i], edges[i + 1], 0, Reading(**reading)) for i in range(len(edges) - 1)]
-    return [[text for batch in read(piece, Policy("stop")) for text in batch.documents] for piece in made]
+    made = [InputSplit(source, edges[i], edges[i + 1], 0, ReadOptions(**reading)) for i in range(len(edges) - 1)]
+    return [
+        [text for batch in read_documents(piece, BadDataPolicy("stop")) for text in batch.documents] for piece in made
+    ]
 
 
 def joined(found: list[list[bytes]]) -> list[bytes]:
@@ -170,11 +174,13 @@ def test_a_separator_that_overlaps_itself(
     @given(st.text(alphabet, min_size=8, max_size=24))
     def check(text: str) -> None:
         path.write_text(text)
-        reading = Reading(separator=separator)
-        cut = pieces(find([str(path)]), reading, None)
+        reading = ReadOptions(separator=separator)
+        cut = input_splits(resolve_sources([str(path)]), reading, None)
         assert len(cut) == 1
         whole = [part.encode() for part in text.split(separator.replace("\\n", "\n")) if part.strip()]
-        assert [document for batch in read(cut[0], Policy("stop")) for document in batch.documents] == whole
+        assert [
+            document for batch in read_documents(cut[0], BadDataPolicy("stop")) for document in batch.documents
+        ] == whole
 
     check()
 
@@ -282,10 +288,10 @@ def test_no_documents_are_no_error(form: str, compression: str, tmp_path: Path) 
 def test_a_column_that_is_not_there_is_found_before_work(form: str, tmp_path: Path) -> None:
     suffix, write, _ = FORMATS[form]
     (path := tmp_path / f"t{suffix}").write_bytes(write(["a\nb", "c"]))
-    assert columns_of(find([str(path)])[0]) == ["id", "text"]
+    assert columns_of(resolve_sources([str(path)])[0]) == ["id", "text"]
     with pytest.raises(BertGPTError) as error:
         bertgpt.tokenize(
-            str(path), text_column="txt", train="bpe", vocab_size=300, out=str(tmp_path / "o"), dry_run=True
+            str(path), text_column="txt", train_tokenizer="bpe", vocab_size=300, out=str(tmp_path / "o"), dry_run=True
         )
     assert (error.value.code, error.value.hint) == ("BG212", "did you mean text?")
 

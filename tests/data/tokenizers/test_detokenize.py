@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertgpt.data.tokenizers.detokenize import Speller
+from bertgpt.data.tokenizers.detokenize import IncrementalDetokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.data.tokenizers.train import train
+from bertgpt.data.tokenizers.train import train_tokenizer
 
 
 @pytest.fixture(scope="module")
 def pieces() -> Tokenizer:
-    return train("wordpiece", 400, ["a snail hears the unbelievable sound of rain"] * 50)
+    return train_tokenizer("wordpiece", 400, ["a snail hears the unbelievable sound of rain"] * 50)
 
 
 def spelled(tokenizer: Tokenizer, ids: list[int]) -> str:
-    speller = Speller(tokenizer)
+    speller = IncrementalDetokenizer(tokenizer)
     return "".join([*(speller.add(i) for i in ids), speller.end()])
 
 
@@ -35,7 +35,7 @@ def test_all_that_was_said_is_what_the_tokenizer_decodes(
 def test_half_a_character_is_held_back(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("a \N{SNOWMAN}!")
     assert len(ids) > 4  # the snowman is several ids
-    speller = Speller(tokenizer)
+    speller = IncrementalDetokenizer(tokenizer)
     said = [speller.add(i) for i in ids]
     assert "�" not in "".join(said)
     assert said[-1] == "!"
@@ -45,4 +45,4 @@ def test_half_a_character_is_held_back(tokenizer: Tokenizer) -> None:
 
 def test_a_word_behind_a_prompt_has_a_space_before_it(pieces: Tokenizer, tmp_path: Path) -> None:
     ids = pieces.encode("rain sound")
-    assert [Speller(pieces, goes_on).add(ids[0])[:1] for goes_on in (True, False)] == [" ", "r"]
+    assert [IncrementalDetokenizer(pieces, goes_on).add(ids[0])[:1] for goes_on in (True, False)] == [" ", "r"]

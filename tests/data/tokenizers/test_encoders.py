@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bertgpt.data.documents import Texts
+from bertgpt.data.documents import DocumentBatch
 from bertgpt.data.tokenizers.encoders import CHECKED_BYTES, Backend, Encoder, Gigatoken, Reference, Tiktoken, Tokie
 from bertgpt.data.tokenizers.tokenizer import Tokenizer, special_token
-from bertgpt.data.tokenizers.train import train
+from bertgpt.data.tokenizers.train import train_tokenizer
 
 PLAIN = "plain words of the usual kind, and some more of them\n"
 BACKENDS: dict[str, tuple[Any, str]] = {
@@ -36,15 +36,15 @@ def backend(request: pytest.FixtureRequest, data: Path) -> tuple[Backend, Tokeni
 @pytest.fixture(scope="module")
 def own() -> dict[str, Tokenizer]:
     """Tokenizers of our own, of both kinds."""
-    return {kind: train(kind, 400, [PLAIN * 9]) for kind in ("bpe", "wordpiece")}
+    return {kind: train_tokenizer(kind, 400, [PLAIN * 9]) for kind in ("bpe", "wordpiece")}
 
 
 def expected(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [e.ids for e in tokenizer.reference.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
-def encoded(encode: Callable[[Texts], Any], texts: Sequence[str]) -> list[list[int]]:
-    ids, lengths = encode(Texts.of([text.encode() for text in texts]))
+def encoded(encode: Callable[[DocumentBatch], Any], texts: Sequence[str]) -> list[list[int]]:
+    ids, lengths = encode(DocumentBatch.of([text.encode() for text in texts]))
     assert len(lengths) == len(texts)
     assert sum(lengths) == len(ids)
     return [part.tolist() for part in np.split(np.asarray(ids), np.cumsum(lengths)[:-1])]
@@ -196,7 +196,7 @@ class Wrong:
     def __init__(self, real: Backend, spoil: Callable[[Any, Any], Any]) -> None:
         self.real, self.spoil = real, spoil
 
-    def encode(self, texts: Texts) -> tuple[Any, Any]:
+    def encode(self, texts: DocumentBatch) -> tuple[Any, Any]:
         ids, lengths = self.real.encode(texts)
         return self.spoil(ids.copy(), lengths.copy())
 
@@ -243,9 +243,9 @@ def test_a_backend_that_differs_is_put_aside(case: str, kind: str, own: dict[str
 def test_each_task_is_checked_again(own: dict[str, Tokenizer]) -> None:
     warnings: list[str] = []
     encoder = Encoder(own["bpe"], warnings.append)
-    encoder.encode(Texts.of([PLAIN.encode()] * 200))
+    encoder.encode(DocumentBatch.of([PLAIN.encode()] * 200))
     encoder.backend = Wrong(encoder.backend, one_id_wrong)
-    encoder.begin_task()
+    encoder.reset_check()
     assert encoded(encoder.encode, [PLAIN]) == expected(own["bpe"], [PLAIN])
     assert warnings
 

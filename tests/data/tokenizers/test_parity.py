@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertgpt.data.documents import Texts
-from bertgpt.data.sources.files import Reading, find
-from bertgpt.data.sources.read import Policy, read
-from bertgpt.data.sources.splits import pieces
+from bertgpt.data.documents import DocumentBatch
+from bertgpt.data.sources.files import ReadOptions, resolve_sources
+from bertgpt.data.sources.read import BadDataPolicy, read_documents
+from bertgpt.data.sources.splits import input_splits
 from bertgpt.data.tokenizers.encoders import Encoder, Reference
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
@@ -27,16 +27,18 @@ SOURCES = {  # folder of the data: its text column
 }
 
 
-def batches(data: Path) -> Iterator[Texts]:
+def batches(data: Path) -> Iterator[DocumentBatch]:
     for name, column in SOURCES.items():
-        for piece in pieces(find([str(data / name)]), Reading(text_column=column), None):
-            yield from read(piece, Policy("stop"))
-    yield Texts.of(
+        for piece in input_splits(resolve_sources([str(data / name)]), ReadOptions(text_column=column), None):
+            yield from read_documents(piece, BadDataPolicy("stop"))
+    yield DocumentBatch.of(
         [text.encode() for text in json.loads((data / "edge_text" / "blns.json").read_text(encoding="utf-8")) if text]
     )
-    yield Texts.of([line for line in (data / "edge_text" / "emoji-test.txt").read_bytes().splitlines() if line])
-    yield Texts.of([(data / "edge_text" / "utf8tests.bin").read_bytes().decode(errors="replace").encode()])
-    yield Texts.of([(data / "agnews" / "test.csv").read_bytes(), (data / "glue" / "CoLA" / "train.tsv").read_bytes()])
+    yield DocumentBatch.of([line for line in (data / "edge_text" / "emoji-test.txt").read_bytes().splitlines() if line])
+    yield DocumentBatch.of([(data / "edge_text" / "utf8tests.bin").read_bytes().decode(errors="replace").encode()])
+    yield DocumentBatch.of(
+        [(data / "agnews" / "test.csv").read_bytes(), (data / "glue" / "CoLA" / "train.tsv").read_bytes()]
+    )
 
 
 @pytest.mark.long

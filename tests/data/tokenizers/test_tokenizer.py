@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bertgpt.data.tokenizers.tokenizer import BYTE_OF, Tokenizer
-from bertgpt.data.tokenizers.train import train
+from bertgpt.data.tokenizers.train import train_tokenizer
 from bertgpt.utils.errors import BertGPTError
 
 END = "<|endoftext|>"
@@ -35,7 +35,9 @@ def tokenizer(request: pytest.FixtureRequest) -> Callable[[str], Tokenizer]:
         if kind not in known:
             own = kind in ("bpe", "wordpiece")
             data = None if own else request.getfixturevalue("data")
-            known[kind] = train(kind, 400, [TEXT] * 9) if own else Tokenizer.load(data / "tokenizers" / str(kind))
+            known[kind] = (
+                train_tokenizer(kind, 400, [TEXT] * 9) if own else Tokenizer.load(data / "tokenizers" / str(kind))
+            )
         return known[kind]
 
     return made
@@ -77,16 +79,16 @@ def test_berts_own_file(tmp_path: Path) -> None:
     assert [WORDS[i] for i in tokenizer.encode("The CATs sat. É")] == ["the", "cat", "##s", "sat", ".", "e"]
     assert tokenizer.encode("dogs") == [1]
     assert tokenizer.roles == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "end": 3}
-    assert Tokenizer.load(file.parent).identity == tokenizer.identity
+    assert Tokenizer.load(file.parent).fingerprint == tokenizer.fingerprint
     cased = Tokenizer.load(bert_file(tmp_path / "cased", [*WORDS, "The"]))
     assert [[*WORDS, "The"][i] for i in cased.encode("The the CAT é")] == ["The", "the", "[UNK]", "é"]
 
 
 def test_a_vocabulary_with_crlf(tmp_path: Path) -> None:
     file = bert_file(tmp_path / "t")
-    identity = Tokenizer.load(file).identity
+    identity = Tokenizer.load(file).fingerprint
     file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
-    assert Tokenizer.load(file).identity == identity
+    assert Tokenizer.load(file).fingerprint == identity
 
 
 def test_a_tokenizer_json_of_others(tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_a_tokenizer_json_of_others(tmp_path: Path) -> None:
     content["model"]["merges"] = MERGES  # as it was written in former times
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
-    assert tokenizer.identity == Tokenizer.load(tmp_path / "t").identity
+    assert tokenizer.fingerprint == Tokenizer.load(tmp_path / "t").fingerprint
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "hell"}, "pad_token": END}))
     roles = Tokenizer.load(tmp_path).roles
     assert roles == {"pad": tokenizer.vocab[END], "end": tokenizer.vocab["hell"]}
@@ -104,7 +106,7 @@ def test_a_tokenizer_json_of_others(tmp_path: Path) -> None:
 def test_a_saved_folder_is_the_same_tokenizer(kind: str, tokenizer: Any, tmp_path: Path) -> None:
     tokenizer(kind).save(tmp_path / "one")
     again = Tokenizer.load(tmp_path / "one")
-    assert (again.identity, again.roles) == (tokenizer(kind).identity, tokenizer(kind).roles)
+    assert (again.fingerprint, again.roles) == (tokenizer(kind).identity, tokenizer(kind).roles)
     again.save(tmp_path / "two")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -115,9 +117,9 @@ def test_the_identity_is_that_of_ids_and_roles(tokenizer: Any, tmp_path: Path) -
     content = tokenizer("wordpiece").content
     roles = tokenizer("wordpiece").roles
     lower = content | {"normalizer": content["normalizer"] | {"lowercase": False}}
-    identities |= {Tokenizer(lower, roles).identity, Tokenizer(content, roles | {"end": 3}).identity}
+    identities |= {Tokenizer(lower, roles).fingerprint, Tokenizer(content, roles | {"end": 3}).fingerprint}
     assert len(identities) == 4
-    assert Tokenizer(content | {"padding": {"length": 3}}, roles).identity == tokenizer("wordpiece").identity
+    assert Tokenizer(content | {"padding": {"length": 3}}, roles).fingerprint == tokenizer("wordpiece").identity
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,9 +164,9 @@ def test_gpt2_by_name_is_gpt2_from_its_files(no_network: Path, data: Path) -> No
             data / "tokenizers" / "gpt2" / url.rpartition("/")[2], no_network / hashlib.sha1(url.encode()).hexdigest()
         )
     named, given = Tokenizer.load("gpt2"), Tokenizer.load(data / "tokenizers" / "gpt2")
-    assert named.identity == given.identity
+    assert named.fingerprint == given.fingerprint
     assert named.encode(TEXT) == given.encode(TEXT)
-    assert (named.end, named.max_id) == (50256, 50256)
+    assert (named.eos_id, named.max_id) == (50256, 50256)
 
 
 def test_gpt2_by_name_without_network(no_network: Path) -> None:
@@ -190,7 +192,7 @@ def test_bytes_come_back_exactly(text: str) -> None:
     assert not OWN.special_ids & set(ids)
 
 
-OWN = train("bpe", 300, [TEXT])
+OWN = train_tokenizer("bpe", 300, [TEXT])
 
 
 def test_real_documents_come_back_exactly(tokenizer: Any, data: Path, hard_strings: list[str]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bertgpt.data.tokenizers.tokenizer import OWN_SPECIALS
-from bertgpt.data.tokenizers.train import train
+from bertgpt.data.tokenizers.tokenizer import DEFAULT_SPECIALS
+from bertgpt.data.tokenizers.train import train_tokenizer
 from bertgpt.tinyworld import World
 
 KINDS = ["bpe", "wordpiece"]
@@ -22,7 +22,7 @@ texts = [document.text for document in World(0).documents(0, 400)] + ["Zoë, 你
 for kind in ("bpe", "wordpiece"):
     tokenizer = train(kind, 700, texts)
     tokenizer.save(Path(sys.argv[1]) / kind)
-    print(kind, tokenizer.identity)
+    print(kind, tokenizer.fingerprint)
 """
 
 
@@ -56,13 +56,13 @@ def test_three_processes_train_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [300, 512])
 def test_a_trained_tokenizer(kind: str, size: int, texts: list[str]) -> None:
-    tokenizer = train(kind, size, texts)
-    assert tuple(tokenizer.tokens[:6]) == OWN_SPECIALS
+    tokenizer = train_tokenizer(kind, size, texts)
+    assert tuple(tokenizer.tokens[:6]) == DEFAULT_SPECIALS
     assert list(tokenizer.roles.values()) == [0, 1, 2, 3, 4, 5]
     assert sorted(tokenizer.vocab.values()) == list(range(len(tokenizer.vocab)))
     assert len(tokenizer.vocab) <= size
     assert tokenizer.special_ids == frozenset(range(6))
-    assert tokenizer.end == 5
+    assert tokenizer.eos_id == 5
     seen = {i for text in texts for i in tokenizer.encode(text)}
     assert not seen & tokenizer.special_ids
     assert len(seen) > size / 10
@@ -70,18 +70,18 @@ def test_a_trained_tokenizer(kind: str, size: int, texts: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_larger_vocabulary_makes_fewer_tokens(kind: str, texts: list[str]) -> None:
-    small, large = train(kind, 300, texts), train(kind, 600, texts)
+    small, large = train_tokenizer(kind, 300, texts), train_tokenizer(kind, 600, texts)
     assert len(large.encode(texts[0])) < len(small.encode(texts[0]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_order_of_the_texts_does_not_matter(kind: str, texts: list[str]) -> None:
-    assert train(kind, 400, texts).identity == train(kind, 400, texts[::-1]).identity
+    assert train_tokenizer(kind, 400, texts).fingerprint == train_tokenizer(kind, 400, texts[::-1]).fingerprint
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_letters_than_the_vocabulary_holds(kind: str) -> None:
-    tokenizer = train(kind, 300, many_letters())
+    tokenizer = train_tokenizer(kind, 300, many_letters())
     assert len(tokenizer.vocab) <= 300
     assert sorted(tokenizer.vocab.values()) == list(range(len(tokenizer.vocab)))
     assert len(tokenizer.encode("common")) < 6
@@ -92,22 +92,22 @@ def test_more_letters_than_the_vocabulary_holds(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("nothing", [[], [""], [" \n\t "], ["\x00"]])
 def test_nothing_to_train_on(kind: str, nothing: list[str]) -> None:
-    tokenizer = train(kind, 300, nothing)
-    assert tuple(tokenizer.tokens[:6]) == OWN_SPECIALS
+    tokenizer = train_tokenizer(kind, 300, nothing)
+    assert tuple(tokenizer.tokens[:6]) == DEFAULT_SPECIALS
     assert len(tokenizer.vocab) <= 300
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_special_tokens_in_the_text_are_learnt_as_text(kind: str) -> None:
-    tokenizer = train(kind, 400, [" ".join(OWN_SPECIALS) * 50, "[MASK]" * 50, "<|end|>" * 50, "words"])
-    assert tuple(tokenizer.tokens[:6]) == OWN_SPECIALS
-    for special in OWN_SPECIALS:
+    tokenizer = train_tokenizer(kind, 400, [" ".join(DEFAULT_SPECIALS) * 50, "[MASK]" * 50, "<|end|>" * 50, "words"])
+    assert tuple(tokenizer.tokens[:6]) == DEFAULT_SPECIALS
+    for special in DEFAULT_SPECIALS:
         assert not set(tokenizer.encode(f"{special} x{special}")) & tokenizer.special_ids - {1}
 
 
 def test_wordpiece_is_of_lower_case(texts: list[str]) -> None:
     letters = "".join(chr(code) for code in range(0x20, 0x3000))
-    tokenizer = train("wordpiece", 12_000, [*texts, letters, " ".join(letters)])
+    tokenizer = train_tokenizer("wordpiece", 12_000, [*texts, letters, " ".join(letters)])
     assert tokenizer.content["normalizer"]["lowercase"]
     assert tokenizer.encode("THE Café") == tokenizer.encode("the cafe")
     assert not [token for token in tokenizer.tokens[6:] if token != token.lower()]
