@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
         return import_module("bertgpt.inference.language_model").load
     if name not in FUNCTIONS:
         raise AttributeError(f"module 'bertgpt' has no attribute {name!r}")
-    made = globals()[name] = import_module("bertgpt.cli.registry").function(FUNCTIONS[name], name)
+    made = globals()[name] = import_module("bertgpt.cli.registry").as_python_function(FUNCTIONS[name], name)
     return made
 
 

@@ -165,7 +165,8 @@ class Trainer:
         if self.dist.world > 1:
             totals = self.dist.all_reduce(torch.tensor(totals, device=self.device)).tolist()
         return {
-            name: self.term_weights.get(name, 1.0) / max(total, 1.0) for name, total in zip(METRIC_SUMS, totals, strict=True)
+            name: self.term_weights.get(name, 1.0) / max(total, 1.0)
+            for name, total in zip(METRIC_SUMS, totals, strict=True)
         }
 
     def compute_loss(self, part: Any) -> dict[str, LossTerm]:

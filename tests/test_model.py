@@ -18,7 +18,7 @@ from tests.fixtures.models import classifier_of
 
 V, D, L, H = 320, 64, 4, 4
 ROLES = {"pad": 0, "cls": 1, "sep": 2, "mask": 3, "end": 4}
-FAMILIES = {"gpt2": GPT2, "bert": BERT, "modern": MODERNBERT | {"window": 8}}
+FAMILIES = {"gpt2": GPT2, "bert": BERT, "modern": MODERNBERT | {"local_window": 8}}
 
 
 def config_of(family: str) -> ModelConfig:
@@ -287,7 +287,7 @@ def test_counting() -> None:
     with torch.device("meta"):
         gpt2, bert = Transformer(PRESETS["gpt2"].model), Transformer(PRESETS["bert-base"].model)
         windows = Transformer(PRESETS["modern-gpt-tiny"].model)
-        everywhere = Transformer(windows.config.model_copy(update={"window": 0}))
+        everywhere = Transformer(windows.config.model_copy(update={"local_window": 0}))
     without_positions = 124_439_808 - 1024 * 768
     assert gpt2.flops_per_token(1024) == pytest.approx(6 * without_positions + 12 * 12 * 768 * 1024, rel=1e-3)
     assert everywhere.flops_per_token(8192) - windows.flops_per_token(8192) == 12 * 256 * 4 * (8192 - 129)

@@ -387,7 +387,7 @@ class ExportOptions(Options):
     path: Annotated[str, PositionalArgument("PATH")] = Field(description="A folder of shards, or a model.")
     out: str = Field(description="The folder to make.")
     to: Literal["hf", "bin"] | None = Field(None, description="The form; the default is the one that there is.")
-    fresh: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
+    overwrite: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
 
 
 class ImportOptions(Options):
@@ -406,7 +406,7 @@ class ImportOptions(Options):
         description="A folder, or the name of a model on the hub."
     )
     out: str = Field(description="The run to make.")
-    fresh: bool = Field(False, description="Make it anew, even if it exists.")
+    overwrite: bool = Field(False, description="Make it anew, even if it exists.")
 
 
 class InspectOptions(Options):

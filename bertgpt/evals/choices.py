@@ -130,7 +130,7 @@ def blimp(kept: PretrainedModel, rows: Sequence[Row]) -> EvalResult:
     scores = {"accuracy": macro_average(paradigms)}
     scores |= {name: ScoreWithInterval.from_correct(each) for name, each in sorted(phenomena.items())}
     baselines = {"chance": ScoreWithInterval(0.5), "the shorter": macro_average(grouped(rows, shorter, "UID"))}
-    items = {"UID": [row["UID"] for row in rows], "right": right}
+    items = {"UID": [row["UID"] for row in rows], "correct": right}
     items |= {"good": [each.logprob for each in good], "bad": [each.logprob for each in bad]}
     notes = [f"a mean over {len(paradigms)} paradigms"]
     notes += [f"{left_out:,} pairs are longer than the model's rows, and left out"] if left_out else []

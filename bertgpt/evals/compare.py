@@ -12,10 +12,10 @@ from bertgpt.utils.errors import BertGPTError
 # What is compared of each suite: columns of its items, what these are divided by, and whether less is better.
 COMPARED = {
     "hellaswag": (("acc_norm",), None, False), "cloze": (("acc_norm",), None, False),
-    "lambada": (("acc",), None, False), "lm": (("nats",), "bytes", True), "mlm": (("right",), "targets", False),
+    "lambada": (("acc",), None, False), "lm": (("nats",), "bytes", True), "mlm": (("correct",), "targets", False),
     "tinyworld": (("endings", "cloze", "topic", "sentiment", "acceptability"), None, False),
 }  # fmt: skip
-OTHERS = (("right",), None, False)  # of everything with classes
+OTHERS = (("correct",), None, False)  # of everything with classes
 LIKELY = 0.05
 
 

@@ -50,7 +50,7 @@ def score_classifiers(
         notes.append(f"collapsed: seed {', '.join(collapsed)} of {len(answers)} says one class only")
     items: dict[str, Any] = {"label": task.dev.labels, "said": label_names(answers[0], task.classes)}
     if task.classes:
-        items["right"] = [float(value) for value in np.mean([some == right for some in answers], axis=0)]
+        items["correct"] = [float(value) for value in np.mean([some == right for some in answers], axis=0)]
         items["probabilities"] = probabilities(logits[0]).round(6).tolist()
     found = EvalResult(task.name, f"{task.name}.{first}/1", len(right), scores, baselines, items, notes=notes)
     found.facts = {"data": task.facts} | also

@@ -89,7 +89,7 @@ def masked_accuracy(kept: PretrainedModel, texts: Sequence[str]) -> EvalResult:
     scores["accuracy of all"] = ScoreWithInterval(sum(kinds["all"]) / len(kinds["all"]), low, high)
     if kinds["whole words"]:
         scores["whole words"] = ScoreWithInterval.from_correct(kinds["whole words"])
-    items["right"], items["targets"] = by_text[:, 0].tolist(), by_text[:, 1].tolist()
+    items["correct"], items["targets"] = by_text[:, 0].tolist(), by_text[:, 1].tolist()
     baselines = {"the most common token": ScoreWithInterval(unigram_baseline(pieces))}
     notes = [f"{PLANS} plans, 15 % hidden; the share depends on the tokenizer, {kept.tokenizer.fingerprint[:12]}"]
     return EvalResult("mlm", "mlm.80-10-10.five-plans/1", len(texts), scores, baselines, dict(items), notes=notes)

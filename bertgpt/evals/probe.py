@@ -80,7 +80,7 @@ def probe(kept: PretrainedModel, data: Parts, suite: str, full: bool) -> EvalRes
     empty = sum(not text.strip() for text in chain(*texts))
     if empty:
         notes.append(f"{empty:,} texts are empty")
-    items = {"label": data[1].labels, "said": judged.predictions.tolist(), "right": right}
+    items = {"label": data[1].labels, "said": judged.predictions.tolist(), "correct": right}
     definition = f"{suite}.probe.mean.standardised.logistic/1"
     found = EvalResult(suite, definition, len(right), scores, baselines, items, notes=notes)
     words = scores["accuracy"].value, baselines["tf-idf"].value

@@ -273,6 +273,6 @@ def evaluate_tinyworld(kept: PretrainedModel, options: EvalOptions) -> EvalResul
         sizes = {"train": min(most * 4, TWIN_TRAIN), "dev": most}
         train, test = (of_rows(list(islice(examples(world, task, split), size))) for split, size in sizes.items())
         twin = probe(kept, (train, test), task, False)
-        scores[task], items[task] = twin.scores["accuracy"], twin.items["right"]
+        scores[task], items[task] = twin.scores["accuracy"], twin.items["correct"]
         baselines |= {f"{task}, {name}": twin.baselines[name] for name in ("majority", "tf-idf", "random weights")}
     return EvalResult("tinyworld", "tinyworld.seed0/1", len(documents), scores, baselines, items, notes=notes)

@@ -142,7 +142,7 @@ def build(config: ModelConfig, settings: dict[str, Any], weights: dict[str, Tens
         classifier = SequenceClassifier(model, len(labels) or 1, settings["objective"] == "clm")
         head = ClassificationHead(settings["task"], labels, classifier)
     load_weights(model if head is None else head.classifier, weights, where)
-    facts = {name: settings[name] for name in ("objective", "documents", "length")}
+    facts = {name: settings[name] for name in ("objective", "cross_document_attention", "length")}
     return PretrainedModel(model, tokenizer, **facts, head=head)
 
 

@@ -78,11 +78,11 @@ def iterate_logits(
         with torch.no_grad():
             logits = classifier(
                 rows.ids,
-            document_ids=rows.documents,
-            position_ids=rows.positions,
-            token_type_ids=rows.segments,
-            row_index=rows.rows,
-            pool_index=rows.places,
+                document_ids=rows.documents,
+                position_ids=rows.positions,
+                token_type_ids=rows.segments,
+                row_index=rows.rows,
+                pool_index=rows.places,
             ).float()
         yield numbers, logits.cpu().numpy()
         done += len(numbers)

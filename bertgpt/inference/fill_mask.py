@@ -54,11 +54,11 @@ class FillMask:
             for place, logits in zip(gaps, next(masked_logits(kept, some, [gaps])) if gaps else [], strict=True):
                 told = self.top_candidates(kept, logits)
                 shown[start + place] = told[0]["token"]
-                mask = {"place": start + place, "token": some[place], "right": told[0]["token"] == some[place]}
+                mask = {"place": start + place, "token": some[place], "correct": told[0]["token"] == some[place]}
                 masks.append(mask | {"candidates": told})
         if not masks:
             raise BertGPTError("BG204", "this text is too short to hide anything of it", hint="give some sentences")
-        accuracy = sum(mask["right"] for mask in masks) / len(masks)
+        accuracy = sum(mask["correct"] for mask in masks) / len(masks)
         result = {"prompt": text, "text": tokenizer.decode(shown), "masks": masks, "accuracy": accuracy}
         return result | {"segments": to_segments(tokenizer, ids, masks)}
 
@@ -135,8 +135,8 @@ def to_segments(tokenizer: Tokenizer, ids: Sequence[int], masks: Sequence[dict[s
         if begin < start:
             segments.append({"text": decode_fragment(tokenizer, ids[begin:start])})
         guess = decode_fragment(tokenizer, [mask["candidates"][0]["token"] for mask in word])
-        right = all(mask["right"] for mask in word)
-        segments.append({"text": decode_fragment(tokenizer, ids[start:stop]), "guess": guess, "right": right})
+        right = all(mask["correct"] for mask in word)
+        segments.append({"text": decode_fragment(tokenizer, ids[start:stop]), "guess": guess, "correct": right})
         begin = stop
     if begin < len(ids):
         segments.append({"text": decode_fragment(tokenizer, ids[begin:])})
@@ -150,6 +150,6 @@ def format_segment(segment: dict[str, Any]) -> tuple[str, str]:
     if "guess" not in segment:
         return text, ""
     space, word = (" ", text[1:]) if text.startswith(" ") else ("", text)
-    if segment["right"]:
+    if segment["correct"]:
         return f"{space}{{{word}}}", "green"
     return f"{space}{{{word}: {segment['guess'].strip()}}}", "red"

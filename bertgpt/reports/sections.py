@@ -136,12 +136,12 @@ def predictions(name: str, quizzes: Sequence[dict[str, Any]]) -> Html:
         told.append(el("div", *map(masked_segment, quiz["segments"]), class_="text"))
         original = {mask["place"]: mask for mask in quiz["masks"]}
         rows = [
-            [str(i), "found" if mask["right"] else "missed",
+            [str(i), "found" if mask["correct"] else "missed",
              ", ".join(f"{each['text'].strip() or repr(each['text'])} {each['probability']:.2f}"
                        for each in mask["candidates"])]
             for i, mask in enumerate(original.values(), 1)
         ]  # fmt: skip
-        right = sum(mask["right"] for mask in quiz["masks"])
+        right = sum(mask["correct"] for mask in quiz["masks"])
         told.append(
             details(f"{right} of {len(rows)} hidden tokens found; the likeliest for each",
                     table(("hidden", "", "likeliest, with probability"), rows, words=3))
@@ -156,7 +156,7 @@ def masked_segment(part: dict[str, Any]) -> Html:
         return joined([text])
     space = text[: len(text) - len(text.lstrip())]
     word, guess = text[len(space) :], str(part["guess"]).strip()
-    if part["right"]:
+    if part["correct"]:
         return joined([space, el("span", f"✓ {word}", class_="found", title="hidden, and found")])
     missed = el("span", "✗ ", el("s", guess), f" {word}", class_="missed", title=f"hidden, and taken for {guess}")
     return joined([space, missed])

@@ -19,10 +19,10 @@ def run(options: ExportOptions) -> dict[str, Any]:
     if form == "bin":
         from bertgpt.data.loading.export_bin import to_bin
 
-        return to_bin(path, out, options.fresh)
+        return to_bin(path, out, options.overwrite)
     from bertgpt.hub.to_hf import export_hf
 
-    return export_hf(path, out, options.fresh)
+    return export_hf(path, out, options.overwrite)
 
 
 def form_of(path: Path) -> str:

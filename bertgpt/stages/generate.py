@@ -217,7 +217,7 @@ def show_quiz(quiz: dict[str, Any], console: Console) -> None:
     from bertgpt.inference.fill_mask import format_segment
 
     console.inline_styled(map(format_segment, quiz["segments"]))
-    right = sum(mask["right"] for mask in quiz["masks"])
+    right = sum(mask["correct"] for mask in quiz["masks"])
     console.text()
     console.text(
         f"{right} of {len(quiz['masks'])} hidden tokens found, {quiz['accuracy']:.1%}. "

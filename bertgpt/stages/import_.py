@@ -11,7 +11,7 @@ def run(options: ImportOptions) -> dict[str, Any]:
     """Do it."""
     from bertgpt.hub.to_hf import import_hf
 
-    return import_hf(options.source, Path(options.out), options.fresh)
+    return import_hf(options.source, Path(options.out), options.overwrite)
 
 
 def show(result: dict[str, Any], console: Console) -> None:

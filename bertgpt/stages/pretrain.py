@@ -143,7 +143,7 @@ class PretrainSetup:
             raise BertGPTError(
                 "BG221", f"the objective {objective} needs {wanted}, and {self.data} is {kind}", hint=hint
             )
-        if kind == "plan" and self.manifest["config"]["pair"] != "none" and not self.preset.model.token_types:
+        if kind == "plan" and self.manifest["config"]["sentence_pairs"] != "none" and not self.preset.model.token_types:
             hint = "make the plan with --sentence-pairs none, or take a preset such as bert-base"
             raise BertGPTError("BG221", "this model has no head for pairs, and the plan has pairs", hint=hint)
         return objective
@@ -238,7 +238,7 @@ class PretrainSetup:
 
     def flops_per_step(self, model: Transformer) -> float:
         """By the usual count; of a masked row only hidden positions meet the vocabulary."""
-        rate = self.manifest["config"].get("rate", 1.0)
+        rate = self.manifest["config"].get("mlm_probability", 1.0)
         sizes = hybrid_split(self.rows, self.options.mlm_ratio) if self.objective == "hybrid" else (self.rows,)
         scored = (rate, 1.0) if self.masked else (1.0,)
         pairs = zip(sizes, scored, strict=False)

@@ -6,10 +6,10 @@ from bertgpt.training.objectives import LossTerm
 
 MASK_KINDS = ("mask", "random", "kept")  # what stands in the place of hidden ids
 METRIC_SUMS = {
-    "clm": ("right",),
-    "mlm": ("right", *(f"{kind}_{what}" for kind in MASK_KINDS for what in ("right", "targets"))),
-    "nsp": ("right",),
-    "classification": ("right",),
+    "clm": ("correct",),
+    "mlm": ("correct", *(f"{kind}_{what}" for kind in MASK_KINDS for what in ("correct", "targets"))),
+    "nsp": ("correct",),
+    "classification": ("correct",),
     "regression": (),
 }
 SUM_INDEX = {
@@ -39,15 +39,15 @@ class MetricAccumulator:
         main = [term for term in ("clm", "mlm") if sums[f"{term}_count"]]
         found: dict[str, float] = {"loss": 0.0}
         if main:
-            right, count = (sum(sums[f"{term}_{key}"] for term in main) for key in ("right", "count"))
+            right, count = (sum(sums[f"{term}_{key}"] for term in main) for key in ("correct", "count"))
             found["acc"] = right / count
         for term in METRIC_SUMS:
             count = sums[f"{term}_count"]
             if count:
                 found[f"{term}_loss"] = sums[f"{term}_loss"] / count
-                if "right" in METRIC_SUMS[term]:
-                    found[f"{term}_acc"] = sums[f"{term}_right"] / count
+                if "correct" in METRIC_SUMS[term]:
+                    found[f"{term}_acc"] = sums[f"{term}_correct"] / count
                 found["loss"] += weights.get(term, 1.0) * found[f"{term}_loss"]
         for kind in MASK_KINDS if "mlm_loss" in found else ():
-            found[f"{kind}_acc"] = sums[f"masked_{kind}_right"] / max(sums[f"masked_{kind}_targets"], 1)
+            found[f"{kind}_acc"] = sums[f"mlm_{kind}_correct"] / max(sums[f"mlm_{kind}_targets"], 1)
         return found

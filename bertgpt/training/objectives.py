@@ -56,7 +56,7 @@ class CausalLM:
         documents, positions = (None, None) if self.end is None else document_ids_and_positions(ids == self.end)
         hidden = model(ids, causal=True, document_ids=documents, position_ids=positions)
         found = lm_loss(model, hidden.flatten(0, 1), targets.flatten())
-        return {"clm": LossTerm(found.loss, {"right": found.correct.sum()})}
+        return {"clm": LossTerm(found.loss, {"correct": found.correct.sum()})}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class MaskedLM:
             first = gather_positions(hidden, rows.piece_starts.clamp(max=length - 1)).flatten(0, 1)  # (B * P, D)
             logits = model.nsp_logits(first).float()
             loss = torch.nn.functional.cross_entropy(logits, label, ignore_index=UNPAIRED, reduction="sum")
-            terms["nsp"] = LossTerm(loss, {"right": (logits.argmax(dim=1) == label).sum()})
+            terms["nsp"] = LossTerm(loss, {"correct": (logits.argmax(dim=1) == label).sum()})
         return terms
 
     def sums(self, rows: MLMBatch, found: LossOutput, targets: Tensor) -> dict[str, Tensor]:
@@ -98,9 +98,9 @@ class MaskedLM:
         right, scored = found.correct, targets != IGNORE_INDEX
         kinds = {"mask": shown == self.mask, "kept": shown == targets}
         kinds["random"] = ~(kinds["mask"] | kinds["kept"])
-        sums = {"right": right.sum()}
+        sums = {"correct": right.sum()}
         for kind, of_kind in kinds.items():
-            sums |= {f"{kind}_right": (right & of_kind).sum(), f"{kind}_targets": (scored & of_kind).sum()}
+            sums |= {f"{kind}_correct": (right & of_kind).sum(), f"{kind}_targets": (scored & of_kind).sum()}
         return sums
 
 
@@ -125,7 +125,7 @@ class SequenceClassification:
             loss = torch.nn.functional.mse_loss(logits[:, 0], rows.labels, reduction="sum")
             return {"regression": LossTerm(loss)}
         loss = torch.nn.functional.cross_entropy(logits, rows.labels, reduction="sum")
-        return {"classification": LossTerm(loss, {"right": (logits.argmax(dim=1) == rows.labels).sum()})}
+        return {"classification": LossTerm(loss, {"correct": (logits.argmax(dim=1) == rows.labels).sum()})}
 
 
 def lm_loss(model: Transformer, hidden: Tensor, targets: Tensor) -> LossOutput:

@@ -83,13 +83,13 @@ def test_items_are_divided_over_processes(name: str, sets: Path, tmp_path: Path,
     found: list[torch.Tensor] = []
 
     def asked(group: DistContext) -> float:
-        trainer = SimpleNamespace(model=kept.model, group=group, device=torch.device("cpu"))
+        trainer = SimpleNamespace(model=kept.model, dist=group, device=torch.device("cpu"))
         said = watched(trainer)
         assert said is not None
         return float(said["accuracy"])
 
     class Listening(DistContext):
-        def add(self, values: torch.Tensor) -> torch.Tensor:
+        def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
             found.append(values.clone())
             return values
 

@@ -132,11 +132,11 @@ def test_company_changes_no_score(
                 *multiple_choice(kept, CHOICES, "cloze").items["logprobs"],
             ]
         else:
-            made.append(masked_accuracy(kept, TEXTS).items["right"])
+            made.append(masked_accuracy(kept, TEXTS).items["correct"])
         return [value for each in made for value in each]
 
     together = all_of_it()
-    monkeypatch.setattr(batching, "IDS", 1)
+    monkeypatch.setattr(batching, "MAX_BATCH_TOKENS", 1)
     assert all_of_it() == pytest.approx(together, abs=1e-4, rel=1e-5)
 
 
@@ -196,7 +196,7 @@ def test_a_probe_finds_what_is_there_and_shuffled_labels_nothing(models: dict[st
     assert found.baselines["majority"].value == 0.5
     assert 0.2 < found.baselines["shuffled labels"].value < 0.8
     assert found.scores["exact variant (pooled, not scaled)"].value > 0.5
-    assert found.n == len(found.items["right"]) == 50
+    assert found.n == len(found.items["correct"]) == 50
 
 
 def test_in_full_every_layer_and_fewer_texts_are_asked(models: dict[str, PretrainedModel]) -> None:
@@ -284,8 +284,8 @@ def test_two_models_are_compared_on_the_same_items(run: Run, folder: Path, tmp_p
 
 def test_the_better_of_two_is_named(tmp_path: Path) -> None:
     """More that is right, fewer bits."""
-    worse = {"probe": {"right": [False, True] * 20}, "lm": {"nats": [9.0, 7.0] * 20, "bytes": [2, 3] * 20}}
-    better = {"probe": {"right": [True] * 40}, "lm": {"nats": [5.0, 6.0] * 20, "bytes": [2, 3] * 20}}
+    worse = {"probe": {"correct": [False, True] * 20}, "lm": {"nats": [9.0, 7.0] * 20, "bytes": [2, 3] * 20}}
+    better = {"probe": {"correct": [True] * 40}, "lm": {"nats": [5.0, 6.0] * 20, "bytes": [2, 3] * 20}}
     for name, told in (("worse", worse), ("better", better)):
         for suite, items in told.items():
             EvalResult(suite, "x/1", 40, {"score": ScoreWithInterval(0.5)}, items=items, facts={"data": {}}).save(

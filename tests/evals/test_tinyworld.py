@@ -21,7 +21,7 @@ from bertgpt.tinyworld.world import Document, World
 from bertgpt.training.init import init_model
 from bertgpt.utils.errors import BertGPTError
 
-FAMILIES = {"gpt2": GPT2, "bert": BERT, "modern": MODERNBERT | {"window": 8}}
+FAMILIES = {"gpt2": GPT2, "bert": BERT, "modern": MODERNBERT | {"local_window": 8}}
 WORLD = World(seed=0)
 
 
@@ -140,7 +140,7 @@ def test_company_changes_nothing(
     kept = model_of(family, tokenizers["bpe"], "clm", dropout=0.5)
     together = excess_nll(kept, WORLD, documents)
     kept.model.train()
-    monkeypatch.setattr(batching, "IDS", 1)
+    monkeypatch.setattr(batching, "MAX_BATCH_TOKENS", 1)
     close(together, excess_nll(kept, WORLD, documents[::-1]))
 
 

@@ -85,7 +85,7 @@ def test_an_export_that_computes_something_else_is_not_put_in_place(
     tmp_path: Path, tokenizer: Tokenizer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written(tmp_path / "run", "bert", tokenizer)
-    monkeypatch.setattr(to_hf, "their_config", lambda *given: mapping.to_hf_config(*given) | {"layer_norm_eps": 0.1})
+    monkeypatch.setattr(to_hf, "to_hf_config", lambda *given: mapping.to_hf_config(*given) | {"layer_norm_eps": 0.1})
     done = run("export", str(tmp_path / "run"), "--out", str(tmp_path / "hf"), "--json")
     assert json.loads(done.out)["error"]["code"] == "BG319"
     assert not (tmp_path / "hf").exists()

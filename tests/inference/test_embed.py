@@ -38,7 +38,7 @@ def test_the_mean_is_that_of_transformers(runs: Path, tmp_path: Path) -> None:
 def test_company_changes_no_vector(name: str, pooling: Pooling, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = bertgpt.load(str(runs / name))
     together = model.embed(TEXTS, pooling)
-    monkeypatch.setattr(batching, "IDS", 1)
+    monkeypatch.setattr(batching, "MAX_BATCH_TOKENS", 1)
     assert np.allclose(together, model.embed(TEXTS, pooling), atol=1e-5)
     assert np.allclose(together[2], model.embed(TEXTS[2], pooling)[0], atol=1e-5)
 

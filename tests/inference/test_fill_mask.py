@@ -105,10 +105,10 @@ def test_a_quiz_counts_what_is_found_and_marks_it(run: Run, runs: Path, tmp_path
     knows(kept, kept.tokenizer.encode(" the"))
     easy = FillMask().mask_and_predict(kept, text)
     right = [mask["token"] == kept.tokenizer.encode(" the")[0] for mask in easy["masks"]]
-    assert [mask["right"] for mask in easy["masks"]] == right
+    assert [mask["correct"] for mask in easy["masks"]] == right
     assert easy["accuracy"] == sum(right) / len(right) > 0
     shown = run(*argv).out
-    wrong = [segment for segment in quiz["segments"] if segment.get("right") is False]
+    wrong = [segment for segment in quiz["segments"] if segment.get("correct") is False]
     assert shown.count(": ") >= len(wrong) > 0
     file = tmp_path / "text.txt"
     file.write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import bertgpt
 from bertgpt.hub.pretrained import load
 from bertgpt.tinyworld import World
-from bertgpt.utils import console
+from bertgpt.utils import console, threads
 from bertgpt.utils.errors import BertGPTError
 from tests.conftest import Outcome
 
@@ -286,7 +286,7 @@ def test_threads_stay_awake_only_where_nobody_else_computes(monkeypatch: pytest.
     for load_average, wanted in ((0.1, "5000"), (64.0, None)):
         monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
         monkeypatch.setattr(os, "getloadavg", lambda load_average=load_average: (load_average,) * 3)
-        bertgpt.stay_awake()
+        threads.stay_awake()
         assert os.environ.get("GOMP_SPINCOUNT") == wanted
 
 

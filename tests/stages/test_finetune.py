@@ -45,7 +45,7 @@ def test_what_is_reported(judge: Path) -> None:
     assert figures["accuracy"] == scores["accuracy"]["value"]
     assert figures["baseline_random_weights"] == baselines["random weights"]["value"]
     items = pq.read_table(judge / "t.csv.items.parquet").to_pydict()
-    assert sum(items["right"]) / 12 == pytest.approx(scores["accuracy"]["value"])
+    assert sum(items["correct"]) / 12 == pytest.approx(scores["accuracy"]["value"])
     assert [round(sum(shares), 4) for shares in items["probabilities"]] == [1.0] * 12
 
 

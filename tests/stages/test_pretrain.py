@@ -99,7 +99,7 @@ def test_a_length_in_time(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.Monk
         return real(trainer, batch)
 
     monkeypatch.setattr(Trainer, "train_step", timed)
-    monkeypatch.setattr("bertgpt.training.timer.Clock.of", lambda clock, account: spent[0])
+    monkeypatch.setattr("bertgpt.training.timer.Timer.seconds", lambda clock, account: spent[0])
     with pytest.raises(RuntimeError, match="killed"):
         bertgpt.pretrain(source, out=str(tmp_path / "run"), **given)
     assert bertgpt.pretrain(source, out=str(tmp_path / "run"), **given)["steps"] == 40  # 4 s are spent, 2 are left

@@ -323,7 +323,7 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is said meanwhile."""
     said: list[str] = []
     monkeypatch.setattr(Console, "note", lambda self, text: said.append(text))
-    monkeypatch.setattr(console, "active", Console())
+    monkeypatch.setattr(console, "current", Console())
     return said
 
 

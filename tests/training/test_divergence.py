@@ -32,7 +32,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, *samples: int) -> None:
             found = {name: replace(term, loss=term.loss * float("nan")) for name, term in found.items()}
         return found
 
-    monkeypatch.setattr(Trainer, "terms", bad)
+    monkeypatch.setattr(Trainer, "compute_loss", bad)
 
 
 def finite(run: Path) -> bool:
@@ -74,7 +74,7 @@ def test_several_lead_back_once_and_past_the_samples(
                 raise RuntimeError("killed")
             real(trainer, metrics, progress)
 
-        patched.setattr(Trainer, "write_step", killed)
+        patched.setattr(Trainer, "log_step", killed)
         assert run("pretrain", source, "--out", str(tmp_path / "killed"), *given).code == 1
     assert run("pretrain", source, "--out", str(tmp_path / "killed"), *given).code == 0
     assert_same(tmp_path / "straight", tmp_path / "killed")
@@ -96,7 +96,7 @@ def test_a_way_back_does_not_depend_on_where_a_run_was_stopped(
         return terms(trainer, part)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "terms", asked)
+        patched.setattr(Trainer, "compute_loss", asked)
         assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *given).code == 143
     assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *given).code == 0
     assert_same(tmp_path / "straight", tmp_path / "stopped")
@@ -144,7 +144,7 @@ def test_too_little_memory_names_a_smaller_micro_batch(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "terms", full)
+        patched.setattr(Trainer, "compute_loss", full)
         done = run("pretrain", source, "--out", str(tmp_path / "run"), *given, "--json")
     assert done.code == 4
     assert json.loads(done.out)["error"]["code"] == "BG406"
@@ -164,6 +164,6 @@ def test_a_held_out_loss_that_is_no_number_is_no_result(
             found = {name: replace(term, loss=term.loss * float("inf")) for name, term in found.items()}
         return found
 
-    monkeypatch.setattr(Trainer, "terms", bad)
+    monkeypatch.setattr(Trainer, "compute_loss", bad)
     with pytest.raises(BertGPTError, match="loss of val at step 5 is not finite"):
         bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT))

@@ -42,7 +42,7 @@ def test_resume_is_exact(
         return write(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Checkpoints, "write", killed)
+        patched.setattr(Checkpoints, "save", killed)
         with pytest.raises(RuntimeError, match="killed"):
             bertgpt.pretrain(source, out=str(tmp_path / "broken"), **options)
     bertgpt.pretrain(source, out=str(tmp_path / "broken"), **options)

@@ -29,8 +29,8 @@ def passed(work: Callable[[], None]) -> list[str]:
         found.append(f"{name}:{often[name]}")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(files, "point", noted)
-        patched.setattr(checkpoints, "point", noted)
+        patched.setattr(files, "fault_point", noted)
+        patched.setattr(checkpoints, "fault_point", noted)
         work()
     return found
 

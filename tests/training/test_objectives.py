@@ -67,8 +67,8 @@ def test_the_loss_in_blocks_is_the_plain_one(
     judge: Any, block: int, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values and gradients, by what CPUs and GPUs take; rows of the weight beyond the vocabulary are nobody's."""
-    monkeypatch.setattr(loss_module, "BLOCK_LOGITS", {"cpu": block})
-    monkeypatch.setattr(loss_module, "in_place", judge)
+    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", {"cpu": block})
+    monkeypatch.setattr(loss_module, "chunk_loss_inplace", judge)
     draws = torch.Generator().manual_seed(0)
     hidden, weight, shift = (torch.randn(size, generator=draws) for size in ((30, 16), (64, 16), (50,)))
     targets = torch.randint(0, 50, (30,), generator=draws)
@@ -118,7 +118,7 @@ def test_every_following_id_is_scored_once(folder: Path) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", [GPT2, MODERNBERT | {"window": 8}])
+@pytest.mark.parametrize("family", [GPT2, MODERNBERT | {"local_window": 8}])
 def test_documents_apart_are_scored_as_if_alone(family: dict[str, object]) -> None:
     """An end id closes its document as a target, and opens the next one as an input."""
     model, end = model_of(family), 5
@@ -135,7 +135,7 @@ def test_documents_apart_are_scored_as_if_alone(family: dict[str, object]) -> No
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", [BERT, MODERNBERT | {"window": 8}])
+@pytest.mark.parametrize("family", [BERT, MODERNBERT | {"local_window": 8}])
 def test_pieces_of_a_row_are_scored_as_if_alone(family: dict[str, object], folder: Path) -> None:
     pair = "nsp" if family is BERT else "none"
     tokenizer = Tokenizer.load(folder / pair / "tokenizer")
@@ -163,7 +163,7 @@ def test_pieces_of_a_row_are_scored_as_if_alone(family: dict[str, object], folde
         assert terms["nsp"].loss.item() == pytest.approx(pairs, rel=1e-4)
     kinds = terms["mlm"].metric_sums
     assert sum(int(kinds[f"{kind}_targets"]) for kind in ("mask", "random", "kept")) == targets
-    assert sum(int(kinds[f"{kind}_right"]) for kind in ("mask", "random", "kept")) == int(kinds["right"])
+    assert sum(int(kinds[f"{kind}_correct"]) for kind in ("mask", "random", "kept")) == int(kinds["correct"])
 
 
 @torch.no_grad()

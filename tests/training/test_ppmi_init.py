@@ -20,7 +20,7 @@ Kinds = dict[str, tuple[str, dict[str, Any]]]
 
 
 def test_neighbours_are_counted_to_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ppmi_init, "NEAR", 2)
+    monkeypatch.setattr(ppmi_init, "WINDOW", 2)
     stream = np.array([0, 1, 2, 3, 0])  # 3 is everybody else
     wanted = np.zeros((3, 3))
     for i, a in enumerate(stream):
@@ -70,7 +70,7 @@ def test_a_run_that_begins_with_counts(
         interrupt(patched, pretrain.Trainer, "train_step", 6, killed)
         with pytest.raises(RuntimeError, match="killed"):
             bertgpt.pretrain(source, out=str(tmp_path / "broken"), **given)
-    monkeypatch.setattr(pretrain, "begin_with_counts", None)  # a run that goes on does not count again
+    monkeypatch.setattr(pretrain, "ppmi_init", None)  # a run that goes on does not count again
     bertgpt.pretrain(source, out=str(tmp_path / "broken"), **given)
     assert_same(tmp_path / "straight", tmp_path / "broken")
 

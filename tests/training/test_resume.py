@@ -208,7 +208,7 @@ def test_dropout_is_another_for_every_sample(kinds: Kinds, tmp_path: Path, monke
     source, options = kinds["clm"]
     keys: dict[int, list[int]] = {}
     for seed in (1, 2):
-        monkeypatch.setattr("bertgpt.trainer.seed_draws", lambda key, device, seed=seed: keys[seed].append(key))
+        monkeypatch.setattr("bertgpt.trainer.seed_torch", lambda key, device, seed=seed: keys[seed].append(key))
         keys[seed] = []
         given = options | SHORT | {"max_steps": 4, "micro_batch_size": 4, "seed": seed}
         bertgpt.pretrain(source, out=str(tmp_path / str(seed)), **given)

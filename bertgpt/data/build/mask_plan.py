@@ -74,8 +74,8 @@ def build_mask_plan(options: MaskOptions) -> Facts:
 
 def config_of(options: MaskOptions, parent: str) -> Facts:
     """What decides the rows and their masks."""
-    rows = ("seq_len", "pair", "pack", "seed", "static", "materialize", "copies")
-    masks = ("scheme", "rate", "mask_prob", "random_prob")
+    rows = ("seq_len", "sentence_pairs", "pack", "seed", "static", "materialize", "dupe_factor")
+    masks = ("scheme", "mlm_probability", "mask_prob", "random_prob")
     return {"parent": parent} | {name: getattr(options, name) for name in (*rows, *masks)}
 
 

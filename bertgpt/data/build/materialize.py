@@ -22,7 +22,7 @@ class MaterializeWorker:
 
     def __init__(self, tokenizer: str, config: Facts, pieces: int) -> None:
         self.tokenizer: Tokenizer = from_path(Path(tokenizer))
-        self.config, self.length, self.paired = config, config["seq_len"], config["pair"] != "none"
+        self.config, self.length, self.paired = config, config["seq_len"], config["sentence_pairs"] != "none"
         self.framer = RowBuilder(self.length, pieces, SpecialIds.of(self.tokenizer), self.tokenizer.dtype)
 
     def run(self, work: tuple[str, str, str, str, int], path: Path) -> Facts:
@@ -30,7 +30,7 @@ class MaterializeWorker:
         ending, spans, shard, split, first = work
         masker = Masker(self.config, split, self.tokenizer)
         rows = MLMDataset([SpanFile(Path(spans))], [TokenFile(Path(shard)).flat], self.framer, masker, first=first)
-        copies = 1 if masker.fixed else self.config["copies"]
+        copies = 1 if masker.fixed else self.config["dupe_factor"]
         make = self.masks if ending == MASKS else self.rows
         dtype = self.tokenizer.dtype
         schema = masks_schema(dtype) if ending == MASKS else rows_schema(dtype, self.length)

@@ -26,13 +26,13 @@ class MaskingScheme:
     """How rows are masked."""
 
     units: str = "token"  # or "whole-word" or "span"
-    rate: float = 0.15
+    mlm_probability: float = 0.15
     mask_prob: float = 0.8
     random_prob: float = 0.1
 
     def max_predictions(self, length: int) -> int:
         """The masked positions that a row has room for."""
-        return int(self.rate * length + 0.5)
+        return int(self.mlm_probability * length + 0.5)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def draw_masks(
     """Hide a share of the ids of each row."""
     length = ids.shape[1]
     slots = scheme.max_predictions(length)
-    budget = (text.sum(axis=1) * scheme.rate + 0.5).astype(np.int64)  # (rows,)
+    budget = (text.sum(axis=1) * scheme.mlm_probability + 0.5).astype(np.int64)  # (rows,)
     keys = row_keys(seed, samples, epochs)
     words = units = None
     if scheme.units != "token":

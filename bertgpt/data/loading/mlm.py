@@ -40,7 +40,7 @@ class Masker:
 
     def __init__(self, config: dict[str, Any], split: str, tokenizer: Tokenizer) -> None:
         self.fixed = split != "train"
-        shares = ("rate", "mask_prob", "random_prob")
+        shares = ("mlm_probability", "mask_prob", "random_prob")
         self.scheme = MaskingScheme(config["scheme"], **({} if self.fixed else {name: config[name] for name in shares}))
         self.seed = config["seed"]
         used = np.array(sorted(set(tokenizer.vocab.values()) - tokenizer.special_ids), tokenizer.dtype)

@@ -30,7 +30,7 @@ def test_texts_have_places_of_their_own(lengths: list[int]) -> None:
     assert rows <= 1 + 1.5 * sum(lengths) / capacity + 1  # little is left empty
 
 
-@pytest.mark.parametrize("clm", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
 def test_what_stands_in_a_row(causal: bool) -> None:
     texts = [EncodedExample([7, 8, 9], 2), EncodedExample([1, 2, 3, 4, 5], 5), EncodedExample([6], 1)]
     rows = pack_batch(texts, np.array([0, 1, 0]), causal)

@@ -22,7 +22,7 @@ class Fetched:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "AHEAD", 1000)
+    monkeypatch.setattr(http, "READAHEAD", 1000)
     monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
 
 
