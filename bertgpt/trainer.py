@@ -10,13 +10,14 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bertgpt.data.loading.loader import Prefetcher, StepLoader
+from bertgpt.training.callback import Callback, TrainerView
 from bertgpt.training.checkpoints import Checkpoints, load_checkpoint
 from bertgpt.training.device import DTYPES, peak_memory, seed_torch, to_device, to_tensors
 from bertgpt.training.distributed import DistContext, GradientReducer, StopSignal
@@ -60,21 +61,6 @@ class StepBatch:
 
     micro_batches: list[list[Any]]
     counts: list[list[dict[str, int]]]
-
-
-class Callback(Protocol):
-    """Something that looks at the model every so many steps, and changes nothing."""
-
-    @property
-    def name(self) -> str:
-        """Of its lines in the journal."""
-
-    @property
-    def every(self) -> int:
-        """How many steps."""
-
-    def __call__(self, trainer: "Trainer") -> dict[str, Any] | None:
-        """What it found; nothing if it was told to stop."""
 
 
 class Trainer:
@@ -142,7 +128,7 @@ class Trainer:
                     loss.backward()  # type: ignore[no-untyped-call]
                 tally.add(terms, count)
         gradients = self.grad_reducer.finish()
-        self.dist.all_reduce(tally.values)
+        self.dist.all_reduce(tally.sums)
         if self.grad_scaler.value != 1.0:
             torch._foreach_mul_(gradients, 1 / self.grad_scaler.value)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
@@ -251,9 +237,16 @@ class Trainer:
             ):
                 continue
             with self.timer.measure("looking"), self.explain_oom():
-                seen = hook(self)
+                seen = hook(self.view())
             if seen is not None:
                 self.log(hook.name, seen)
+
+    def view(self) -> TrainerView:
+        """What callbacks may see."""
+        return TrainerView(
+            self.model, self.step, self.dist, self.device, self.objectives, self.term_weights, self.compute_loss,
+            self.should_stop,
+        )  # fmt: skip
 
     def should_run(self, hook: Callback) -> bool:
         """Whether a hook looks after this step."""

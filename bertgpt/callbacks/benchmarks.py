@@ -1,4 +1,4 @@
-"""A suite that is asked again and again while a model is trained."""
+"""Benchmarks during training: the accuracy of a suite every few steps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,15 @@ from bertgpt.evals.suites import SuiteData
 from bertgpt.evals.tables import Row
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.embed import embed
+from bertgpt.training.callback import TrainerView
 from bertgpt.utils.errors import BertGPTError
 
 
 @dataclass(frozen=True)
 class BenchmarkCallback:
-    """A hook: what a suite finds of the model as it is now, without baselines, which do not change."""
+    """Accuracy of the current model on a suite, without baselines: they do not change during training."""
 
-    name: str  # agnews or hellaswag
+    name: str  # agnews (linear probe) or hellaswag (multiple choice)
     every: int
     items: Parts | list[Row]
     tokenizer: Tokenizer
@@ -32,40 +33,46 @@ class BenchmarkCallback:
     length: int
 
     @classmethod
-    def of(cls, name: str, every: int, data: str | None, most: int, *model: Any) -> "BenchmarkCallback":
-        """With its items at hand, so that what is wrong with them is said before anything is trained."""
-        items = SuiteData(EvalOptions.model_validate({"suite": name, "data": data, "limit": most}), name)
+    def load(
+        cls, name: str, every: int, data: str | None, limit: int, tokenizer: Tokenizer, objective: str, length: int
+    ) -> "BenchmarkCallback":
+        """Load the items of a suite, so that errors in them are reported before training starts."""
+        suite = SuiteData(EvalOptions.model_validate({"suite": name, "data": data, "limit": limit}), name)
         if name == "agnews":
-            parts = items.parts()
-            check(parts)
-            return cls(name, every, parts, *model)
-        if model[1] == "mlm":
-            raise BertGPTError("BG222", f"{name} asks what comes next, and a masked model does not say that")
-        return cls(name, every, items.rows(), *model)
+            splits = suite.parts()
+            check(splits)
+            return cls(name, every, splits, tokenizer, objective, length)
+        if objective == "mlm":
+            raise BertGPTError("BG222", f"{name} needs a causal model")
+        return cls(name, every, suite.rows(), tokenizer, objective, length)
 
-    def __call__(self, trainer: Any) -> dict[str, Any] | None:
-        """Every process asks its share of the items; what they found is put together, and judged by all alike."""
-        kept = PretrainedModel(trainer.model.eval(), self.tokenizer, self.objective, length=self.length)
+    def __call__(self, view: TrainerView) -> dict[str, Any] | None:
+        """Accuracy over all items; each rank evaluates its share."""
+        model = PretrainedModel(view.model.eval(), self.tokenizer, self.objective, length=self.length)
         if isinstance(self.items, tuple):
-            ask, width = partial(embed, kept), kept.model.config.dim
-            train, test = (gather_over_ranks(trainer, part.texts, ask, width) for part in self.items)
-            learned, judged = (np.array(part.labels) for part in self.items)
-            return {"accuracy": float((fit_and_predict(train, test, learned, full=False).predictions == judged).mean())}
+            train, test = (
+                gather_over_ranks(view, split.texts, partial(embed, model), model.model.config.dim)
+                for split in self.items
+            )
+            train_labels, test_labels = (np.array(split.labels) for split in self.items)
+            predictions = fit_and_predict(train, test, train_labels, full=False).predictions
+            return {"accuracy": float((predictions == test_labels).mean())}
 
-        def right(rows: Sequence[Row]) -> NDArray[Any]:
-            return np.array(multiple_choice(kept, rows, self.name).items["acc_norm"])[:, None]
+        def correct(rows: Sequence[Row]) -> NDArray[Any]:
+            return np.array(multiple_choice(model, rows, self.name).items["acc_norm"])[:, None]
 
-        return {"accuracy": float(gather_over_ranks(trainer, self.items, right, 1).mean())}
+        return {"accuracy": float(gather_over_ranks(view, self.items, correct, 1).mean())}
 
 
 def gather_over_ranks(
-    trainer: Any, items: Sequence[Any], ask: Callable[[Any], NDArray[Any]], width: int
+    view: TrainerView, items: Sequence[Any], evaluate: Callable[[Any], NDArray[Any]], width: int
 ) -> NDArray[Any]:
-    """A row for each item, (items, width): every process asks for every so-many-th."""
-    group = trainer.dist
-    found = torch.zeros((len(items), width), device=trainer.device)
-    mine = items[group.rank :: group.world]
-    if mine:
-        found[group.rank :: group.world] = torch.as_tensor(ask(mine), dtype=found.dtype).to(found.device)
-    added: NDArray[Any] = group.all_reduce(found).cpu().numpy()
-    return added
+    """Results of all items, (items, width), on every rank; rank r evaluates items r, r + world, r + 2 * world, ..."""
+    dist = view.dist
+    results = torch.zeros((len(items), width), device=view.device)
+    local_items = items[dist.rank :: dist.world]
+    if local_items:
+        local = torch.as_tensor(evaluate(local_items), dtype=results.dtype)
+        results[dist.rank :: dist.world] = local.to(results.device)
+    gathered: NDArray[Any] = dist.all_reduce(results).cpu().numpy()
+    return gathered

@@ -1,4 +1,4 @@
-"""What a model writes, or finds, while it is trained: samples.txt, for people who watch it learn."""
+"""Samples during training: generated text and filled masks, appended to samples.txt."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,55 +9,55 @@ from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.fill_mask import FillMask, format_segment
 from bertgpt.inference.generate import Generator
 from bertgpt.inference.sampling import SamplingParams
-from bertgpt.trainer import Trainer
+from bertgpt.training.callback import TrainerView
 from bertgpt.utils.console import printable
 from bertgpt.utils.files import discard_result, write_atomic
 
-SHORTEST = 4  # ids of a text of which 15 % are one at least
-HEAD = "======== step "
+MIN_TOKENS = 4  # 15 % of fewer tokens would mask none
+HEADING = "======== step "
 
 
 @dataclass(frozen=True)
 class SampleCallback:
-    """A hook that writes a file, and no line of the journal: the same text for the same step, however often."""
+    """Writes samples of the current model to a file: the same text for the same step, however often it runs."""
 
     path: Path
     every: int
     tokenizer: Tokenizer
     objective: str
     length: int  # of rows
-    text: str  # held-out, to hide words of
+    text: str  # from the val split, to mask tokens of
     seed: int
     name: str = "samples"
 
-    def __call__(self, trainer: Trainer) -> dict[str, Any] | None:
-        """Write what the model has to say now."""
-        if trainer.dist.is_main:
-            kept = PretrainedModel(trainer.model.eval(), self.tokenizer, self.objective, length=self.length)
-            parts = [*self.generate(kept), *self.fill_masks(kept)]
-            before = self.entries_before(trainer.step)
-            entry = f"{HEAD}{trainer.step:,}\n\n" + "".join(f"{printable(part)}\n\n" for part in parts)
-            write_atomic(self.path, lambda aside: discard_result(aside.write_text(before + entry, encoding="utf-8")))
+    def __call__(self, view: TrainerView) -> dict[str, Any] | None:
+        """Append the samples of this step; there are no metrics."""
+        if view.dist.is_main:
+            model = PretrainedModel(view.model.eval(), self.tokenizer, self.objective, length=self.length)
+            samples = [*self.generate(model), *self.fill_masks(model)]
+            entry = f"{HEADING}{view.step:,}\n\n" + "".join(f"{printable(sample)}\n\n" for sample in samples)
+            content = self.entries_before(view.step) + entry
+            write_atomic(self.path, lambda temp: discard_result(temp.write_text(content, encoding="utf-8")))
         return None
 
     def entries_before(self, step: int) -> str:
-        """What was written of earlier steps; a run that goes on further back has written of later ones too."""
+        """Entries of earlier steps. After resuming from an older checkpoint the file has later ones too: drop them."""
         if not self.path.exists():
             return ""
-        entries = self.path.read_text(encoding="utf-8").split(HEAD)[1:]
+        entries = self.path.read_text(encoding="utf-8").split(HEADING)[1:]
         earlier = (entry for entry in entries if int(entry.partition("\n")[0].replace(",", "")) < step)
-        return "".join(HEAD + entry for entry in earlier)
+        return "".join(HEADING + entry for entry in earlier)
 
-    def generate(self, kept: PretrainedModel) -> list[str]:
-        """Texts from nothing."""
+    def generate(self, model: PretrainedModel) -> list[str]:
+        """Unconditional samples of a causal model."""
         if self.objective == "mlm":
             return []
         generator = Generator(SamplingParams(temperature=0.8), max_new_tokens=100, num_samples=3, seed=self.seed)
-        return [sample["text"].replace(HEAD, "") for sample in generator(kept, [""])]
+        return [sample["text"].replace(HEADING, "") for sample in generator(model, [""])]
 
-    def fill_masks(self, kept: PretrainedModel) -> list[str]:
-        """A text in which some words were hidden, and what was made of them."""
-        if self.objective == "clm" or len(self.tokenizer.encode(self.text.strip())) < SHORTEST:
+    def fill_masks(self, model: PretrainedModel) -> list[str]:
+        """A text with masked tokens and what a masked language model predicts for them."""
+        if self.objective == "clm" or len(self.tokenizer.encode(self.text.strip())) < MIN_TOKENS:
             return []
-        quiz = FillMask(seed=self.seed).mask_and_predict(kept, self.text)
-        return ["".join(format_segment(segment)[0] for segment in quiz["segments"]).replace(HEAD, "")]
+        result = FillMask(seed=self.seed).mask_and_predict(model, self.text)
+        return ["".join(format_segment(segment)[0] for segment in result["segments"]).replace(HEADING, "")]

@@ -1,7 +1,7 @@
-"""Looking at held-out rows while a model is trained: always all of them, and always with the same masks."""
+"""Validation during training: the loss of the val split, always over the same rows with the same masks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,59 +11,70 @@ from numpy.typing import NDArray
 
 from bertgpt.data.loading.causal import CausalDataset
 from bertgpt.data.loading.loader import Dataset
-from bertgpt.trainer import Trainer
+from bertgpt.training.callback import TrainerView
 from bertgpt.training.device import to_tensors
 from bertgpt.training.metrics import SUM_INDEX, MetricAccumulator
 from bertgpt.utils import console
 
-TOKENS_PER_BATCH = 16_384  # ids, whatever rows a step has: so that figures do not depend on that
+TOKENS_PER_BATCH = 16_384  # independent of the training batch size, so that the metrics do not depend on it
 
 
 @dataclass(frozen=True)
 class ValidationCallback:
-    """The loss of a split, and what goes with it."""
+    """Validation loss, accuracy and bits per byte of a split."""
 
-    samples: Sequence[Dataset]
+    datasets: Sequence[Dataset]
     every: int
     length: int  # of rows
-    max_rows: int  # rows of each, the first ones: shards are in the order of a hash, so these are as good as any
-    text_bytes: int = 0  # that causal targets stand for, where that is known
+    max_rows: int  # of each dataset, from its start: shards are in hash order, so the first rows are a random sample
+    text_bytes: int = 0  # bytes of text that the causal targets stand for; 0 if unknown
     name: str = "val"
 
     @torch.no_grad()
-    def __call__(self, trainer: Trainer) -> dict[str, Any] | None:
-        """Nothing, if somebody asks to stop meanwhile."""
-        trainer.model.eval()
-        several = max(1, TOKENS_PER_BATCH // self.length)
-        tally, group = MetricAccumulator(trainer.device), trainer.dist
-        rows = [min(len(samples), self.max_rows) for samples in self.samples]
-        progress = console.Progress("looking at held-out rows", sum(rows), of_bytes=False)
-        for samples, end, before in zip(self.samples, rows, (0, *rows), strict=False):
-            for start in range(0, end, several * group.world):
-                if trainer.should_stop():
-                    return None
-                progress.update(before + start)
-                mine = start + several * group.rank
-                numbers = np.arange(mine, max(mine, min(mine + several, end)))
-                if len(numbers):
-                    part = samples.batch(numbers, np.zeros_like(numbers))
-                    counts = trainer.objectives[type(part)].counts(part)
-                    tally.add(trainer.compute_loss(to_tensors(part, pin=False)), counts)
+    def __call__(self, view: TrainerView) -> dict[str, Any] | None:
+        """Metrics of the split; None if interrupted by a stop signal."""
+        view.model.eval()
+        metric_sums = MetricAccumulator(view.device)
+        batch_size = max(1, TOKENS_PER_BATCH // self.length)
+        step_rows = batch_size * view.dist.world
+        progress = console.Progress("validating", sum(map(self.rows_of, self.datasets)), of_bytes=False)
+        for done, dataset, start in self.batches(step_rows):
+            if view.should_stop():
+                return None
+            progress.update(done)
+            first = start + batch_size * view.dist.rank
+            rows = np.arange(first, max(first, min(first + batch_size, self.rows_of(dataset))))
+            if len(rows):
+                batch = dataset.batch(rows, np.zeros_like(rows))
+                counts = view.objectives[type(batch)].counts(batch)
+                metric_sums.add(view.compute_loss(to_tensors(batch, pin=False)), counts)
         progress.end()
-        group.all_reduce(tally.values)
-        metrics = tally.metrics(trainer.term_weights)
+        view.dist.all_reduce(metric_sums.sums)
+        metrics = metric_sums.metrics(view.term_weights)
         if self.text_bytes and "clm_loss" in metrics:
-            nats = float(tally.values[SUM_INDEX["clm_loss"]])
+            nats = float(metric_sums.sums[SUM_INDEX["clm_loss"]])
             metrics["bits_per_byte"] = nats / math.log(2) / self.text_bytes
         return metrics
 
+    def rows_of(self, dataset: Dataset) -> int:
+        """Number of rows of a dataset that are evaluated."""
+        return min(len(dataset), self.max_rows)
 
-def target_bytes(windows: CausalDataset, rows: int, lengths: NDArray[np.int32]) -> int:
-    """How much text the targets of the first windows stand for, by the bytes of each id."""
-    total, several = 0, 64
-    for start in range(0, min(rows, len(windows)), several):
-        numbers = np.arange(start, min(start + several, rows, len(windows)))
-        part = windows.batch(numbers, np.zeros_like(numbers))
-        targets = part.ids[:, 1:]
-        total += int(lengths[targets][np.arange(targets.shape[1]) < part.scored[:, None]].sum())
+    def batches(self, step_rows: int) -> Iterator[tuple[int, Dataset, int]]:
+        """Rows done so far, the dataset, and its first row, of the batches that all ranks evaluate together."""
+        done = 0
+        for dataset in self.datasets:
+            for start in range(0, self.rows_of(dataset), step_rows):
+                yield done + start, dataset, start
+            done += self.rows_of(dataset)
+
+
+def target_bytes(dataset: CausalDataset, rows: int, token_bytes: NDArray[np.int32]) -> int:
+    """Bytes of text that the targets of the first rows stand for, from the bytes of each token id."""
+    total, batch_size = 0, 64
+    for start in range(0, min(rows, len(dataset)), batch_size):
+        indices = np.arange(start, min(start + batch_size, rows, len(dataset)))
+        batch = dataset.batch(indices, np.zeros_like(indices))
+        targets = batch.ids[:, 1:]
+        total += int(token_bytes[targets][np.arange(targets.shape[1]) < batch.scored[:, None]].sum())
     return total
