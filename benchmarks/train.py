@@ -36,7 +36,7 @@ from bertgpt.callbacks.validation import ValidationCallback
 from bertgpt.config.options import PretrainOptions
 from bertgpt.config.presets import BERT, GPT2, MODERNBERT, PRESETS, ModelConfig, Preset, make_config
 from bertgpt.data.format import read_manifest
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.stages.pretrain import PretrainSetup, build_trainer
 from bertgpt.training.distributed import DistContext
 from bertgpt.training.run_directory import RunDirectory
@@ -247,7 +247,7 @@ def speed(made: dict[str, Path], nanogpt: Path, rounds: int) -> None:
     }
     alternate("GPT: d384 L6 H6, 8 192 ids, 8 rows of 256", sides, 8 * LENGTH, rounds, 10)
 
-    vocab = Tokenizer.load(made["wordpiece"] / "tokenizer").max_id + 1
+    vocab = load_tokenizer(made["wordpiece"] / "tokenizer").max_id + 1
     bert = make_config(384, 6, 6, vocab, BERT | {"context": 128})
     mlm = RunMlm(
         made["wordpiece"], 32, 128, vocab_size=vocab, hidden_size=384, num_hidden_layers=6, num_attention_heads=6,

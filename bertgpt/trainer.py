@@ -100,7 +100,7 @@ class Trainer:
 
     def prepare(self, step: list[list[Any]]) -> StepBatch:
         """In the background: targets are counted, and arrays become tensors."""
-        counts = [[self.objectives[type(part)].counts(part) for part in micro] for micro in step]
+        counts = [[self.objectives[type(part)].count_targets(part) for part in micro] for micro in step]
         pin = self.device.type == "cuda"
         if pin:
             torch.cuda.set_device(self.device)  # another thread has another one
@@ -123,14 +123,14 @@ class Trainer:
                 if number == last and part is parts[-1]:
                     self.grad_reducer.start_last_microbatch()
                 terms = self.compute_loss(part)
-                loss = sum(terms[name].loss * (share[name] * self.grad_scaler.value) for name in count)
+                loss = sum(terms[name].loss * (share[name] * self.grad_scaler.scale) for name in count)
                 if isinstance(loss, Tensor):
                     loss.backward()  # type: ignore[no-untyped-call]
                 tally.add(terms, count)
         gradients = self.grad_reducer.finish()
         self.dist.all_reduce(tally.sums)
-        if self.grad_scaler.value != 1.0:
-            torch._foreach_mul_(gradients, 1 / self.grad_scaler.value)
+        if self.grad_scaler.scale != 1.0:
+            torch._foreach_mul_(gradients, 1 / self.grad_scaler.scale)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         metrics, rate = tally.metrics(self.term_weights), self.schedule.lr(self.step)
         metrics |= {"lr": rate, "grad_norm": float(norm)}
@@ -269,7 +269,7 @@ class Trainer:
         """A checkpoint of now, unless there is one."""
         state: dict[str, Any] = {
             "offset": self.skipped_steps, "skipped": self.nonfinite_streak, "rolled_back": self.rolled_back,
-            "steps": self.schedule.steps, "scale": [self.grad_scaler.value, self.grad_scaler.growth_tracker],
+            "steps": self.schedule.steps, "scale": [self.grad_scaler.scale, self.grad_scaler.growth_tracker],
         }  # fmt: skip
         if self.dist.is_main and not self.checkpoints.has(self.step) and self.weights_are_finite():
             with self.timer.measure("saving"):
@@ -302,7 +302,7 @@ class Trainer:
             return False
         self.step, self.skipped_steps, self.nonfinite_streak = state["step"], state["offset"], state["skipped"]
         self.rolled_back = state["rolled_back"]
-        self.grad_scaler.value, self.grad_scaler.growth_tracker = state["scale"]
+        self.grad_scaler.scale, self.grad_scaler.growth_tracker = state["scale"]
         self.schedule = replace(self.schedule, steps=state["steps"])
         self.start_step, self.last_log = self.step, (self.step, self.timer.seconds("training"))
         self.logger.truncate_after(self.step)
@@ -352,7 +352,7 @@ class Trainer:
     def log_step(self, metrics: dict[str, float], progress: console.Progress) -> None:
         """What a step came to: a line every so often, and the live line."""
         if not self.step_applied:
-            scaled = f"; losses are scaled by {self.grad_scaler.value:g} from here" if self.grad_scaler.moves else ""
+            scaled = f"; losses are scaled by {self.grad_scaler.scale:g} from here" if self.grad_scaler.enabled else ""
             self.logger.info(f"step {self.step} is not finite ({format_metrics(metrics)}), and is not taken{scaled}")
         steps, seconds = self.step - self.last_log[0], self.timer.seconds("training") - self.last_log[1]
         speed = self.config.tokens_per_step * steps / max(seconds, 1e-9)

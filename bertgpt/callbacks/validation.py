@@ -46,7 +46,7 @@ class ValidationCallback:
             rows = np.arange(first, max(first, min(first + batch_size, self.rows_of(dataset))))
             if len(rows):
                 batch = dataset.batch(rows, np.zeros_like(rows))
-                counts = view.objectives[type(batch)].counts(batch)
+                counts = view.objectives[type(batch)].count_targets(batch)
                 metric_sums.add(view.compute_loss(to_tensors(batch, pin=False)), counts)
         progress.end()
         view.dist.all_reduce(metric_sums.sums)

@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov and Hutter, 2019): steps of about one length, whatever the gradients', and a decay beside them."""
+"""AdamW (Loshchilov and Hutter, 2019): Adam with decoupled weight decay."""
 
 from collections import defaultdict
 from typing import Any
@@ -11,10 +11,10 @@ BETA1 = 0.9
 
 
 class AdamW:
-    """All weights of a group in one call, which on CPUs too is five times faster than one after the other.
+    """Fused AdamW: one call per parameter group, which is five times as fast as a loop over parameters, on CPUs too.
 
-    The same as `torch.optim.AdamW(fused=True)`, to the bit, and without what that imports in order to be compiled: it
-    takes longer than torch itself.
+    Bitwise equal to `torch.optim.AdamW(fused=True)`, without what that class imports for torch.compile: it takes
+    longer to import than torch itself.
     """
 
     def __init__(self, groups: list[dict[str, Any]], beta2: float) -> None:
@@ -23,21 +23,21 @@ class AdamW:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Every weight that has a gradient moves."""
+        """Update every parameter that has a gradient."""
         for group in self.groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            if not weights:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
                 continue
-            states = [self.state[weight] for weight in weights]
-            for weight, state in zip(weights, states, strict=True):
+            states = [self.state[parameter] for parameter in parameters]
+            for parameter, state in zip(parameters, states, strict=True):
                 if not state:
-                    state["step"] = torch.zeros((), device=weight.device)
-                    state["exp_avg"] = torch.zeros_like(weight)
-                    state["exp_avg_sq"] = torch.zeros_like(weight)
+                    state["step"] = torch.zeros((), device=parameter.device)
+                    state["exp_avg"] = torch.zeros_like(parameter)
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
             steps = [state["step"] for state in states]
             torch._foreach_add_(steps, 1)
             torch._fused_adamw_(
-                weights, [weight.grad for weight in weights], [state["exp_avg"] for state in states],
+                parameters, [parameter.grad for parameter in parameters], [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states], [], steps, lr=group["lr"], beta1=BETA1, beta2=self.beta2,
                 weight_decay=group["weight_decay"], eps=EPS, amsgrad=False, maximize=False,
             )  # fmt: skip

@@ -1,8 +1,8 @@
-"""What a model is trained for: rows in, sums of losses out.
+"""Training objectives: causal LM, masked LM with next-sentence prediction, and sequence classification.
 
-Every objective says how many targets rows have (before anything is computed, so that a step's losses can be divided by
-the targets of all its parts) and computes sums: of the loss, which gradients flow from, and of what metrics are made
-of.
+An objective counts the targets of a batch before anything is computed, so that each loss of a step can be divided by
+the targets of all its micro-batches on all ranks. Then it computes sums over the batch: of the loss, for the backward
+pass, and of correct predictions, for metrics.
 """
 
 from dataclasses import dataclass, field
@@ -23,113 +23,113 @@ IGNORE_INDEX = -100
 
 @dataclass
 class LossTerm:
-    """One kind of loss over some rows."""
+    """One term of the loss, summed over a batch."""
 
-    loss: Tensor  # the sum over targets, in nats
-    metric_sums: dict[str, Tensor] = field(default_factory=dict)  # what metrics are made of
+    loss: Tensor  # sum over targets, in nats
+    metric_sums: dict[str, Tensor] = field(default_factory=dict)  # see metrics.METRIC_SUMS
 
 
 class Objective(Protocol):
-    """One interface."""
+    """Computes the loss terms of a batch."""
 
-    def counts(self, rows: Any) -> dict[str, int]:
-        """How many targets each term has in these rows, which are still arrays."""
+    def count_targets(self, batch: Any) -> dict[str, int]:
+        """Number of targets of each loss term, of a batch of NumPy arrays."""
 
-    def __call__(self, model: Any, rows: Any) -> dict[str, LossTerm]:
-        """The terms of these rows, which are tensors now."""
+    def __call__(self, model: Any, batch: Any) -> dict[str, LossTerm]:
+        """The loss terms of a batch of tensors."""
 
 
 @dataclass(frozen=True)
 class CausalLM:
-    """Each id from those before it: GPT's objective."""
+    """Causal language modeling: predict the next token. GPT's objective."""
 
-    end: int | None = None  # the id between documents, where these are kept apart
+    eos_id: int | None = None  # separates documents; None: attention crosses documents
 
-    def counts(self, rows: CausalBatch) -> dict[str, int]:
-        """Every position but those beyond the end of the stream."""
-        return {"clm": int(rows.scored.sum())}
+    def count_targets(self, batch: CausalBatch) -> dict[str, int]:
+        """Every position, except after the end of the token stream."""
+        return {"clm": int(batch.scored.sum())}
 
-    def __call__(self, model: Transformer, rows: CausalBatch) -> dict[str, LossTerm]:
-        ids, following = rows.ids[:, :-1], rows.ids[:, 1:]  # (B, T)
-        place = torch.arange(ids.size(1), device=ids.device)
-        targets = torch.where(place < rows.scored[:, None], following, IGNORE_INDEX)
-        documents, positions = (None, None) if self.end is None else document_ids_and_positions(ids == self.end)
+    def __call__(self, model: Transformer, batch: CausalBatch) -> dict[str, LossTerm]:
+        ids, next_ids = batch.ids[:, :-1], batch.ids[:, 1:]  # (B, T)
+        index = torch.arange(ids.size(1), device=ids.device)
+        targets = torch.where(index < batch.scored[:, None], next_ids, IGNORE_INDEX)
+        documents, positions = (None, None) if self.eos_id is None else document_ids_and_positions(ids == self.eos_id)
         hidden = model(ids, causal=True, document_ids=documents, position_ids=positions)
-        found = lm_loss(model, hidden.flatten(0, 1), targets.flatten())
-        return {"clm": LossTerm(found.loss, {"correct": found.correct.sum()})}
+        output = lm_loss(model, hidden.flatten(0, 1), targets.flatten())
+        return {"clm": LossTerm(output.loss, {"correct": output.correct.sum()})}
 
 
 @dataclass(frozen=True)
 class MaskedLM:
-    """Hidden ids from all around them, and whether sentences belong together: BERT's objective.
+    """Masked language modeling, with next-sentence prediction where the model has a head for it. BERT's objective.
 
-    `before` has them predicted from the position before each, so that one head serves this and GPT's objective alike
-    (GPT-BERT; Charpentier and Samuel, 2024).
+    With `shift_targets` each masked token is predicted from the position before it, as in causal language modeling, so
+    that one head serves both objectives (GPT-BERT; Charpentier and Samuel, 2024).
     """
 
-    mask: int  # the id that hides
+    mask_id: int  # id of [MASK]
     shift_targets: bool = False
 
-    def counts(self, rows: MLMBatch) -> dict[str, int]:
-        """Hidden ids, and pairs."""
-        pairs = int((rows.next_sentence != UNPAIRED).sum())
-        return {"mlm": int(rows.scored.sum())} | ({"nsp": pairs} if pairs else {})
+    def count_targets(self, batch: MLMBatch) -> dict[str, int]:
+        """Masked tokens, and sentence pairs if there are any."""
+        pairs = int((batch.next_sentence != UNPAIRED).sum())
+        return {"mlm": int(batch.scored.sum())} | ({"nsp": pairs} if pairs else {})
 
-    def __call__(self, model: Transformer, rows: MLMBatch) -> dict[str, LossTerm]:
-        length = rows.ids.size(1)
-        documents, positions, segments = segment_layout(rows)
-        hidden = model(rows.ids, causal=False, document_ids=documents, position_ids=positions, token_type_ids=segments)
-        slot = torch.arange(rows.positions.size(1), device=hidden.device)
-        targets = torch.where(slot < rows.scored[:, None], rows.labels, IGNORE_INDEX).flatten()  # (B * K,)
-        at = (rows.positions - int(self.shift_targets)).clamp(min=0)
-        found = lm_loss(model, gather_positions(hidden, at).flatten(0, 1), targets)
-        terms = {"mlm": LossTerm(found.loss, self.sums(rows, found, targets))}
+    def __call__(self, model: Transformer, batch: MLMBatch) -> dict[str, LossTerm]:
+        length = batch.ids.size(1)
+        documents, positions, segments = segment_layout(batch)
+        hidden = model(batch.ids, causal=False, document_ids=documents, position_ids=positions, token_type_ids=segments)
+        index = torch.arange(batch.positions.size(1), device=hidden.device)
+        targets = torch.where(index < batch.scored[:, None], batch.labels, IGNORE_INDEX).flatten()  # (B * K,)
+        predict_at = (batch.positions - int(self.shift_targets)).clamp(min=0)  # (B, K)
+        output = lm_loss(model, gather_positions(hidden, predict_at).flatten(0, 1), targets)
+        terms = {"mlm": LossTerm(output.loss, self.accuracy_sums(batch, output.correct, targets))}
         if model.config.token_types:
-            label = rows.next_sentence.flatten()
-            first = gather_positions(hidden, rows.piece_starts.clamp(max=length - 1)).flatten(0, 1)  # (B * P, D)
-            logits = model.nsp_logits(first).float()
-            loss = torch.nn.functional.cross_entropy(logits, label, ignore_index=UNPAIRED, reduction="sum")
-            terms["nsp"] = LossTerm(loss, {"correct": (logits.argmax(dim=1) == label).sum()})
+            labels = batch.next_sentence.flatten()  # (B * P,)
+            cls = gather_positions(hidden, batch.piece_starts.clamp(max=length - 1)).flatten(0, 1)  # (B * P, D)
+            logits = model.nsp_logits(cls).float()
+            loss = torch.nn.functional.cross_entropy(logits, labels, ignore_index=UNPAIRED, reduction="sum")
+            terms["nsp"] = LossTerm(loss, {"correct": (logits.argmax(dim=1) == labels).sum()})
         return terms
 
-    def sums(self, rows: MLMBatch, found: LossOutput, targets: Tensor) -> dict[str, Tensor]:
-        """Right guesses and targets: of all, and of what the mask, another id, or the id itself stands for."""
-        shown = rows.ids.gather(1, rows.positions).flatten()
-        right, scored = found.correct, targets != IGNORE_INDEX
-        kinds = {"mask": shown == self.mask, "kept": shown == targets}
+    def accuracy_sums(self, batch: MLMBatch, correct: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Correct predictions in total, and correct predictions and targets by what replaced the token (MASK_KINDS)."""
+        input_ids = batch.ids.gather(1, batch.positions).flatten()
+        scored = targets != IGNORE_INDEX
+        kinds = {"mask": input_ids == self.mask_id, "kept": input_ids == targets}
         kinds["random"] = ~(kinds["mask"] | kinds["kept"])
-        sums = {"correct": right.sum()}
-        for kind, of_kind in kinds.items():
-            sums |= {f"{kind}_correct": (right & of_kind).sum(), f"{kind}_targets": (scored & of_kind).sum()}
+        sums = {"correct": correct.sum()}
+        for kind, selected in kinds.items():
+            sums |= {f"{kind}_correct": (correct & selected).sum(), f"{kind}_targets": (scored & selected).sum()}
         return sums
 
 
 @dataclass(frozen=True)
 class SequenceClassification:
-    """A label for each text, or a number where there is one output only: fine-tuning."""
+    """Sequence classification, or regression if the model has one output. The objective of fine-tuning."""
 
-    def counts(self, rows: PackedBatch) -> dict[str, int]:
-        """One for each text."""
-        return {"regression" if rows.labels.dtype.kind == "f" else "classification": len(rows.labels)}
+    def count_targets(self, batch: PackedBatch) -> dict[str, int]:
+        """One target for each text."""
+        return {"regression" if batch.labels.dtype.kind == "f" else "classification": len(batch.labels)}
 
-    def __call__(self, model: SequenceClassifier, rows: PackedBatch) -> dict[str, LossTerm]:
+    def __call__(self, model: SequenceClassifier, batch: PackedBatch) -> dict[str, LossTerm]:
         logits = model(
-            rows.ids,
-            document_ids=rows.documents,
-            position_ids=rows.positions,
-            token_type_ids=rows.segments,
-            row_index=rows.rows,
-            pool_index=rows.places,
+            batch.ids,
+            document_ids=batch.documents,
+            position_ids=batch.positions,
+            token_type_ids=batch.segments,
+            row_index=batch.rows,
+            pool_index=batch.places,
         ).float()
         if logits.size(1) == 1:
-            loss = torch.nn.functional.mse_loss(logits[:, 0], rows.labels, reduction="sum")
+            loss = torch.nn.functional.mse_loss(logits[:, 0], batch.labels, reduction="sum")
             return {"regression": LossTerm(loss)}
-        loss = torch.nn.functional.cross_entropy(logits, rows.labels, reduction="sum")
-        return {"classification": LossTerm(loss, {"correct": (logits.argmax(dim=1) == rows.labels).sum()})}
+        loss = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
+        return {"classification": LossTerm(loss, {"correct": (logits.argmax(dim=1) == batch.labels).sum()})}
 
 
 def lm_loss(model: Transformer, hidden: Tensor, targets: Tensor) -> LossOutput:
-    """The loss of targets (N,) after hidden states (N, D)."""
+    """Cross-entropy of targets (N,) given hidden states (N, D)."""
     bias = model.lm_bias if model.config.lm_bias else None
     return linear_cross_entropy(
         model.lm_transform(hidden), model.token_embedding.weight, bias, targets, model.config.vocab_size
@@ -137,27 +137,29 @@ def lm_loss(model: Transformer, hidden: Tensor, targets: Tensor) -> LossOutput:
 
 
 def gather_positions(hidden: Tensor, positions: Tensor) -> Tensor:
-    """(B, T, D) and (B, K) to (B, K, D)."""
+    """Hidden states (B, K, D) at the given positions (B, K) of (B, T, D)."""
     return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.size(-1)))
 
 
-def document_ids_and_positions(opens: Tensor) -> tuple[Tensor, Tensor]:
-    """The document of each position (B, T) and its place in that, where some positions open a document."""
-    documents = opens.long().cumsum(dim=1)
-    place = torch.arange(opens.size(1), device=opens.device).expand_as(documents)
-    return documents, place - torch.where(opens, place, 0).cummax(dim=1).values
+def document_ids_and_positions(starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Document id and position within the document, both (B, T), given where documents start (B, T)."""
+    documents = starts.long().cumsum(dim=1)
+    index = torch.arange(starts.size(1), device=starts.device).expand_as(documents)
+    return documents, index - torch.where(starts, index, 0).cummax(dim=1).values
 
 
-def segment_layout(rows: MLMBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """The piece of each position (B, T), its place in that, and whether it is in the second sentence.
+def segment_layout(batch: MLMBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Segment id, position within the segment, and token type (0 sentence A, 1 sentence B), each (B, T).
 
-    Padding is a piece of its own: it sees itself, and nobody sees it.
+    Padding is a segment of its own, so it attends only to itself and nothing else attends to it.
     """
-    length = rows.ids.size(1)
-    marks = torch.zeros((len(rows.ids), length + 1), dtype=torch.long, device=rows.ids.device)
-    opens = marks.scatter(1, rows.piece_starts, 1).scatter(1, rows.length[:, None], 1)[:, :length]
-    documents, positions = document_ids_and_positions(opens.bool())
-    begins = torch.cat((rows.second_starts, torch.full_like(rows.length[:, None], length)), dim=1)  # padding has none
-    second = begins.gather(1, (documents - 1).clamp(min=0))  # (B, T): where B begins in the piece of each position
-    place = torch.arange(length, device=rows.ids.device)
-    return documents, positions, (place >= second).long()
+    length = batch.ids.size(1)
+    zeros = torch.zeros((len(batch.ids), length + 1), dtype=torch.long, device=batch.ids.device)
+    starts = zeros.scatter(1, batch.piece_starts, 1).scatter(1, batch.length[:, None], 1)[:, :length]
+    documents, positions = document_ids_and_positions(starts.bool())
+    b_starts = torch.cat(
+        (batch.second_starts, torch.full_like(batch.length[:, None], length)), dim=1
+    )  # padding has no B
+    b_start = b_starts.gather(1, (documents - 1).clamp(min=0))  # (B, T): of the segment at each position
+    index = torch.arange(length, device=batch.ids.device)
+    return documents, positions, (index >= b_start).long()

@@ -1,4 +1,4 @@
-"""How weights are moved: which of them decay, by which optimizer, and how fast as a pure function of the step."""
+"""Optimizers, learning-rate schedule and gradient scaling."""
 
 import math
 from collections.abc import Callable
@@ -10,134 +10,138 @@ from torch import Tensor, nn
 from bertgpt.training.adamw import AdamW
 from bertgpt.training.muon import Muon
 
-WSD_DECAY_FRACTION = 0.2  # the share of a warmup-stable-decay run in which the rate falls
-UNKNOWN_STEPS = 1 << 40  # steps of a run whose end is not known yet
+WSD_DECAY_FRACTION = 0.2  # of a warmup-stable-decay run, at its end, in which the learning rate decays
+UNKNOWN_STEPS = 1 << 40  # total steps of a run with a time limit, until its speed is known
 
 
 @dataclass(frozen=True)
 class LRSchedule:
-    """The learning rate of each step, counted from 0."""
+    """Learning-rate schedule: a pure function of the step, which is counted from 0."""
 
     kind: str  # cosine, linear, wsd or constant
     steps: int
-    warmup: int
-    peak: float
-    min_ratio: float  # what is left at the end, as a share of the peak
+    warmup_steps: int
+    peak_lr: float
+    min_ratio: float  # final learning rate / peak
 
     def lr(self, step: int) -> float:
-        """Up in a straight line, then down as the kind has it."""
-        if step < self.warmup:
-            return self.peak * (step + 1) / self.warmup
-        done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        """Linear warmup, then the chosen decay."""
+        if step < self.warmup_steps:
+            return self.peak_lr * (step + 1) / self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
         if self.kind == "constant":
-            left = 1.0
+            factor = 1.0
         elif self.kind == "cosine":
-            left = 0.5 * (1 + math.cos(math.pi * done))
+            factor = 0.5 * (1 + math.cos(math.pi * progress))
         elif self.kind == "linear":
-            left = 1 - done
+            factor = 1 - progress
         else:
-            left = min(1.0, (1 - done) / WSD_DECAY_FRACTION)
-        return self.peak * (self.min_ratio + (1 - self.min_ratio) * left)
+            factor = min(1.0, (1 - progress) / WSD_DECAY_FRACTION)
+        return self.peak_lr * (self.min_ratio + (1 - self.min_ratio) * factor)
 
 
 class Optimizers:
-    """All of a model's weights, each with one optimizer: AdamW alone, or Muon for the matrices inside blocks.
+    """AdamW for all trainable parameters, or Muon for the matrices of blocks and AdamW for the others.
 
-    | weights                                   | adamw | muon  | decay |
-    |-------------------------------------------|-------|-------|-------|
-    | matrices of blocks                        | AdamW | Muon  | yes   |
-    | embeddings, heads                         | AdamW | AdamW | yes   |
-    | biases, norms                             | AdamW | AdamW | no    |
+    | parameters                | optimizer=adamw | optimizer=muon | weight decay |
+    |---------------------------|-----------------|----------------|--------------|
+    | matrices of blocks        | AdamW           | Muon           | yes          |
+    | embeddings, heads         | AdamW           | AdamW          | yes          |
+    | biases, norms             | AdamW           | AdamW          | no           |
 
-    Muon's steps are as long as AdamW's, so that one rate may serve both; small models of much text want less of it for
-    their embeddings.
+    Muon's updates are scaled to the RMS of AdamW's, so that one learning rate serves both. Small models trained on many
+    tokens want a lower rate for their embeddings: `embedding_lr_scale`.
     """
 
     def __init__(
         self,
         model: nn.Module,
         kind: str,
-        decay: float,
+        weight_decay: float,
         beta2: float,
-        around: float = 1.0,
-        share: Callable[[str], float] = lambda name: 1.0,
+        embedding_lr_scale: float = 1.0,
+        lr_scale: Callable[[str], float] = lambda name: 1.0,
     ) -> None:
-        """`share` says what part of the rate each weight has, by its name; `around` that of embeddings beside Muon."""
-        self.names: dict[Tensor, str] = {w: name for name, w in model.named_parameters() if w.requires_grad}
+        """`lr_scale` gives a factor of the learning rate by parameter name; `embedding_lr_scale` applies with Muon."""
+        self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters() if p.requires_grad}
         matrices, others, vectors = split_parameters(model)
         if kind == "adamw":
             matrices, others = [], matrices + others
-        shares = {weight: share(name) for weight, name in self.names.items()}
-        less = {weight: share * (around if matrices else 1.0) for weight, share in shares.items()}
-        groups = [*param_groups(others, less, decay), *param_groups(vectors, shares, 0.0)]
+        lr_scales = {parameter: lr_scale(name) for parameter, name in self.names.items()}
+        other_scales = {p: scale * (embedding_lr_scale if matrices else 1.0) for p, scale in lr_scales.items()}
+        groups = [*param_groups(others, other_scales, weight_decay), *param_groups(vectors, lr_scales, 0.0)]
         self.optimizers: list[AdamW | Muon] = [AdamW(groups, beta2)]
         if matrices:
-            self.optimizers.append(Muon(param_groups(matrices, shares, decay)))
+            self.optimizers.append(Muon(param_groups(matrices, lr_scales, weight_decay)))
 
-    def step(self, rate: float) -> None:
-        """Move all weights, and forget their gradients."""
+    def step(self, lr: float) -> None:
+        """Update all parameters, then drop their gradients."""
         for optimizer in self.optimizers:
             for group in optimizer.groups:
-                group["lr"] = rate * group["share"]
+                group["lr"] = lr * group["lr_scale"]
             optimizer.step()
         self.zero_grad()
 
     def zero_grad(self) -> None:
-        """Drop gradients, whether they were used or not."""
-        for weight in self.names:
-            weight.grad = None
+        """Drop all gradients."""
+        for parameter in self.names:
+            parameter.grad = None
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """What is remembered of each weight, by its name; nothing before the first step."""
-        return {self.names[weight]: state for optimizer in self.optimizers for weight, state in optimizer.state.items()}
+        """Optimizer state (moments) by parameter name; empty before the first step."""
+        return {self.names[p]: state for optimizer in self.optimizers for p, state in optimizer.state.items()}
 
-    def load_state_dict(self, moments: dict[str, dict[str, Tensor]]) -> None:
-        """Put that back, in place of what there is."""
+    def load_state_dict(self, state_dict: dict[str, dict[str, Tensor]]) -> None:
+        """Replace the optimizer state."""
         for optimizer in self.optimizers:
             optimizer.state.clear()
             for group in optimizer.groups:
-                known = {w: moments[self.names[w]] for w in group["params"] if self.names[w] in moments}
-                optimizer.state.update(
-                    {w: {key: value.to(w.device) for key, value in state.items()} for w, state in known.items()}
-                )
+                for parameter in group["params"]:
+                    state = state_dict.get(self.names[parameter])
+                    if state is not None:
+                        optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
 
 
-def param_groups(weights: list[nn.Parameter], shares: dict[Tensor, float], decay: float) -> list[dict[str, Any]]:
-    """Weights that have the same share of the rate together."""
-    found: dict[float, list[nn.Parameter]] = {}
-    for weight in weights:
-        found.setdefault(shares[weight], []).append(weight)
-    return [{"params": some, "share": share, "weight_decay": decay} for share, some in found.items()]
+def param_groups(
+    parameters: list[nn.Parameter], lr_scales: dict[Tensor, float], weight_decay: float
+) -> list[dict[str, Any]]:
+    """One parameter group for each factor of the learning rate."""
+    by_scale: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        by_scale.setdefault(lr_scales[parameter], []).append(parameter)
+    return [{"params": params, "lr_scale": scale, "weight_decay": weight_decay} for scale, params in by_scale.items()]
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices of blocks, other matrices, and vectors: each weight that moves is in one of them."""
-    named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    vectors = [weight for _, weight in named if weight.ndim < 2]
-    matrices = [weight for name, weight in named if weight.ndim == 2 and "blocks." in name]
-    others = [weight for name, weight in named if weight.ndim == 2 and "blocks." not in name]
-    assert len(matrices) + len(others) + len(vectors) == len(named), "each weight is in one group"
+    """Trainable parameters: matrices of blocks, other matrices (embeddings, heads), and vectors (biases, norms)."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    vectors = [parameter for _, parameter in named if parameter.ndim < 2]
+    matrices = [parameter for name, parameter in named if parameter.ndim == 2 and "blocks." in name]
+    others = [parameter for name, parameter in named if parameter.ndim == 2 and "blocks." not in name]
+    assert len(matrices) + len(others) + len(vectors) == len(named), "every parameter must be in exactly one group"
     return matrices, others, vectors
 
 
 class GradScaler:
-    """What fp16 losses are multiplied by, so that small gradients are not lost: halved when it was too much, doubled
-    when it was not for long. One, always, in other precisions."""
+    """Loss scaling for fp16, so that small gradients do not underflow; a scale of 1 in other precisions.
 
-    patience = 2000  # steps
+    The scale is halved after a step with non-finite gradients, and doubled after `growth_interval` finite ones in a row.
+    """
+
+    growth_interval = 2000  # steps
 
     def __init__(self, precision: str) -> None:
-        self.moves = precision == "fp16"
-        self.value, self.growth_tracker = (65536.0, 0) if self.moves else (1.0, 0)
+        self.enabled = precision == "fp16"
+        self.scale, self.growth_tracker = (65536.0, 0) if self.enabled else (1.0, 0)
 
     def update(self, finite: bool) -> bool:
-        """Learn from a step; whether one that is not finite is the scale's fault, which then is smaller."""
-        if not self.moves:
+        """Adapt the scale to a step; True if the step overflowed and a lower scale may fix it."""
+        if not self.enabled:
             return False
         self.growth_tracker = self.growth_tracker + 1 if finite else 0
         if not finite:
-            self.value /= 2
-            return self.value >= 1.0
-        if self.growth_tracker == self.patience:
-            self.value, self.growth_tracker = self.value * 2, 0
+            self.scale /= 2
+            return self.scale >= 1.0
+        if self.growth_tracker == self.growth_interval:
+            self.scale, self.growth_tracker = self.scale * 2, 0
         return False

@@ -79,7 +79,7 @@ class Part(DistContext):
 def test_items_are_divided_over_processes(name: str, sets: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
     """Each asks its own, and all come to the score that one would."""
     kept = written(tmp_path, "gpt2", tokenizer)
-    watched = BenchmarkCallback.of(name, 1, str(sets), 1000, tokenizer, "clm", 128)
+    watched = BenchmarkCallback.load(name, 1, str(sets), 1000, tokenizer, "clm", 128)
     found: list[torch.Tensor] = []
 
     def asked(group: DistContext) -> float:

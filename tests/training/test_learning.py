@@ -104,7 +104,7 @@ def test_what_is_reported_adds_up(kinds: Kinds, tmp_path: Path) -> None:
 
 def test_schedules() -> None:
     for kind in ("cosine", "linear", "wsd", "constant"):
-        schedule = LRSchedule(kind, steps=100, warmup=10, peak=1.0, min_ratio=0.1)
+        schedule = LRSchedule(kind, steps=100, warmup_steps=10, peak_lr=1.0, min_ratio=0.1)
         rates = [schedule.lr(step) for step in range(101)]
         assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
         assert rates[10] == pytest.approx(1.0)
@@ -118,7 +118,7 @@ def test_schedules() -> None:
 @pytest.mark.parametrize("preset", ["tiny-gpt", "tiny-bert", "modern-bert-tiny"])
 def test_every_weight_has_one_optimizer(preset: str, kind: str) -> None:
     model = init_model(PRESETS[preset].model.model_copy(update={"vocab_size": 64}), 0)
-    optimizers = Optimizers(model, kind, decay=0.1, beta2=0.95)
+    optimizers = Optimizers(model, kind, weight_decay=0.1, beta2=0.95)
     groups = [group for optimizer in optimizers.optimizers for group in optimizer.groups]
     seen = [weight for group in groups for weight in group["params"]]
     assert sorted(map(id, seen)) == sorted(map(id, model.parameters()))
@@ -188,11 +188,11 @@ def test_the_scale_of_fp16(few: Kinds, tmp_path: Path, monkeypatch: pytest.Monke
     """A scale that was too high is halved and the step is excused; training goes on as in fp32."""
     scale = GradScaler("fp16")
     assert scale.update(finite=False)
-    assert scale.value == 32768
-    monkeypatch.setattr(GradScaler, "patience", 2)
+    assert scale.scale == 32768
+    monkeypatch.setattr(GradScaler, "growth_interval", 2)
     assert not scale.update(finite=True)
     assert not scale.update(finite=True)
-    assert scale.value == 65536
+    assert scale.scale == 65536
     assert not GradScaler("bf16").update(finite=False)
 
     source, options = few["clm"]
@@ -211,7 +211,7 @@ def test_an_overflow_of_fp16_is_no_divergence(few: Kinds, tmp_path: Path, monkey
 
     def huge(scale: GradScaler, precision: str) -> None:
         real(scale, precision)
-        scale.value = 2.0**36
+        scale.scale = 2.0**36
 
     monkeypatch.setattr(GradScaler, "__init__", huge)
     changed = {"precision": "fp16", "max_steps": 24, "tokens_per_step": 128}

@@ -12,7 +12,7 @@ import bertgpt
 from bertgpt.config.presets import BERT, GPT2, MODERNBERT, make_config
 from bertgpt.data.loading.causal import CausalBatch, CausalDataset
 from bertgpt.data.loading.mlm import MLMBatch, open_mlm_dataset
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.model import Transformer
 from bertgpt.ops import cross_entropy as loss_module
 from bertgpt.ops import kernels
@@ -114,7 +114,7 @@ def test_every_following_id_is_scored_once(folder: Path) -> None:
     losses = F.cross_entropy(logits.transpose(1, 2), rows.ids[:, 1:], reduction="none")
     wanted = sum(losses[i, :n].sum() for i, n in enumerate(arrays.scored.tolist()))
     assert found.loss.item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert CausalLM().counts(arrays) == {"clm": int(arrays.scored.sum())}
+    assert CausalLM().count_targets(arrays) == {"clm": int(arrays.scored.sum())}
 
 
 @torch.no_grad()
@@ -138,7 +138,7 @@ def test_documents_apart_are_scored_as_if_alone(family: dict[str, object]) -> No
 @pytest.mark.parametrize("family", [BERT, MODERNBERT | {"local_window": 8}])
 def test_pieces_of_a_row_are_scored_as_if_alone(family: dict[str, object], folder: Path) -> None:
     pair = "nsp" if family is BERT else "none"
-    tokenizer = Tokenizer.load(folder / pair / "tokenizer")
+    tokenizer = load_tokenizer(folder / pair / "tokenizer")
     rows: MLMBatch = rows_on_device(open_mlm_dataset(folder / pair, "train").batch(np.arange(6), np.zeros(6, int)))  # type: ignore[assignment]
     model = model_of(family, tokenizer.max_id + 1)
     terms = MaskedLM(tokenizer.roles["mask"])(model, rows)
@@ -169,7 +169,7 @@ def test_pieces_of_a_row_are_scored_as_if_alone(family: dict[str, object], folde
 @torch.no_grad()
 def test_predicting_from_the_position_before(folder: Path) -> None:
     """So a hybrid's one head always names the id that comes next."""
-    tokenizer = Tokenizer.load(folder / "none" / "tokenizer")
+    tokenizer = load_tokenizer(folder / "none" / "tokenizer")
     rows: MLMBatch = rows_on_device(open_mlm_dataset(folder / "none", "train").batch(np.arange(4), np.zeros(4, int)))  # type: ignore[assignment]
     model = model_of(MODERNBERT, tokenizer.max_id + 1)
     shifted = MLMBatch(**(vars(rows) | {"positions": (rows.positions - 1).clamp(min=0)}))
@@ -180,7 +180,7 @@ def test_predicting_from_the_position_before(folder: Path) -> None:
 
 def test_one_batch_can_be_learned_by_heart(folder: Path) -> None:
     """Every objective, in a few steps, to nearly nothing: whatever is wired wrong cannot."""
-    tokenizer = Tokenizer.load(folder / "nsp" / "tokenizer")
+    tokenizer = load_tokenizer(folder / "nsp" / "tokenizer")
     masked = rows_on_device(open_mlm_dataset(folder / "nsp", "train").batch(np.arange(4), np.zeros(4, int)))
     causal = rows_on_device(CausalDataset(folder / "shards", "train", 32).batch(np.arange(2), np.zeros(2, int)))
     for objective, family, rows in ((MaskedLM(tokenizer.roles["mask"]), BERT, masked), (CausalLM(), GPT2, causal)):
