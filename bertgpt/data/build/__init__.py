@@ -1,0 +1,1 @@
+"""Documents to tokenized files, to shuffled shards, to mask plans."""
