@@ -19,7 +19,7 @@ from generate import alternate
 import bertgpt
 from bertgpt.config.options import FinetuneOptions
 from bertgpt.config.presets import MODERNBERT, make_config
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.evals.tasks import load_task
 from bertgpt.hub import pretrained
 from bertgpt.hub.pretrained import PretrainedModel
@@ -83,7 +83,7 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tokenizer = Tokenizer.load(options.data / "tokenizers" / "bert-base-uncased")
+        tokenizer = load_tokenizer(options.data / "tokenizers" / "bert-base-uncased")
         model = init_model(make_config(384, 4, 6, tokenizer.max_id + 1, MODERNBERT, ffn_dim=576, dropout=0.1), 0)
         pretrained.save(PretrainedModel(model, tokenizer, "mlm", length=128), folder / "run" / "final", "# random\n")
         sides = {

@@ -31,7 +31,7 @@ import torch
 import transformers
 
 from bertgpt.config.presets import BERT, PRESETS, make_config
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.hub import pretrained
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.language_model import LanguageModel
@@ -70,7 +70,7 @@ def precisions() -> tuple[str, ...]:
 
 def generation(data: Path, nanogpt: Path, rounds: int) -> None:
     """The same weights in three programs."""
-    tokenizer = Tokenizer.load(data / "tokenizers" / "gpt2")
+    tokenizer = load_tokenizer(data / "tokenizers" / "gpt2")
     with tempfile.TemporaryDirectory() as folder:
         kept = PretrainedModel(init_model(PRESETS["gpt2"].model, 0), tokenizer, "clm", cross_document_attention=True)
         pretrained.save(kept, Path(folder) / "run" / "final", "# random\n")
@@ -128,7 +128,7 @@ def embedding(data: Path, rounds: int, texts: int = 2000) -> None:
     """The same weights in two programs."""
     with (data / "agnews" / "test.csv").open(encoding="utf-8", newline="") as file:
         news = [" ".join(row[1:]) for row in csv.reader(file)][:texts]
-    tokenizer = Tokenizer.load(data / "tokenizers" / "bert-base-uncased")
+    tokenizer = load_tokenizer(data / "tokenizers" / "bert-base-uncased")
     kept = PretrainedModel(init_model(make_config(384, 6, 6, tokenizer.max_id + 1, BERT), 0), tokenizer, "mlm")
     with tempfile.TemporaryDirectory() as folder:
         pretrained.save(kept, Path(folder) / "run" / "final", "# random\n")

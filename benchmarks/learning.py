@@ -78,7 +78,7 @@ def main() -> None:
         for kind in ("gpt", "bert"):
             if options.only in (None, kind):
                 done = trained(kind, Path(folder), *RUNS[kind][options.long])
-                minutes = done["seconds"]["whole"] / 60
+                minutes = done["seconds"]["total"] / 60
                 Console().heading(
                     f"tiny-{kind}: {done['tokens']:,} ids, {done['steps']:,} steps, {minutes:.1f} minutes"
                 )

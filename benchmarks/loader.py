@@ -27,7 +27,7 @@ import bertgpt
 from bertgpt.data.loading.causal import CausalDataset
 from bertgpt.data.loading.loader import Dataset, ShuffledStream, StepLoader
 from bertgpt.data.loading.mlm import open_mlm_dataset
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.utils.console import Console
 
 ROWS, LENGTH = 64, 512
@@ -128,7 +128,7 @@ def main() -> None:
         for scheme in ("token", "whole-word", "span"):
             plans[scheme] = Path(folder) / scheme
             bertgpt.mask(str(shards), out=str(plans[scheme]), seq_len=LENGTH, scheme=scheme, workers=1)
-        assert Tokenizer.load(plans["token"] / "tokenizer").fingerprint
+        assert load_tokenizer(plans["token"] / "tokenizer").fingerprint
         calls = {"DataCollatorForLanguageModeling": collator(plans["token"])}
         calls |= {f"a plan, {scheme}": ours(open_mlm_dataset(plan, "train"), ROWS) for scheme, plan in plans.items()}
         compare(f"Masked: {ROWS} rows of {LENGTH}", calls, ROWS * LENGTH, rounds)

@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.utils.console import Console
 
 PROCESSES = 2
@@ -241,7 +241,7 @@ def main() -> None:
         gpt2 = options.data / "tokenizers" / "gpt2"
         tokenizers = {name: work / name for name in ("gpt2", "bert-base-uncased")}
         for name, path in tokenizers.items():  # one folder that all of them can read
-            Tokenizer.load(options.data / "tokenizers" / name).save(path)
+            load_tokenizer(options.data / "tokenizers" / name).save(path)
         for name in ("vocab.bpe", "encoder.json"):
             shutil.copy(gpt2 / name, tokenizers["gpt2"])
         sample = [str(path) for path in sorted((options.data / "fineweb-edu").glob("*.parquet"))]

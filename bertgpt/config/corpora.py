@@ -15,17 +15,17 @@ from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 class Corpus:
     """Where a corpus is, how it is read, and how it is sharded unless asked otherwise."""
 
-    what: str
-    licence: str
+    description: str
+    license: str
     documents: int
     text_bytes: int
     files: Mapping[str, str]  # train, val, test: a pattern of files, or an address. Splits that are here are kept
     repository: str = ""  # on the hub
     revision: str = ""
     subsets: Mapping[str, str] = field(default_factory=dict)  # name: pattern of files, in which {} is the name
-    begins: str = ""  # where rows are lines: what the first row of a document looks like
-    rows: int = 1  # where rows are sentences, and nothing says where a text ends: how many are a document
-    joint: str = ""  # what is put between such rows
+    document_start: str = ""  # where rows are lines: what the first row of a document looks like
+    rows_per_document: int = 1  # where rows are sentences, and nothing says where a text ends: how many are a document
+    joiner: str = ""  # what is put between such rows
     shard_tokens: int = 100_000_000
     tokenizer: str = "gpt2"
 
@@ -54,8 +54,8 @@ FINEWEB_SUBSETS = {
 
 CORPORA: dict[str, Corpus] = {
     "fineweb": Corpus(
-        what="FineWeb-Edu: educational web pages, a sample of 10 B tokens",
-        licence="ODC-By 1.0",
+        description="FineWeb-Edu: educational web pages, a sample of 10 B tokens",
+        license="ODC-By 1.0",
         documents=9_672_101,
         text_bytes=47_000_000_000,
         repository="HuggingFaceFW/fineweb-edu",
@@ -65,8 +65,8 @@ CORPORA: dict[str, Corpus] = {
         shard_tokens=10_000_000,
     ),
     "fineweb-raw": Corpus(
-        what="FineWeb: web pages, a sample of 10 B tokens",
-        licence="ODC-By 1.0",
+        description="FineWeb: web pages, a sample of 10 B tokens",
+        license="ODC-By 1.0",
         documents=14_868_862,
         text_bytes=46_000_000_000,
         repository="HuggingFaceFW/fineweb",
@@ -76,8 +76,8 @@ CORPORA: dict[str, Corpus] = {
         shard_tokens=10_000_000,
     ),
     "wikitext103": Corpus(
-        what="WikiText-103: good articles of Wikipedia",
-        licence="CC BY-SA 3.0, GFDL",
+        description="WikiText-103: good articles of Wikipedia",
+        license="CC BY-SA 3.0, GFDL",
         documents=28_600,
         text_bytes=542_000_000,
         repository="Salesforce/wikitext",
@@ -87,11 +87,11 @@ CORPORA: dict[str, Corpus] = {
             "val": "wikitext-103-raw-v1/validation-*.parquet",
             "test": "wikitext-103-raw-v1/test-*.parquet",
         },
-        begins=r" = [^=].* = \n",
+        document_start=r" = [^=].* = \n",
     ),
     "wikitext2": Corpus(
-        what="WikiText-2: a small part of it",
-        licence="CC BY-SA 3.0, GFDL",
+        description="WikiText-2: a small part of it",
+        license="CC BY-SA 3.0, GFDL",
         documents=720,
         text_bytes=13_000_000,
         repository="Salesforce/wikitext",
@@ -101,11 +101,11 @@ CORPORA: dict[str, Corpus] = {
             "val": "wikitext-2-raw-v1/validation-*.parquet",
             "test": "wikitext-2-raw-v1/test-*.parquet",
         },
-        begins=r" = [^=].* = \n",
+        document_start=r" = [^=].* = \n",
     ),
     "openwebtext": Corpus(
-        what="OpenWebText: pages that Reddit linked to, as GPT-2 read them",
-        licence="CC0 (the packaging)",
+        description="OpenWebText: pages that Reddit linked to, as GPT-2 read them",
+        license="CC0 (the packaging)",
         documents=8_013_769,
         text_bytes=39_800_000_000,
         repository="Skylion007/openwebtext",
@@ -113,8 +113,8 @@ CORPORA: dict[str, Corpus] = {
         files={"train": "plain_text/train-*.parquet"},
     ),
     "tinystories": Corpus(
-        what="TinyStories: stories in the words of small children, by GPT-3.5 and GPT-4",
-        licence="CDLA-Sharing 1.0",
+        description="TinyStories: stories in the words of small children, by GPT-3.5 and GPT-4",
+        license="CDLA-Sharing 1.0",
         documents=2_141_709,
         text_bytes=1_920_000_000,
         repository="roneneldan/TinyStories",
@@ -122,8 +122,8 @@ CORPORA: dict[str, Corpus] = {
         files={"train": "data/train-*.parquet", "val": "data/validation-*.parquet"},
     ),
     "wikipedia": Corpus(
-        what="Wikipedia in English, November 2023",
-        licence="CC BY-SA 3.0, GFDL",
+        description="Wikipedia in English, November 2023",
+        license="CC BY-SA 3.0, GFDL",
         documents=6_407_814,
         text_bytes=20_000_000_000,
         repository="wikimedia/wikipedia",
@@ -132,19 +132,19 @@ CORPORA: dict[str, Corpus] = {
         subsets={"20231101.*": "{}/train-*.parquet"},
     ),
     "bookcorpus": Corpus(
-        what="BookCorpus: unpublished novels, sentence by sentence, as BERT read them",
-        licence="unknown",
+        description="BookCorpus: unpublished novels, sentence by sentence, as BERT read them",
+        license="unknown",
         documents=74_004_228 // 64,
         text_bytes=4_850_000_000,
         repository="bookcorpus/bookcorpus",
         revision="refs/convert/parquet",  # the hub's own conversion: its commit is looked up, and kept in the manifest
         files={"train": "plain_text/train/*.parquet"},
-        rows=64,
-        joint="\n",
+        rows_per_document=64,
+        joiner="\n",
     ),
     "tinyshakespeare": Corpus(
-        what="Shakespeare, 1 MB",
-        licence="public domain",
+        description="Shakespeare, 1 MB",
+        license="public domain",
         documents=7_222,
         text_bytes=1_100_000,
         files={
@@ -153,8 +153,8 @@ CORPORA: dict[str, Corpus] = {
         },
     ),
     "agnews": Corpus(
-        what="AG News: beginnings of news stories, without their topics",
-        licence="non-commercial research",
+        description="AG News: beginnings of news stories, without their topics",
+        license="non-commercial research",
         documents=127_600,
         text_bytes=30_000_000,
         repository="fancyzhx/ag_news",

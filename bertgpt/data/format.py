@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.utils.errors import BertGPTError, did_you_mean
 from bertgpt.utils.files import cache_folder, sha256_of, write_json
@@ -37,7 +38,7 @@ def required(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
-def part_schema(dtype: np.dtype[Any]) -> pa.Schema:
+def tokenized_schema(dtype: np.dtype[Any]) -> pa.Schema:
     """Tokenized documents in the order of their source, without special ids."""
     return pa.schema(
         [
@@ -239,7 +240,7 @@ def build_manifest(
 
 def verify_tokenizer(folder: Path, manifest: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer in a folder, which must be the one that its ids were made with."""
-    tokenizer = Tokenizer.load(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer")
     if tokenizer.fingerprint != manifest["tokenizer"]["sha256"]:
         raise BertGPTError(
             "BG308",

@@ -9,8 +9,9 @@ from typing import Any
 
 from bertgpt.config.corpora import CORPORA
 from bertgpt.config.options import EvalOptions
-from bertgpt.data.sources.files import ReadOptions, resolve_sources
 from bertgpt.data.sources.read import BadDataPolicy, read_documents
+from bertgpt.data.sources.resolve import resolve_sources
+from bertgpt.data.sources.source import ReadOptions
 from bertgpt.data.sources.splits import input_splits
 from bertgpt.evals.choices import blimp, lambada, multiple_choice, validate_cloze_rows
 from bertgpt.evals.contamination import item_text
@@ -213,7 +214,7 @@ def evaluate_suite(kept: PretrainedModel, suite: str, options: EvalOptions) -> E
     else:
         found = evaluate_tinyworld(kept, options)
     found.partial = options.limit is not None
-    found.facts |= {"data": items.facts}
+    found.metadata |= {"data": items.facts}
     return found
 
 

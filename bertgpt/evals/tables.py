@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bertgpt.data.sources.chunks import missing_column, open_bytes, unreadable_error
-from bertgpt.data.sources.files import Source, local_sources
+from bertgpt.data.sources.files import local_sources
+from bertgpt.data.sources.source import Source
 from bertgpt.utils.errors import BertGPTError
 
 Row = dict[str, Any]

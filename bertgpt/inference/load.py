@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from bertgpt.config.presets import ModelConfig
 from bertgpt.data.format import resolve_artifact
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub.from_hf import download, is_hf_folder, load_hf
 from bertgpt.hub.pretrained import PretrainedModel, build, load
@@ -48,7 +49,7 @@ def fetch_from_hub(name: str) -> Path:
     if "/" in name and parent.is_dir():
         beside = [str(run) for run in sorted(parent.iterdir()) if run.is_dir()]
         hint = did_you_mean(name, beside)
-        raise BertGPTError("BG211", "there is no model here", path=name, hint=hint)
+        raise BertGPTError("BG211", "no model found", path=name, hint=hint)
     return download(name)
 
 
@@ -71,7 +72,7 @@ def load_checkpoint(folder: Path) -> PretrainedModel:
     settings = read_config(run)
     state_of(folder)  # is of a version that we know
     config, weights = ModelConfig(**settings["model"]), load_file(folder / "model.safetensors")
-    return build(config, settings, weights, Tokenizer.load(run / "tokenizer"), str(folder))
+    return build(config, settings, weights, load_tokenizer(run / "tokenizer"), str(folder))
 
 
 def extend_vocabulary(kept: PretrainedModel, tokenizer: Tokenizer, dropout: float, seed: int) -> Transformer:

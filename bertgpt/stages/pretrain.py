@@ -18,6 +18,7 @@ from bertgpt.data.loading import loader
 from bertgpt.data.loading.causal import CausalBatch, CausalDataset
 from bertgpt.data.loading.loader import BatchPartition, ShuffledStream, StepLoader, hybrid_split
 from bertgpt.data.loading.mlm import MLMBatch, longest_segment, open_mlm_dataset
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.load import extend_vocabulary, load_model, weights_hash
@@ -66,7 +67,7 @@ class PretrainSetup:
         self.init_folder: Path | None = None
         if options.init is not None:
             self.init, self.init_folder = load_model(options.init)
-            if options.embedding_init == "counts":
+            if options.embedding_init == "ppmi":
                 hint = "leave out --embedding-init: those of that run are there"
                 raise BertGPTError("BG204", "--init and --embedding-init ppmi are two ways to begin", hint=hint)
         self.preset = self.resolve_preset()
@@ -101,10 +102,10 @@ class PretrainSetup:
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer of the data, or the longer one of a plan that was made from them."""
-        own = Tokenizer.load(self.data / "tokenizer")
+        own = load_tokenizer(self.data / "tokenizer")
         if self.options.tokenizer is None:
             return own
-        longer = Tokenizer.load(Path(self.options.tokenizer) / "tokenizer")
+        longer = load_tokenizer(Path(self.options.tokenizer) / "tokenizer")
         if longer.tokens[: len(own.tokens)] != own.tokens:
             raise BertGPTError("BG308", "that plan has other ids than the data", path=self.options.tokenizer)
         return longer
@@ -178,7 +179,7 @@ class PretrainSetup:
             (options.eval, options.eval_every, options.eval_data),
         )
         return [
-            BenchmarkCallback.of(name, every, data, options.eval_items, *model) for name, every, data in asked if name
+            BenchmarkCallback.load(name, every, data, options.eval_items, *model) for name, every, data in asked if name
         ]
 
     def sample_callbacks(self, folder: Path) -> list[SampleCallback]:
@@ -231,7 +232,7 @@ class PretrainSetup:
         options = self.options
         if self.init is None:
             model = init_model(self.config, options.seed)
-            if first and options.embedding_init == "counts":
+            if first and options.embedding_init == "ppmi":
                 ppmi_init(model, self.shards)
             return model
         return extend_vocabulary(self.init, self.tokenizer, options.dropout, options.seed)
@@ -286,7 +287,7 @@ def run(options: PretrainOptions) -> dict[str, Any]:
     if options.dry_run:
         return dry_run(run, streams, steps)
     folder, group = RunDirectory(Path(options.out)), init_distributed(run.device)
-    run.accumulation(group.world)
+    run.accumulation(group.world_size)
     if options.tensorboard:
         require_package("tensorboard", "tensorboard")
     facts = {"options": options.model_dump(mode="json"), "device": str(run.device), "precision": run.precision}
@@ -325,7 +326,7 @@ def build_trainer(
         precision=run.precision,
         max_seconds=options.max_time if steps == UNKNOWN_STEPS else None,
         flops_per_step=run.flops_per_step(model),
-        peak_flops=peak and peak * group.world,
+        peak_flops=peak and peak * group.world_size,
         **{name: getattr(options, name) for name in names},
     )
     if group.is_main and not folder.checkpoints.all():
@@ -335,7 +336,7 @@ def build_trainer(
         model,
         run.objectives(),
         run.term_weights(streams),
-        StepLoader(*streams, division=BatchPartition(group.world, group.rank, run.accumulation(group.world))),
+        StepLoader(*streams, division=BatchPartition(group.world_size, group.rank, run.accumulation(group.world_size))),
         Optimizers(model, options.optimizer, options.weight_decay, options.beta2, options.embedding_lr_scale),
         LRSchedule(options.schedule, steps, options.warmup, options.lr, options.min_lr_ratio),
         settings,

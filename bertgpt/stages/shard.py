@@ -25,14 +25,14 @@ def corpora() -> list[dict[str, Any]]:
     known = [
         {
             "name": name,
-            "what": corpus.what,
+            "what": corpus.description,
             "documents": corpus.documents,
             "bytes": corpus.text_bytes,
             "splits": list(corpus.files),
             "subsets": list(corpus.subsets),
             "repository": corpus.repository or None,
             "revision": corpus.revision or None,
-            "licence": corpus.licence,
+            "licence": corpus.license,
         }
         for name, corpus in CORPORA.items()
     ]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bertgpt.config.presets import BERT, GPT2, MODERNBERT, make_config
-from bertgpt.data.tokenizers.tokenizer import BYTE_OF, DEFAULT_SPECIALS, Tokenizer, byte_level
+from bertgpt.data.tokenizers.layouts import byte_level
+from bertgpt.data.tokenizers.tokenizer import BYTE_OF, DEFAULT_SPECIALS, Tokenizer
 from bertgpt.data.tokenizers.train import train_tokenizer
 from bertgpt.evals.tinyworld import align, excess_nll, masked_word_accuracy
 from bertgpt.hub.pretrained import PretrainedModel

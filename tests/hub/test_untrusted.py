@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import bertgpt
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from tests.fixtures.models import written
 
@@ -102,4 +103,4 @@ def with_token(tokenizer: Tokenizer, tmp_path: Path) -> Tokenizer:
          "special": False}
     )  # fmt: skip
     file.write_text(json.dumps(content))
-    return Tokenizer.load(tmp_path / "tokenizer")
+    return load_tokenizer(tmp_path / "tokenizer")

@@ -167,7 +167,7 @@ def test_results_of_other_weights_are_left_out(
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
-        (["runs/none"], 2, "there is no model here"),
+        (["runs/none"], 2, "no model found"),
         (["runs/bert-texts"], 2, "give the run that they began with too"),
         (["runs/gpt", "--out", "runs"], 4, "this is a folder"),
     ],
@@ -200,10 +200,10 @@ def test_data_that_is_gone_is_done_without(work: Path, monkeypatch: pytest.Monke
 def test_the_entropy_is_that_of_the_held_out_documents(made: tuple[dict[str, Any], str], work: Path) -> None:
     """A level in the chart, below every loss; by the world itself."""
     from bertgpt.data.format import TokenFile
-    from bertgpt.data.tokenizers.tokenizer import Tokenizer
+    from bertgpt.data.tokenizers.load import load_tokenizer
     from bertgpt.tinyworld.world import World
 
-    file, tokenizer = TokenFile(work / "shards" / "val-00000.arrow"), Tokenizer.load(work / "shards" / "tokenizer")
+    file, tokenizer = TokenFile(work / "shards" / "val-00000.arrow"), load_tokenizer(work / "shards" / "tokenizer")
     rows = [file.row(i).tolist() for i in range(len(file))]
     texts = [tokenizer.decode(ids[:-1]) for ids in rows]
     by_text = {document.text: document.logp for document in World(0).documents(0, 400)}

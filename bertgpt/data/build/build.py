@@ -8,23 +8,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertgpt.utils import console
 from bertgpt.config.options import ShardOptions, TextOptions, TokenizeOptions
-from bertgpt.data.sources.files import Source
+from bertgpt.data.build.inputs import TextInput, TokenizedInput, is_tokenized_folder
+from bertgpt.data.build.shuffle import DocumentIndex, ShardPlan, ShardWriter, make_plan, shard_tasks
+from bertgpt.data.build.tokenize_worker import FILE_FACTS, PART, PART_FACTS, TRUNCATED
+from bertgpt.data.execution.tasks import Metadata, TaskGroup, TaskResult
+from bertgpt.data.execution.workdir import WorkDirectory, code_hash, config_diff
+from bertgpt.data.format import broken_files, build_manifest, read_manifest, verify
+from bertgpt.data.sources.source import Source
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import check_space, link_or_copy, sha256_of
-from bertgpt.data.format import broken_files, build_manifest, read_manifest, verify
-from bertgpt.data.build.shuffle import DocumentIndex, ShardPlan, ShardWriter, make_plan, shard_tasks
-from bertgpt.data.execution.tasks import Facts, TaskGroup, TaskResult
-from bertgpt.data.build.inputs import TokenizedInput, TextInput, is_tokenized_folder
-from bertgpt.data.build.tokenize_worker import TRUNCATED, FILE_FACTS, PART, PART_FACTS
-from bertgpt.data.execution.workdir import WorkDirectory, config_diff, code_hash
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
 PART_SHARE, SHARD_SHARE = 0.55, 0.5  # bytes on disk for each byte of text, about
 
 
-def tokenize(options: TokenizeOptions) -> Facts:
+def tokenize(options: TokenizeOptions) -> Metadata:
     """Make a folder of token parts."""
     text = TextInput(options)
     out = output_of(options, "tokens", text.sources)
@@ -54,7 +54,7 @@ def tokenize(options: TokenizeOptions) -> Facts:
     return summary(out)
 
 
-def shard(options: ShardOptions) -> Facts:
+def shard(options: ShardOptions) -> Metadata:
     """Make a folder of shards, from text or from token parts."""
     if options.repair is not None:
         return repair(options)
@@ -93,7 +93,7 @@ def shard(options: ShardOptions) -> Facts:
     return summary(out)
 
 
-def tokenize_task(origin: "TextInput | TokenizedInput", out: Path, config: Facts) -> Facts:
+def tokenize_task(origin: "TextInput | TokenizedInput", out: Path, config: Metadata) -> Metadata:
     """Tokenize one share of the text, for whoever puts the shares together."""
     options = origin.options
     if isinstance(origin, TokenizedInput):
@@ -108,11 +108,11 @@ def tokenize_task(origin: "TextInput | TokenizedInput", out: Path, config: Facts
             "path": str(out),
             "task": options.task_index,
             "of": options.num_tasks,
-            **{name: sum(receipt.facts[name] for receipt in receipts) for name in ("documents", "tokens", "bytes")},
+            **{name: sum(receipt.metadata[name] for receipt in receipts) for name in ("documents", "tokens", "bytes")},
         }
 
 
-def repair(options: ShardOptions) -> Facts:
+def repair(options: ShardOptions) -> Metadata:
     """Rebuild what is broken in a folder of shards, and nothing else; the result must be what the manifest says."""
     folder = Path(options.repair or "")
     manifest = read_manifest(folder)
@@ -164,7 +164,7 @@ def recorded_options(options: ShardOptions, folder: Path, manifest: Mapping[str,
 # ------------------------------------------------------------------------------------------------- the shards
 
 
-def shard_config(options: ShardOptions, tokens: Facts) -> Facts:
+def shard_config(options: ShardOptions, tokens: Metadata) -> Metadata:
     """What decides the bytes of the shards."""
     return {
         "tokens": tokens,
@@ -179,14 +179,14 @@ def shard_config(options: ShardOptions, tokens: Facts) -> Facts:
 def write_shards(
     options: ShardOptions,
     work: WorkDirectory,
-    config: Facts,
+    config: Metadata,
     parts: Sequence[TaskResult],
     folder: Path,
     tokenizer: Tokenizer,
     only: set[str] | None = None,
 ) -> tuple[ShardPlan, list[TaskResult], Path]:
     """Deal the documents of the parts to shards, and write those."""
-    documents = DocumentIndex.of([folder / receipt.name for receipt in parts], [receipt.facts for receipt in parts])
+    documents = DocumentIndex.of([folder / receipt.name for receipt in parts], [receipt.metadata for receipt in parts])
     paths = [folder / receipt.name for receipt in parts]
     fractions = {"val": options.val_fraction, "test": options.test_fraction}
     fractions = {split: fraction for split, fraction in fractions.items() if fraction}
@@ -199,12 +199,12 @@ def write_shards(
     return plan, work.run(job, tasks, "gathering", durable=True), made
 
 
-def splits_of(receipts: Sequence[TaskResult]) -> Facts:
+def splits_of(receipts: Sequence[TaskResult]) -> Metadata:
     """Documents, tokens and bytes of each split."""
     splits: dict[str, Counter[str]] = {}
     for receipt in receipts:
         split = splits.setdefault(receipt.name.rpartition("-")[0], Counter())
-        split.update({"files": 1} | {name: receipt.facts[name] for name in ("documents", "tokens", "bytes")})
+        split.update({"files": 1} | {name: receipt.metadata[name] for name in ("documents", "tokens", "bytes")})
     return {name: dict(counts) for name, counts in splits.items()}
 
 
@@ -219,27 +219,27 @@ def output_of(options: TextOptions, kind: str, sources: Sequence[Source]) -> Pat
     raise BertGPTError("BG203", "--out is missing: the folder to make")
 
 
-def total_counts(receipts: Iterable[TaskResult]) -> Facts:
+def total_counts(receipts: Iterable[TaskResult]) -> Metadata:
     """The counts of all parts together."""
     counts: Counter[str] = Counter(dict.fromkeys(("documents", "tokens", "bytes"), 0))
     for receipt in receipts:
-        counts.update({name: receipt.facts[name] for name in ("documents", "tokens", "bytes")})
-        counts.update(receipt.facts["counts"])
+        counts.update({name: receipt.metadata[name] for name in ("documents", "tokens", "bytes")})
+        counts.update(receipt.metadata["counts"])
     return dict(counts)
 
 
-def file_entry(receipt: TaskResult) -> Facts:
+def file_entry(receipt: TaskResult) -> Metadata:
     """What the manifest says of a file."""
     entry = {
         "path": receipt.name,
         "bytes": receipt.bytes,
         "sha256": receipt.sha256,
-        "text_bytes": receipt.facts["bytes"],
+        "text_bytes": receipt.metadata["bytes"],
     }
-    return entry | {name: receipt.facts[name] for name in (*FILE_FACTS, *PART_FACTS) if name in receipt.facts}
+    return entry | {name: receipt.metadata[name] for name in (*FILE_FACTS, *PART_FACTS) if name in receipt.metadata}
 
 
-def summary(out: Path) -> Facts:
+def summary(out: Path) -> Metadata:
     """What a command returns: the manifest in brief."""
     manifest = read_manifest(out)
     return {

@@ -10,20 +10,30 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
-from bertgpt.utils import console
 from bertgpt.config.options import ShardOptions, TextOptions
-from bertgpt.data.sources.splits import prefetch_footers, input_splits
-from bertgpt.data.sources.read import BadDataPolicy, columns_of, missing_column, read_documents
-from bertgpt.data.sources.files import ReadOptions, Source, DatasetSelector, remote_names, resolve_sources
-from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import sha256_of
+from bertgpt.data.build.tokenize_worker import (
+    ENCODERS,
+    FILE_FACTS,
+    PART_FACTS,
+    DocumentLimit,
+    TokenizeWorker,
+    part_tasks,
+    policy_of,
+)
+from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup, TaskResult, completed_result, worker_count
+from bertgpt.data.execution.workdir import WorkDirectory, code_hash, nearest_existing
 from bertgpt.data.format import read_manifest, verify, verify_tokenizer
-from bertgpt.data.execution.tasks import Facts, TaskGroup, TaskResult, Task, completed_result, worker_count
-from bertgpt.data.build.tokenize_worker import FILE_FACTS, PART_FACTS, DocumentLimit, TokenizeWorker, ENCODERS, part_tasks, policy_of
-from bertgpt.data.execution.workdir import WorkDirectory, nearest_existing, code_hash
+from bertgpt.data.sources.read import BadDataPolicy, columns_of, missing_column, read_documents
+from bertgpt.data.sources.resolve import remote_names, resolve_sources
+from bertgpt.data.sources.source import DatasetSelector, ReadOptions, Source
+from bertgpt.data.sources.splits import input_splits, prefetch_footers
 from bertgpt.data.tokenizers.encoders import Encoder
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.data.tokenizers.train import train_tokenizer
+from bertgpt.utils import console
+from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.files import sha256_of
 
 TOKEN_BYTES = 4.5  # bytes of a token, about
 
@@ -43,17 +53,23 @@ class TextInput:
             raise BertGPTError(
                 "BG203",
                 "text needs one tokenizer",
-                cause="neither --tokenizer nor --train-tokenizer is given" if options.train_tokenizer is None else "both are given",
+                cause="neither --tokenizer nor --train-tokenizer is given"
+                if options.train_tokenizer is None
+                else "both are given",
                 hint="--tokenizer gpt2, or --train-tokenizer bpe --vocab-size 8192",
             )
         if options.train_tokenizer is not None and options.vocab_size is None:
-            raise BertGPTError("BG203", "--train-tokenizer needs --vocab-size", hint="8192 is a good start for a small model")
+            raise BertGPTError(
+                "BG203", "--train-tokenizer needs --vocab-size", hint="8192 is a good start for a small model"
+            )
         if (options.task_index is None) != (options.num_tasks is None):
             raise BertGPTError("BG203", "--task-index and --num-tasks belong together")
         if options.task_index is not None and options.task_index >= (options.num_tasks or 0):
             cause = f"there are {options.num_tasks} tasks, counted from 0"
             raise BertGPTError("BG204", f"there is no task {options.task_index}", cause=cause)
-        self.sources = resolve_sources(options.sources, DatasetSelector(options.subset, options.split, options.revision))
+        self.sources = resolve_sources(
+            options.sources, DatasetSelector(options.subset, options.split, options.revision)
+        )
         self.reading = ReadOptions(options.text_column, options.txt_documents, options.separator, options.max_doc_bytes)
         prefetch_footers(self.sources)
         for source in self.sources:
@@ -64,7 +80,7 @@ class TextInput:
         if self.limit and options.task_index is not None:
             raise BertGPTError("BG203", "limits count from the beginning, which no task alone can know")
         self.pieces = input_splits(self.sources, self.reading, self.world_documents())
-        size = sum(int(piece.weight * piece.source.share) for piece in self.pieces)
+        size = sum(int(piece.approx_bytes * piece.source.weight) for piece in self.pieces)
         self.size = min(size, options.limit_bytes or size, int((options.limit_tokens or size) * TOKEN_BYTES))
 
     def world_documents(self) -> int | None:
@@ -74,29 +90,29 @@ class TextInput:
         return min(bounds, default=None)
 
     @cached_property
-    def identities(self) -> list[Facts]:
+    def identities(self) -> list[Metadata]:
         """What the manifest says of the sources."""
         with ThreadPoolExecutor() as threads:  # each reads a whole file, to find its hash
             return list(threads.map(Source.identity, self.sources))
 
-    def source_counts(self, receipts: Sequence[TaskResult]) -> list[Facts]:
+    def source_counts(self, receipts: Sequence[TaskResult]) -> list[Metadata]:
         """The sources, and what was read of each, before duplicates are dropped."""
         counts: dict[int, Counter[str]] = {}
         numbers = {id(source): i for i, source in enumerate(self.sources)}
         for piece, receipt in zip(self.pieces, receipts, strict=False):  # a limit leaves pieces unread
             read = counts.setdefault(numbers[id(piece.source)], Counter())
-            read.update({"documents": receipt.facts["documents"], "tokens": receipt.facts["tokens"]})
-            read["text_bytes"] += receipt.facts["bytes"]
+            read.update({"documents": receipt.metadata["documents"], "tokens": receipt.metadata["tokens"]})
+            read["text_bytes"] += receipt.metadata["bytes"]
         none = {"documents": 0, "tokens": 0, "text_bytes": 0}
         return [identity | none | dict(counts.get(i, {})) for i, identity in enumerate(self.identities)]
 
     @cached_property
     def given_tokenizer(self) -> Tokenizer | None:
         """The tokenizer, where none is trained."""
-        return None if self.options.tokenizer is None else Tokenizer.load(self.options.tokenizer)
+        return None if self.options.tokenizer is None else load_tokenizer(self.options.tokenizer)
 
     @cached_property
-    def config(self) -> Facts:
+    def config(self) -> Metadata:
         """What decides the bytes of the parts."""
         training = {
             "kind": self.options.train_tokenizer,
@@ -110,7 +126,7 @@ class TextInput:
             "limit": self.limit.most,
         }
 
-    def plan(self, out: Path, share: float) -> Facts:
+    def plan(self, out: Path, share: float) -> Metadata:
         """What would be done."""
         return {
             "path": str(out),
@@ -165,17 +181,17 @@ class TextInput:
         if self.limit:
             receipts = self.limit.needed(receipts)
             receipts = [*receipts[:-1], self.limit.cut(folder, receipts)] if receipts else receipts
-        if not sum(receipt.facts["documents"] for receipt in receipts):
+        if not sum(receipt.metadata["documents"] for receipt in receipts):
             raise BertGPTError(
                 "BG310", "there is no text: 0 documents, 0 tokens", path=", ".join(self.options.sources)[:200]
             )
-        special = sum(receipt.facts["counts"].get("special_in_text", 0) for receipt in receipts)
+        special = sum(receipt.metadata["counts"].get("special_in_text", 0) for receipt in receipts)
         if special:
             console.note(f"note: special tokens stand in the text {special} times; they are taken as text")
-        bad = sum(receipt.facts["bad"] for receipt in receipts)
+        bad = sum(receipt.metadata["bad"] for receipt in receipts)
         if bad:
             console.note(f"note: bad data {bad} times; the manifest has the counts")
-        for warning in sorted({warning for receipt in receipts for warning in receipt.facts["warnings"]}):
+        for warning in sorted({warning for receipt in receipts for warning in receipt.metadata["warnings"]}):
             console.note(f"warning: {warning}")
         return receipts, tokenizer, folder
 
@@ -185,7 +201,7 @@ class TextInput:
             path = folder / f"{task.name}.json"
             if path.exists():
                 facts = json.loads(path.read_text(encoding="utf-8"))["facts"]
-                if facts["bad"] and facts["on_error"] != policy_of(self.options.on_error, task.work.source):
+                if facts["bad"] and facts["on_error"] != policy_of(self.options.on_error, task.payload.source):
                     path.unlink()
 
     def tokenizer_folder(self, work: WorkDirectory) -> Path:
@@ -196,9 +212,11 @@ class TextInput:
         """The tokenizer given or trained, kept in the work folder."""
         folder = self.tokenizer_folder(work)
         if (folder / "tokenizer_config.json").exists():
-            tokenizer = self.given_tokenizer or Tokenizer.load(folder)
+            tokenizer = self.given_tokenizer or load_tokenizer(folder)
         else:
-            tokenizer = self.given_tokenizer or train_tokenizer(self.options.train_tokenizer or "", self.options.vocab_size or 0, self.sample())
+            tokenizer = self.given_tokenizer or train_tokenizer(
+                self.options.train_tokenizer or "", self.options.vocab_size or 0, self.sample()
+            )
             tokenizer.save(folder)
         ENCODERS[tokenizer.fingerprint] = Encoder(tokenizer, console.note)
         return tokenizer
@@ -218,18 +236,19 @@ class TextInput:
                 if left <= 0:
                     break
 
-    def run_metadata(self, receipts: Sequence[TaskResult], started: float) -> Facts:
+    def run_metadata(self, receipts: Sequence[TaskResult], started: float) -> Metadata:
         """What run.json says beyond the manifest."""
         seconds = time.monotonic() - started
-        size = sum(receipt.facts["bytes"] for receipt in receipts)
+        size = sum(receipt.metadata["bytes"] for receipt in receipts)
         console.note(f"{size / 1e6:.1f} MB of text in {seconds:.1f} s ({size / 1e6 / max(seconds, 1e-9):.1f} MB/s)")
         here = [source for source in self.sources if not source.is_remote]
-        names = [f"{s.path or s.name}{f'={s.share}' if s.share < 1 else ''}" for s in here]
+        names = [f"{s.path or s.name}{f'={s.weight}' if s.weight < 1 else ''}" for s in here]
         return {
-            "options": self.options.model_dump(mode="json") | {"sources": [*names, *remote_names(self.options.sources)]},
+            "options": self.options.model_dump(mode="json")
+            | {"sources": [*names, *remote_names(self.options.sources)]},
             "paths": [str(Path(s.path).resolve()) if s in here and s.path else s.path or s.name for s in self.sources],
             "seconds": round(seconds, 3),
-            "backends": dict(Counter(receipt.facts["backend"] for receipt in receipts)),
+            "backends": dict(Counter(receipt.metadata["backend"] for receipt in receipts)),
         }
 
 
@@ -238,7 +257,9 @@ class TokenizedInput:
 
     def __init__(self, options: ShardOptions) -> None:
         if options.tokenizer is not None or options.train_tokenizer is not None:
-            raise BertGPTError("BG203", "token parts have their tokenizer; give neither --tokenizer nor --train-tokenizer")
+            raise BertGPTError(
+                "BG203", "token parts have their tokenizer; give neither --tokenizer nor --train-tokenizer"
+            )
         self.options = options
         self.path = folder = Path(options.sources[0])
         self.manifest = read_manifest(folder)
@@ -248,7 +269,7 @@ class TokenizedInput:
         self.config = {"parent": self.parent["manifest_sha256"]}
         self.size = 2 * sum(file["bytes"] for file in self.manifest["files"])
 
-    def plan(self, out: Path, share: float) -> Facts:
+    def plan(self, out: Path, share: float) -> Metadata:
         """What would be done."""
         need = sum(file["bytes"] for file in self.manifest["files"])
         counts = self.manifest["counts"]
@@ -274,16 +295,16 @@ class TokenizedInput:
     def print_plan(self, out: Path, share: float) -> None:
         """Nothing comes from elsewhere."""
 
-    def source_counts(self, receipts: Sequence[TaskResult]) -> list[Facts]:
+    def source_counts(self, receipts: Sequence[TaskResult]) -> list[Metadata]:
         """The sources, and what was read of each, as they were counted then."""
-        sources: list[Facts] = self.manifest["sources"]
+        sources: list[Metadata] = self.manifest["sources"]
         return sources
 
     def tokenizer_folder(self, work: WorkDirectory) -> Path:
         """Where the tokenizer is kept."""
         return self.path / "tokenizer"
 
-    def run_metadata(self, receipts: Sequence[TaskResult], started: float) -> Facts:
+    def run_metadata(self, receipts: Sequence[TaskResult], started: float) -> Metadata:
         """What run.json says beyond the manifest."""
         options = self.options.model_dump(mode="json") | {"sources": [str(self.path.resolve())]}
         return {"options": options, "seconds": round(time.monotonic() - started, 3)}

@@ -11,32 +11,43 @@ from typing import Any
 import numpy as np
 
 from bertgpt.config.options import MaskOptions
-from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import check_space, link_or_copy, sha256_of, write_json
+from bertgpt.data.build.static_masks import StaticMaskWorker, static_mask_tasks
+from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup, TaskResult
+from bertgpt.data.execution.workdir import WorkDirectory, code_hash
 from bertgpt.data.format import TokenFile, build_manifest, read_manifest, verify, verify_tokenizer
 from bertgpt.data.loading.rows import write_spans
-from bertgpt.data.execution.tasks import Facts, TaskGroup, TaskResult, Task
-from bertgpt.data.loading.segments import IS_NEXT, NOT_NEXT, WordBoundaries, SegmentSpans, split_into_segments, split_into_pairs, best_fit_decreasing, sample_negatives
-from bertgpt.data.build.materialize import MASKS, ROWS, MaterializeWorker, materialize_tasks
-from bertgpt.data.execution.workdir import WorkDirectory, code_hash
-from bertgpt.data.tokenizers.tokenizer import Tokenizer, from_path
+from bertgpt.data.loading.segments import (
+    IS_NEXT,
+    NOT_NEXT,
+    SegmentSpans,
+    WordBoundaries,
+    best_fit_decreasing,
+    sample_negatives,
+    split_into_pairs,
+    split_into_segments,
+)
+from bertgpt.data.tokenizers.layouts import with_bert_specials
+from bertgpt.data.tokenizers.load import from_path
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.files import check_space, link_or_copy, sha256_of, write_json
 
-SPAN_SHARE, MASKS_SHARE, ROWS_SHARE = 0.4, 0.7, 1.8  # bytes of a plan for each byte of its shards, about
+SPAN_SHARE, MASKS_SHARE = 0.4, 0.7  # bytes on disk for each byte of the shards, about; masks: for each stored epoch
 
 
-def build_mask_plan(options: MaskOptions) -> Facts:
+def build_mask_plan(options: MaskOptions) -> Metadata:
     """Make a plan."""
     if abs(options.mask_prob + options.random_prob + options.keep_prob - 1) > 1e-9:
         raise BertGPTError("BG204", "--mask-prob, --random-prob and --keep-prob do not add up to 1")
-    if options.dupe_factor > 1 and not (options.static or options.materialize):
-        raise BertGPTError("BG203", "--dupe-factor says how many are stored, and needs --static or --materialize")
+    if options.dupe_factor > 1 and not options.static:
+        raise BertGPTError("BG203", "--dupe-factor needs --static")
     shards, out = Path(options.shards), Path(options.out)
     base = read_manifest(shards)
     if base["kind"] != "shards":
         raise BertGPTError("BG211", f"{shards} holds {base['kind']}, not shards")
     verify(shards, base)
     given = verify_tokenizer(shards, base)
-    tokenizer = given.with_bert_specials()
+    tokenizer = with_bert_specials(given)
     parent = sha256_of(shards / "manifest.json")
     config = config_of(options, parent)
     if options.dry_run:
@@ -53,16 +64,15 @@ def build_mask_plan(options: MaskOptions) -> Facts:
         tasks = tasks_of(shards, base, config)
         receipts = work.run(job, tasks, "planning", durable=True)
         pieces = max_segments(receipts)
-        endings = [MASKS] * options.static + [ROWS] * options.materialize
-        storing = TaskGroup(MaterializeWorker, (str(kept), config, pieces), work.folder(config, "stored"), code_hash())
-        tasks = materialize_tasks(job.folder, tasks, receipts, config, endings)
+        storing = TaskGroup(StaticMaskWorker, (str(kept), config), work.folder(config, "stored"), code_hash())
+        tasks = static_mask_tasks(job.folder, tasks, receipts) if options.static else []
         stored = work.run(storing, tasks, "storing", durable=True) if tasks else []
         final = work.folder(config, "final", empty=True)
         for folder, made in ((job.folder, receipts), (storing.folder, stored)):
             for receipt in made:
                 link_or_copy(folder / receipt.name, final / receipt.name)
         write_json(final / "plan.json", {"seq_len": options.seq_len, "pieces": pieces})
-        counts: Counter[str] = sum((Counter(receipt.facts["counts"]) for receipt in receipts), Counter())
+        counts: Counter[str] = sum((Counter(receipt.metadata["counts"]) for receipt in receipts), Counter())
         files = [*map(file_entry, [*receipts, *stored]), entry_of(final / "plan.json")]
         manifest = build_manifest("plan", config, tokenizer, dict(counts), files)
         manifest["tokenizer"]["base_sha256"] = given.fingerprint
@@ -72,14 +82,14 @@ def build_mask_plan(options: MaskOptions) -> Facts:
     return summary(out)
 
 
-def config_of(options: MaskOptions, parent: str) -> Facts:
+def config_of(options: MaskOptions, parent: str) -> Metadata:
     """What decides the rows and their masks."""
-    rows = ("seq_len", "sentence_pairs", "pack", "seed", "static", "materialize", "dupe_factor")
+    rows = ("seq_len", "sentence_pairs", "pack", "seed", "static", "dupe_factor")
     masks = ("scheme", "mlm_probability", "mask_prob", "random_prob")
     return {"parent": parent} | {name: getattr(options, name) for name in (*rows, *masks)}
 
 
-def tasks_of(shards: Path, base: Facts, config: Facts) -> list[Task]:
+def tasks_of(shards: Path, base: Metadata, config: Metadata) -> list[Task]:
     """One task for each shard."""
     return [
         Task(
@@ -99,7 +109,7 @@ class MaskPlanWorker:
         self.tokenizer: Tokenizer = from_path(Path(tokenizer))
         self.end, self.options = end, options
 
-    def run(self, work: tuple[str, int], path: Path) -> Facts:
+    def run(self, work: tuple[str, int], path: Path) -> Metadata:
         """Plan the rows of one shard."""
         shard, number = work
         file = TokenFile(Path(shard))
@@ -142,33 +152,32 @@ class MaskPlanWorker:
 
 def disk_ratio(options: MaskOptions) -> float:
     """Bytes on disk for each byte of the shards, about."""
-    stored = MASKS_SHARE * options.static + ROWS_SHARE * options.materialize
-    return SPAN_SHARE + stored * options.dupe_factor
+    return SPAN_SHARE + MASKS_SHARE * options.static * options.dupe_factor
 
 
 def max_segments(receipts: list[TaskResult]) -> int:
     """The most pieces of any row: as many slots has every row, so that shapes stay the same."""
-    return max((receipt.facts["most_pieces"] for receipt in receipts), default=0)
+    return max((receipt.metadata["most_pieces"] for receipt in receipts), default=0)
 
 
-def splits_of(receipts: list[TaskResult], length: int) -> Facts:
+def splits_of(receipts: list[TaskResult], length: int) -> Metadata:
     """Rows, ids and padding of each split."""
     splits: dict[str, Counter[str]] = {}
     for receipt in receipts:
         split = splits.setdefault(receipt.name.rpartition("-")[0], Counter())
-        split.update(files=1, rows=receipt.facts["rows"], tokens=receipt.facts["tokens"])
-        split["padding"] += receipt.facts["rows"] * length - receipt.facts["framed"]
+        split.update(files=1, rows=receipt.metadata["rows"], tokens=receipt.metadata["tokens"])
+        split["padding"] += receipt.metadata["rows"] * length - receipt.metadata["framed"]
     return {name: dict(counts) for name, counts in splits.items()}
 
 
-def file_entry(receipt: TaskResult) -> Facts:
+def file_entry(receipt: TaskResult) -> Metadata:
     """What the manifest says of a file."""
     split = receipt.name.rpartition("-")[0]
     known = {"path": receipt.name, "bytes": receipt.bytes, "sha256": receipt.sha256, "split": split}
-    return known | {name: receipt.facts[name] for name in ("rows", "most_pieces") if name in receipt.facts}
+    return known | {name: receipt.metadata[name] for name in ("rows", "most_pieces") if name in receipt.metadata}
 
 
-def entry_of(path: Path) -> Facts:
+def entry_of(path: Path) -> Metadata:
     """What it says of any other file."""
     return {"path": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 

@@ -1,6 +1,6 @@
-"""What worker processes begin with: the server that they are forked from imports this, and has it all.
+"""Modules and tokenizer that the fork server loads, so that every worker forked from it has them.
 
-$BERTGPT_TOKENIZER is the tokenizer of the job to come, if that is a file or folder.
+$BERTGPT_TOKENIZER is the tokenizer that the workers will need, if it is a file or folder.
 """
 
 import gc
@@ -9,16 +9,15 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from bertgpt.data.build import shuffle
-from bertgpt.data.build import tokenize_worker
+from bertgpt.data.build import shuffle, tokenize_worker
 from bertgpt.data.tokenizers.encoders import Encoder
-from bertgpt.data.tokenizers.tokenizer import from_path
+from bertgpt.data.tokenizers.load import from_path
 
 for name in ("pyarrow.parquet", "awkward"):
     with suppress(ImportError):
         import_module(name)
 
-with suppress(BaseException):  # the main process meets it too, and says what it is
+with suppress(BaseException):  # the main process meets the same error, and reports it
     source = os.environ.get("BERTGPT_TOKENIZER", "")
     if source and Path(source).exists():
         encoder = Encoder(from_path(Path(source)), print)
@@ -26,6 +25,6 @@ with suppress(BaseException):  # the main process meets it too, and says what it
         assert encoder.tokenizer.reference
         tokenize_worker.ENCODERS[encoder.tokenizer.fingerprint] = encoder
 
-gc.freeze()  # all this stays; a collection that looked through it would make every worker copy it
+gc.freeze()  # all of this lives on; a collection that walks through it would make every worker copy its pages
 
-__all__ = ["gather", "parts"]
+__all__ = ["shuffle", "tokenize_worker"]

@@ -9,15 +9,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bertgpt.data.sources.read import BadDataPolicy, read_documents
-from bertgpt.data.sources.files import InputSplit, Source
-from bertgpt.utils.rng import uniform
-from bertgpt.utils.files import sha256_of, write_atomic
-from bertgpt.data.format import DOCUMENT, TokenFile, column, list_array, single_string, part_schema, write_batch
-from bertgpt.data.execution.tasks import Facts, TaskResult, Task
 from bertgpt.data.documents import DocumentBatch
+from bertgpt.data.execution.tasks import Metadata, Task, TaskResult
+from bertgpt.data.format import DOCUMENT, TokenFile, column, list_array, single_string, tokenized_schema, write_batch
+from bertgpt.data.sources.read import BadDataPolicy, read_documents
+from bertgpt.data.sources.source import InputSplit, Source
 from bertgpt.data.tokenizers.encoders import Encoder
-from bertgpt.data.tokenizers.tokenizer import Tokenizer, from_path
+from bertgpt.data.tokenizers.load import from_path
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.utils.files import sha256_of, write_atomic
+from bertgpt.utils.rng import uniform
 
 ENCODERS: dict[str, Encoder] = {}  # what this process has already, by the identity of the tokenizer
 PART, TRUNCATED = "part-", "cut-"  # how parts are called; one that a limit cuts stands beside the whole one meanwhile
@@ -38,7 +39,7 @@ class TokenizeWorker:
         self.on_error = on_error
         self.specials = [text.encode() for text in self.tokenizer.special_texts]
 
-    def run(self, work: InputSplit, path: Path) -> Facts:
+    def run(self, work: InputSplit, path: Path) -> Metadata:
         """Write the part of one piece."""
         policy = BadDataPolicy(policy_of(self.on_error, work.source))
         self.encoder.reset_check()
@@ -50,8 +51,8 @@ class TokenizeWorker:
         lengths: list[NDArray[np.int64]] = []
         with SpillBuffer(path, self.tokenizer.dtype) as spill:
             for texts in read_documents(work, policy):
-                if work.source.share < 1:
-                    chosen = sample_mask(texts, work.source.share)
+                if work.source.weight < 1:
+                    chosen = sample_mask(texts, work.source.weight)
                     counts["not_chosen"] += len(texts) - int(chosen.sum())
                     texts = texts.select(chosen)
                 flat, spans = self.encoder.encode(texts)
@@ -139,7 +140,7 @@ def write_part(
     n_bytes: NDArray[np.uint32],
 ) -> None:
     """A part as an Arrow file."""
-    schema = part_schema(flat.dtype)
+    schema = tokenized_schema(flat.dtype)
     columns = [
         column(documents, DOCUMENT),
         pa.DictionaryArray.from_arrays(column(np.zeros(len(n_bytes), np.int16)), single_string(source)),
@@ -149,7 +150,7 @@ def write_part(
     write_batch(path, pa.RecordBatch.from_arrays(columns, schema=schema))
 
 
-def facts_of(flat: NDArray[Any], offsets: NDArray[np.int64], n_bytes: NDArray[np.uint32]) -> Facts:
+def facts_of(flat: NDArray[Any], offsets: NDArray[np.int64], n_bytes: NDArray[np.uint32]) -> Metadata:
     """What a manifest says of a part."""
     return {
         "documents": len(offsets) - 1,
@@ -163,7 +164,7 @@ def facts_of(flat: NDArray[Any], offsets: NDArray[np.int64], n_bytes: NDArray[np
 def part_tasks(pieces: Sequence[InputSplit], tokenizer: Tokenizer) -> list[Task]:
     """One task for each piece; parts are numbered in canonical order."""
     return [
-        Task(f"{PART}{i:05}.arrow", piece.identity() | {"tokenizer": tokenizer.fingerprint}, piece.weight, piece)
+        Task(f"{PART}{i:05}.arrow", piece.identity() | {"tokenizer": tokenizer.fingerprint}, piece.approx_bytes, piece)
         for i, piece in enumerate(pieces)
     ]
 
@@ -180,7 +181,7 @@ class DocumentLimit:
     def reached(self, receipts: Sequence[TaskResult]) -> bool:
         """Whether these parts hold enough."""
         return any(
-            most is not None and sum(receipt.facts[name] for receipt in receipts) >= most
+            most is not None and sum(receipt.metadata[name] for receipt in receipts) >= most
             for name, most in self.most.items()
         )
 
@@ -203,7 +204,7 @@ class DocumentLimit:
         keep = len(part)
         for name, most in self.most.items():
             if most is not None:
-                left = most - sum(receipt.facts[name] for receipt in before)
+                left = most - sum(receipt.metadata[name] for receipt in before)
                 keep = min(keep, int(np.searchsorted(rows[name], left)) + 1)
         if keep >= len(part):
             return last
@@ -212,5 +213,5 @@ class DocumentLimit:
         path = folder / last.name.replace(PART, TRUNCATED)
         source = str(part.batch.column("source").dictionary[0])
         write_atomic(path, lambda aside: write_part(aside, source, part.documents[:keep], flat, offsets, n_bytes))
-        facts = last.facts | facts_of(flat, offsets, n_bytes)
+        facts = last.metadata | facts_of(flat, offsets, n_bytes)
         return TaskResult(path.name, path.stat().st_size, sha256_of(path), facts)

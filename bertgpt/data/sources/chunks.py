@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import IO
 
 from bertgpt.data.documents import DocumentBatch
-from bertgpt.data.sources.files import Source
 from bertgpt.data.sources.remote import open_source
+from bertgpt.data.sources.source import Source
 from bertgpt.utils.errors import BertGPTError, did_you_mean
 
 BUFFER = 1 << 20

@@ -10,9 +10,9 @@ from itertools import islice
 
 from bertgpt.data.documents import DocumentBatch
 from bertgpt.data.sources.chunks import BadDataPolicy, Chunk, missing_column, open_bytes, unreadable_error
-from bertgpt.data.sources.files import InputSplit, Source
 from bertgpt.data.sources.hub import parse_address
 from bertgpt.data.sources.hub import stream_dataset as open_stream
+from bertgpt.data.sources.source import InputSplit, Source
 from bertgpt.data.sources.tabular import arrow, csv, footer, open_arrow, parquet
 from bertgpt.data.sources.text import jsonl, line_blocks, txt
 from bertgpt.utils.errors import BertGPTError
@@ -27,7 +27,7 @@ def read_documents(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Documen
     found = join_rows(piece, policy) if piece.source.joins_rows else chunks(piece, policy)
     for chunk in found:
         texts = chunk.texts
-        if chunk.absent or not texts.all_valid(piece.reading.max_doc_bytes):
+        if chunk.absent or not texts.all_valid(piece.read_options.max_doc_bytes):
             texts = DocumentBatch.of(validate_documents(chunk, piece, policy))
         if len(texts):
             yield texts
@@ -43,11 +43,13 @@ def chunks(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
 
 def validate_documents(chunk: Chunk, piece: InputSplit, policy: BadDataPolicy) -> list[bytes]:
     """The documents one by one: leave out, or refuse, what is no text, too long or not UTF-8; drop what is blank."""
-    longest = piece.reading.max_doc_bytes
+    longest = piece.read_options.max_doc_bytes
     good: list[bytes] = []
     for i, document in enumerate(chunk.texts.documents):
         if i in chunk.absent:
-            error = BertGPTError("BG303", f"the column {piece.reading.text_column} holds no text", path=chunk.place(i))
+            error = BertGPTError(
+                "BG303", f"the column {piece.read_options.text_column} holds no text", path=chunk.place(i)
+            )
             policy.handle("no_text", error)
             continue
         if len(document) > longest:
@@ -78,7 +80,7 @@ def join_rows(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     done: list[bytes] = []
     for chunk in chunks(piece, policy):
         for row in chunk.texts.documents:
-            if rows and (begins.fullmatch(row) if source.document_start else len(rows) == source.rows):
+            if rows and (begins.fullmatch(row) if source.document_start else len(rows) == source.rows_per_document):
                 done.append(joint.join(rows))
                 rows = []
             rows.append(row)
@@ -93,8 +95,8 @@ def read_streaming(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     source = piece.source
     repository, commit, rest = parse_address(source.path)
     subset, _, split = rest.rpartition(":")
-    rows = open_stream(repository, commit, subset or None, split).shard(source.parts, piece.start)
-    column = piece.reading.text_column
+    rows = open_stream(repository, commit, subset or None, split).shard(source.num_shards, piece.start)
+    column = piece.read_options.text_column
     for batch in rows.iter(1000):
         if column not in batch:
             raise missing_column(column, batch, source.path)

@@ -8,7 +8,7 @@ from typing import Any
 
 from bertgpt.config.corpora import CORPORA, Corpus
 from bertgpt.data.sources import http, hub
-from bertgpt.data.sources.files import FORMATS, DatasetSelector, Source, detect_format
+from bertgpt.data.sources.source import FORMATS, DatasetSelector, Source, detect_format
 from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 
 SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
@@ -38,7 +38,12 @@ def with_catalog_entry(source: Source, corpus: Corpus, split: str, patterns: Map
     """A file with what the catalogue says of it."""
     splits = tuple(sorted(patterns)) if len(patterns) > 1 else ()
     return replace(
-        source, split=split, splits=splits, document_start=corpus.begins, rows=corpus.rows, joiner=corpus.joint
+        source,
+        split=split,
+        splits=splits,
+        document_start=corpus.document_start,
+        rows_per_document=corpus.rows_per_document,
+        joiner=corpus.joiner,
     )
 
 
@@ -48,7 +53,7 @@ def hub_source(repository: str, commit: str, file: hub.HubFile, corpus: str) -> 
     format_, compression = detect_format(path) or ("", None)
     version = f"{repository}@{commit}/{file.path}"
     address = hub.address(repository, commit, file.path)
-    return Source(path.name, file.bytes, format_, compression, address, version=version, corpus=corpus)
+    return Source(path.name, file.bytes, format_, compression, address, revision=version, corpus=corpus)
 
 
 def hub_dataset(name: str, wanted: DatasetSelector) -> list[Source]:
@@ -85,7 +90,7 @@ def streaming_source(repository: str, commit: str, subset: str | None, split: st
     parts = hub.stream_dataset(repository, commit, subset, split).num_shards
     path = f"{hub.PREFIX}{version}"
     name = f"{repository.rpartition('/')[2]}-{split}"
-    return Source(name, size, "stream", path=path, version=version, corpus=repository, parts=parts)
+    return Source(name, size, "stream", path=path, revision=version, corpus=repository, num_shards=parts)
 
 
 def url_sources(address: str) -> list[Source]:
@@ -109,7 +114,7 @@ def describe_url(address: str) -> Source:
         cause = f"the kinds are {', '.join(FORMATS)}, each also with .gz or .zst"
         raise BertGPTError("BG211", f"{address} is of no known kind", cause=cause)
     facts = facts_of(address)
-    return Source(path.name, facts["size"], *found, address, version=version_of(facts))
+    return Source(path.name, facts["size"], *found, address, revision=version_of(facts))
 
 
 def facts_of(address: str) -> dict[str, Any]:
@@ -142,8 +147,8 @@ def open_source(source: Source, stretches: Sequence[tuple[int, int]] = ()) -> io
         fetch = hub.fetch_of(source.path, source.bytes)
     else:
         now = version_of(facts_of(source.path))
-        if now != source.version:
-            cause = f"it was {source.version}, and is {now}"
+        if now != source.revision:
+            cause = f"it was {source.revision}, and is {now}"
             raise BertGPTError("BG305", "this file has changed since the plan was made", path=source.path, cause=cause)
         fetch = http.fetch_of(source.path)
     return http.RangeReader(fetch, source.bytes, stretches)

@@ -7,7 +7,7 @@ workers there are.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from bertgpt.data.sources.files import InputSplit, ReadOptions, Source
+from bertgpt.data.sources.source import InputSplit, ReadOptions, Source
 from bertgpt.data.sources.tabular import footer, group_sizes
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
@@ -29,12 +29,19 @@ def input_splits(sources: Sequence[Source], reading: ReadOptions, documents: int
                 stop = min(start + WORLD_PIECE, documents)
                 cut.append(InputSplit(source, start, stop, (stop - start) * WORLD_BYTES, reading))
         elif source.format == "stream":
-            cut += [InputSplit(source, i, i + 1, source.bytes // source.parts, reading) for i in range(source.parts)]
+            cut += [
+                InputSplit(source, i, i + 1, source.bytes // source.num_shards, reading)
+                for i in range(source.num_shards)
+            ]
         elif source.joins_rows:
             cut.append(InputSplit(source, 0, -1, source.bytes, reading))  # a document may go on in any next row
         elif source.format in ("parquet", "arrow") and source.compression is None:
             cut += row_group_splits(source, size, reading)
-        elif source.compression or source.format in ("csv", "tsv") or (source.format == "txt" and reading.is_whole):
+        elif (
+            source.compression
+            or source.format in ("csv", "tsv")
+            or (source.format == "txt" and reading.sequential_only)
+        ):
             cut.append(InputSplit(source, 0, -1, source.bytes, reading))  # can only be read from its beginning
         else:
             for start in range(0, source.bytes, size) or [0]:

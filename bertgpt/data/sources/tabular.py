@@ -10,9 +10,9 @@ import numpy as np
 
 from bertgpt.data.documents import DocumentBatch
 from bertgpt.data.sources.chunks import BadDataPolicy, Chunk, Locator, open_bytes, reject_utf16, unreadable_error
-from bertgpt.data.sources.files import InputSplit, Source
 from bertgpt.data.sources.http import coalesce_ranges
 from bertgpt.data.sources.remote import open_source
+from bertgpt.data.sources.source import InputSplit, Source
 from bertgpt.utils.files import cache_folder, evict_oldest, write_atomic
 
 FOOTER_BYTES = 200_000_000  # of footers that are kept, at most
@@ -62,7 +62,7 @@ def csv(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     reject_utf16(first, piece.source)
     if not first:
         return
-    column = piece.reading.text_column
+    column = piece.read_options.text_column
     skipped = 0
 
     def invalid(row: Any) -> str:
@@ -92,11 +92,11 @@ def parquet(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     """Row groups `start` to `stop`."""
     import pyarrow.parquet as pq
 
-    column = piece.reading.text_column
+    column = piece.read_options.text_column
     metadata = footer(piece.source)
     groups = list(range(piece.start, piece.stop if piece.stop >= 0 else metadata.num_row_groups))
     rows = sum(metadata.row_group(group).num_rows for group in groups)
-    size = max(1, min(rows, BATCH_BYTES * rows // max(piece.weight, 1)))  # rows of a batch of the wanted size
+    size = max(1, min(rows, BATCH_BYTES * rows // max(piece.approx_bytes, 1)))  # rows of a batch of the wanted size
     with content_of(piece.source, coalesce_ranges(chunks_of(metadata, groups, column))) as content:
         file = pq.ParquetFile(content, metadata=metadata)
         batches = file.iter_batches(batch_size=size, row_groups=groups, columns=[column], use_threads=False)
@@ -126,7 +126,7 @@ def footer(source: Source) -> Any:
     if not source.is_remote:
         return pq.read_metadata(source.path)
     folder = cache_folder() / "footers"
-    kept = folder / f"{hashlib.sha256(f'{source.path} {source.version}'.encode()).hexdigest()[:32]}.parquet"
+    kept = folder / f"{hashlib.sha256(f'{source.path} {source.revision}'.encode()).hexdigest()[:32]}.parquet"
     try:
         return pq.read_metadata(kept)
     except (OSError, ValueError):
@@ -142,7 +142,7 @@ def arrow(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     """Record batches `start` to `stop` of an IPC file; a stream is read whole."""
     import pyarrow as pa
 
-    column = piece.reading.text_column
+    column = piece.read_options.text_column
     with content_of(piece.source) as content:
         reader = open_arrow(content)
         if isinstance(reader, pa.ipc.RecordBatchStreamReader):

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from bertgpt.data.documents import DocumentBatch
 from bertgpt.data.sources.chunks import BOM, BadDataPolicy, Chunk, missing_column, open_bytes, reject_utf16
-from bertgpt.data.sources.files import InputSplit, ReadOptions, Source
+from bertgpt.data.sources.source import InputSplit, ReadOptions, Source
 from bertgpt.utils.errors import BertGPTError
 
 BLOCK_BYTES = 8_000_000
@@ -33,7 +33,7 @@ def txt(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
         return
     with open_bytes(source, split_end(piece)) as file:
         reject_utf16(file.peek(2)[:2], source)  # type: ignore[attr-defined]
-        found = whole_file(file) if piece.reading.whole_files else documents(file, piece)
+        found = whole_file(file) if piece.read_options.whole_files else documents(file, piece)
         while some := list(islice(found, 1000)):
             places = [f"{source.path}, byte {place}" for _, place in some]
             yield Chunk.of([document for document, _ in some], places.__getitem__)
@@ -46,7 +46,7 @@ def whole_file(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
 
 def documents(file: IO[bytes], piece: InputSplit) -> Iterator[tuple[bytes, int]]:
     """The documents that begin in the piece, with their places, read a block at a time."""
-    separator = separator_of(piece.reading)
+    separator = separator_of(piece.read_options)
     place, block = first_document(file, piece, separator)  # the block begins at this place of the file
     at, ended = 0, False
     while piece.stop < 0 or place + at < piece.stop:
@@ -65,7 +65,7 @@ def documents(file: IO[bytes], piece: InputSplit) -> Iterator[tuple[bytes, int]]
             more = file.read(BLOCK_BYTES)
             ended = not more
             block, place, at = block[at:] + more, place + at, 0
-            kept = piece.reading.max_doc_bytes + 1
+            kept = piece.read_options.max_doc_bytes + 1
             surplus = len(block) - kept - 2 * BLOCK_BYTES
             if surplus > 0:  # too long in any case: keep enough to show it, and what may hold its end
                 block, place = block[:kept] + b"\0" + block[kept + surplus + 1 :], place + surplus
@@ -79,7 +79,7 @@ def first_document(file: IO[bytes], piece: InputSplit, separator: re.Pattern[byt
     before = piece.start  # the separator before it may itself begin in the piece before
     while before > 0 and (file.seek(before - 1), file.read(1))[1] in (b" ", b"\t", b"\r", b"\n"):
         before -= 1
-    given = piece.reading.separator
+    given = piece.read_options.separator
     before = max(0, before if given is None else piece.start - len(unescaped(given)))
     file.seek(before)
     block, ended = b"", False
@@ -111,7 +111,7 @@ def jsonl(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     """One JSON object a line. Blocks of lines are read at once; a block with something odd in it line by line."""
     line = 1 if piece.start == 0 else None
     for block, offset in line_blocks(piece, policy):
-        texts = whole_block(block, piece.reading.text_column)
+        texts = whole_block(block, piece.read_options.text_column)
         if texts is not None:
             yield Chunk(texts, LineLocator(piece.source, block, offset, line))
         else:
@@ -144,7 +144,7 @@ class LineLocator:
 
 def line_blocks(piece: InputSplit, policy: BadDataPolicy) -> Iterator[tuple[bytes, int]]:
     """Blocks of whole lines that begin within the piece, with their place in the file."""
-    longest = 6 * piece.reading.max_doc_bytes + 1_000_000  # of a line: JSON may spell a character with six
+    longest = 6 * piece.read_options.max_doc_bytes + 1_000_000  # of a line: JSON may spell a character with six
     with open_bytes(piece.source, split_end(piece)) as file:
         at = piece.start
         if at > 0:
@@ -211,7 +211,7 @@ def whole_block(block: bytes, column: str) -> DocumentBatch | None:
 
 def single_lines(block: bytes, offset: int, first: int | None, piece: InputSplit, policy: BadDataPolicy) -> Chunk:
     """The same line by line, with the place of whatever is wrong."""
-    column = piece.reading.text_column
+    column = piece.read_options.text_column
     documents: list[bytes | None] = []
     places: list[str] = []
     for i, line in enumerate(block.split(b"\n")):

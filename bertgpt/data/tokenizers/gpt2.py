@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from itertools import pairwise
 
-from bertgpt.data.tokenizers.tokenizer import BYTE_OF, Tokenizer, byte_level
+from bertgpt.data.tokenizers.layouts import byte_level
+from bertgpt.data.tokenizers.tokenizer import BYTE_OF, Tokenizer
 from bertgpt.utils.errors import BertGPTError
 
 

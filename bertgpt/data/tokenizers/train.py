@@ -4,7 +4,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 
-from bertgpt.data.tokenizers.tokenizer import DEFAULT_SPECIALS, Tokenizer, byte_level, wordpiece
+from bertgpt.data.tokenizers.layouts import byte_level, wordpiece
+from bertgpt.data.tokenizers.tokenizer import DEFAULT_SPECIALS, Tokenizer
 
 
 def train_tokenizer(kind: str, vocab_size: int, texts: Iterable[str]) -> Tokenizer:

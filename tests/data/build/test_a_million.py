@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from bertgpt.data.format import TokenFile, read_manifest
-from bertgpt.data.loading.rows import SpanFile
 from bertgpt.data.loading.mlm import MLMBatch, open_mlm_dataset
+from bertgpt.data.loading.rows import SpanFile
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
 Plan = Callable[..., Path]
@@ -40,7 +41,7 @@ def whole(folder: Path) -> tuple[MLMBatch, np.ndarray, Tokenizer]:
     ids = batch.ids.copy()
     row, slot = np.nonzero(used)
     ids[row, batch.positions[row, slot]] = batch.labels[row, slot]
-    return batch, ids, Tokenizer.load(folder / "tokenizer")
+    return batch, ids, load_tokenizer(folder / "tokenizer")
 
 
 @pytest.mark.parametrize("scheme", ["token", "whole-word", "span"])

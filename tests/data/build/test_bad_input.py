@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 import bertgpt
-from bertgpt.utils.files import sha256_of
 from bertgpt.data.format import TokenFile
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.load import load_tokenizer
+from bertgpt.utils.files import sha256_of
 
 TRAIN = ("--train-tokenizer", "bpe", "--vocab-size", "400")
 TEXTS = ["the first of three texts", "the second text is bad", "the third and last text"]
@@ -171,7 +171,7 @@ def test_an_edited_tokenizer(command: tuple[str, ...], here: Path, fails: Any) -
     folder = here / command[1]
     named = json.loads((folder / "manifest.json").read_text())["tokenizer"]["sha256"]
     edit(folder / "tokenizer" / "tokenizer.json", lambda content: content["model"]["merges"].pop() and None)
-    fails("BG308", command, named, Tokenizer.load(folder / "tokenizer").fingerprint)
+    fails("BG308", command, named, load_tokenizer(folder / "tokenizer").fingerprint)
     assert not (here / "new").exists()
 
 
@@ -288,7 +288,12 @@ def test_bad_text(case: str, here: Path, run: Any, fails: Any) -> None:
 def test_no_text_at_all(kind: str, command: str, content: bytes, here: Path, fails: Any) -> None:
     """F08."""
     (here / "t.txt").write_bytes(content)
-    fails("BG310", [command, "t.txt", "--train-tokenizer", kind, "--vocab-size", "300", "--out", "new"], "0 documents", "t.txt")
+    fails(
+        "BG310",
+        [command, "t.txt", "--train-tokenizer", kind, "--vocab-size", "300", "--out", "new"],
+        "0 documents",
+        "t.txt",
+    )
     assert not (here / "new").exists()
 
 

@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
-from bertgpt.tinyworld import World
 from bertgpt.data.build import tokenize_worker
 from bertgpt.data.format import TokenFile, read_manifest
 from bertgpt.data.loading.describe import to_hf
-from bertgpt.data.tokenizers.tokenizer import DEFAULT_SPECIALS, Tokenizer, byte_alphabet, byte_level
+from bertgpt.data.tokenizers.layouts import byte_level
+from bertgpt.data.tokenizers.load import load_tokenizer
+from bertgpt.data.tokenizers.tokenizer import DEFAULT_SPECIALS, byte_alphabet
+from bertgpt.tinyworld import World
 
 Run = Callable[..., Any]
 
@@ -48,7 +50,7 @@ def write(path: Path, texts: list[str]) -> Path:
 
 def rows(folder: Path, split: str | None = None) -> list[tuple[str, str, bytes, bool]]:
     """Every row: its split, text, document id and whether it goes on with a document that was cut."""
-    tokenizer = Tokenizer.load(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer")
     found = []
     for entry in read_manifest(folder)["files"]:
         file = TokenFile(folder / entry["path"])
@@ -169,7 +171,7 @@ def test_ids_are_as_wide_as_the_largest(largest: int, dtype: str, run: Run, here
 
 def test_an_encoder_that_gives_impossible_ids_is_caught(tokenizer: Path) -> None:
     with pytest.raises(ValueError, match="gave the id 70000"):
-        tokenize_worker.cast_ids(np.array([5, 70_000], np.uint32), Tokenizer.load(tokenizer))
+        tokenize_worker.cast_ids(np.array([5, 70_000], np.uint32), load_tokenizer(tokenizer))
 
 
 def test_a_part_that_does_not_fit_into_memory_is_the_same(
@@ -214,16 +216,18 @@ def test_shards_open_elsewhere(run: Run, here: Path, tokenizer: Path, texts: lis
 
 def test_offsets_have_room_for_more_than_2_to_the_31() -> None:
     """Case 17."""
-    from bertgpt.data.format import part_schema, shard_schema
+    from bertgpt.data.format import shard_schema, tokenized_schema
 
-    for schema in (part_schema(np.dtype(np.uint16)), shard_schema(np.dtype(np.uint32))):
+    for schema in (tokenized_schema(np.dtype(np.uint16)), shard_schema(np.dtype(np.uint32))):
         assert pa.types.is_large_list(schema.field("tokens").type)
         assert not any(field.nullable for field in schema)
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(run: Run, here: Path, texts: list[str]) -> None:
     source = write(here / "a.jsonl", texts)
-    done = run("shard", str(source), "--train-tokenizer", "bpe", "--vocab-size", "400", "--out", "out", "--dry-run", "--json")
+    done = run(
+        "shard", str(source), "--train-tokenizer", "bpe", "--vocab-size", "400", "--out", "out", "--dry-run", "--json"
+    )
     plan = json.loads(done.out)["result"]
     assert plan["bytes"] == source.stat().st_size
     assert plan["disk_needed"] < plan["disk_free"]

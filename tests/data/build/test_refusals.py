@@ -84,9 +84,9 @@ def test_splits_that_leave_nothing_are_refused_before_any_work(here: Path, fails
 def test_tokenizer_options_are_looked_at_before_sources_are_read(
     here: Path, fails: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bertgpt.data.sources import files
+    from bertgpt.data.sources import source
 
-    monkeypatch.setattr(files, "sha256_of", lambda path: pytest.fail("the source was read"))
+    monkeypatch.setattr(source, "sha256_of", lambda path: pytest.fail("the source was read"))
     fails("BG203", ["shard", "t.txt", "--out", "new"], "neither --tokenizer nor --train-tokenizer")
 
 
@@ -142,9 +142,7 @@ def test_another_writer_is_not_disturbed(command: str, here: Path, run: Any, fai
 
 
 def test_the_lock_of_a_process_that_is_gone_is_free(here: Path, run: Any) -> None:
-    script = (
-        "import os, pathlib, bertgpt.utils.files as f\nf.lock(pathlib.Path('.new.work/lock'), 'new').__enter__(); os._exit(9)"
-    )
+    script = "import os, pathlib, bertgpt.utils.files as f\nf.lock(pathlib.Path('.new.work/lock'), 'new').__enter__(); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
     assert (here / ".new.work" / "lock").exists()
     assert run("shard", *TEXT, "--out", "new").code == 0

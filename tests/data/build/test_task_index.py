@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bertgpt.tinyworld import World
 from bertgpt.data.format import TokenFile, read_manifest
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.load import load_tokenizer
+from bertgpt.tinyworld import World
 from tests.conftest import Outcome
 
 Run = Callable[..., Outcome]
@@ -28,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def texts(folder: str) -> set[str]:
-    tokenizer = Tokenizer.load(Path(folder, "tokenizer"))
+    tokenizer = load_tokenizer(Path(folder, "tokenizer"))
     shards = [TokenFile(Path(folder, file["path"])) for file in read_manifest(Path(folder))["files"]]
     return {tokenizer.decode(shard.row(i)[:-1].tolist()) for shard in shards for i in range(len(shard))}
 

@@ -10,7 +10,7 @@ import pytest
 
 from bertgpt.data.format import TokenFile, read_manifest
 from bertgpt.data.loading.mlm import open_mlm_dataset
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.load import load_tokenizer
 from tests.conftest import Outcome
 
 Run = Callable[..., Outcome]
@@ -36,7 +36,7 @@ def test_a_row_shows_what_is_hidden_and_what_stands_there(folder: Path, run: Run
     batch = open_mlm_dataset(folder / "plan", "train").batch(np.arange(5, 9), np.zeros(4, int))
     assert [row["number"] for row in rows] == [5, 6, 7, 8]
     assert [row["scored"] for row in rows] == batch.scored.tolist()
-    tokenizer = Tokenizer.load(folder / "plan" / "tokenizer")
+    tokenizer = load_tokenizer(folder / "plan" / "tokenizer")
     kinds = set()
     for i, row in enumerate(rows):
         hidden = [segment for segment in row["segments"] if "hidden" in segment]

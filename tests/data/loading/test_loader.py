@@ -18,7 +18,7 @@ from bertgpt.data.loading.causal import CausalBatch, CausalDataset
 from bertgpt.data.loading.loader import BatchPartition, Prefetcher, ShuffledStream, StepLoader, hybrid_split
 from bertgpt.data.loading.mlm import MLMBatch, open_mlm_dataset
 from bertgpt.data.loading.permutation import EpochPermutation
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import sha256_of
 from tests.conftest import Outcome
@@ -200,7 +200,7 @@ def test_pieces_are_texts_of_their_documents(folder: Path) -> None:
 
     texts = "\n".join(document.text for document in World(0).documents(0, 3000))
     rows = open_mlm_dataset(folder / "none", "train")
-    tokenizer = Tokenizer.load(folder / "none" / "tokenizer")
+    tokenizer = load_tokenizer(folder / "none" / "tokenizer")
     batch = rows.batch(np.arange(40), np.zeros(40, int))
     for ids, starts, length in zip(unmasked(batch), batch.piece_starts, batch.length, strict=True):
         ends = [*starts[(starts > 0) & (starts < 64)].tolist(), int(length)]
@@ -224,32 +224,28 @@ def same(one: MLMBatch, other: MLMBatch) -> bool:
 
 
 @pytest.mark.parametrize(("pair", "scheme"), [("none", "token"), ("nsp", "whole-word"), ("sop", "span")])
-def test_stored_masks_and_rows_are_what_a_plan_draws(pair: str, scheme: str, folder: Path, tmp_path: Path) -> None:
+def test_static_masks_equal_dynamic_masks(pair: str, scheme: str, folder: Path, tmp_path: Path) -> None:
     import bertgpt
 
     options = {"seq_len": 48, "sentence_pairs": pair, "scheme": scheme}
-    kinds = {"plan": {}, "static": {"static": True, "dupe_factor": 2}, "rows": {"materialize": True, "dupe_factor": 2}}
+    kinds = {"plan": {}, "static": {"static": True, "dupe_factor": 2}}
     for name, stored in kinds.items():
         bertgpt.mask(str(folder / "shards"), out=str(tmp_path / name), **options, **stored)
-    moved = shutil.copytree(tmp_path / "rows", tmp_path / "elsewhere" / "rows")  # these need no shards
     for split in ("train", "val"):
         plan, static = (open_mlm_dataset(tmp_path / name, split) for name in ("plan", "static"))
-        ready = open_mlm_dataset(moved, split)
-        assert len(plan) == len(static) == len(ready) > 30
+        assert len(plan) == len(static) > 30
         some = np.random.default_rng(1).permutation(len(plan))[:200]
         epochs = some % 2
         drawn = plan.batch(some, epochs)
         assert same(drawn, static.batch(some, epochs))
-        assert same(drawn, ready.batch(some, epochs))
-        for stored in (static, ready):
-            assert same(drawn, stored.batch(some, epochs + 2))  # they come again
+        assert same(drawn, static.batch(some, epochs + 2))  # they repeat
         assert same(drawn, plan.batch(some, epochs + 2)) == (split == "val")
 
 
 def test_copies_of_nothing(folder: Path, tmp_path: Path, run: Run) -> None:
     done = run("mask", str(folder / "shards"), "--out", str(tmp_path / "plan"), "--dupe-factor", "3")
     assert done.code == 2
-    assert "--static or --materialize" in done.err
+    assert "--dupe-factor needs --static" in done.err
 
 
 def test_rows_of_other_shards_are_refused(folder: Path, tmp_path: Path, run: Run) -> None:

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bertgpt.data.sources.files import ReadOptions, resolve_sources
 from bertgpt.data.sources.read import BadDataPolicy, columns_of, read_documents
+from bertgpt.data.sources.resolve import resolve_sources
+from bertgpt.data.sources.source import ReadOptions
 from bertgpt.data.sources.splits import input_splits
 from bertgpt.utils.errors import BertGPTError
 

@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bertgpt.data.sources import files
-from bertgpt.data.sources.files import InputSplit, ReadOptions, resolve_sources
+from bertgpt.data.sources import source
+from bertgpt.data.sources.resolve import resolve_sources
+from bertgpt.data.sources.source import InputSplit, ReadOptions
 from bertgpt.data.sources.splits import input_splits
 from bertgpt.utils.errors import BertGPTError
 
@@ -76,7 +77,7 @@ def test_the_identity_knows_no_folder(folder: Path) -> None:
     ],
 )
 def test_the_name_tells_the_kind(name: str, kind: tuple[str, str | None] | None) -> None:
-    assert files.detect_format(Path(name)) == kind
+    assert source.detect_format(Path(name)) == kind
 
 
 WRONG = {

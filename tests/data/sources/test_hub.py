@@ -15,7 +15,7 @@ import pytest
 
 from bertgpt.config.corpora import CORPORA
 from bertgpt.data.format import TokenFile, read_manifest
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.tinyworld import World
 from tests.conftest import Outcome
 from tests.fixtures.hub_server import Dataset, Hub, serving
@@ -67,7 +67,7 @@ def shard(hub: Hub, tmp_path: Path, tokenizer: Path, process: Any) -> Shard:
 
 def texts_of(folder: Path, split: str) -> list[str]:
     """The documents of a split, decoded."""
-    tokenizer = Tokenizer.load(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer")
     files = [file["path"] for file in read_manifest(folder)["files"] if file["split"] == split]
     shards = [TokenFile(folder / name) for name in files]
     return [tokenizer.decode(shard.row(i)[:-1].tolist()) for shard in shards for i in range(len(shard))]
@@ -159,13 +159,13 @@ def test_articles_are_put_together_from_their_lines(shard: Shard, hub: Hub, tmp_
 
 def test_sentences_are_put_together(shard: Shard, hub: Hub, tmp_path: Path) -> None:
     corpus = CORPORA["bookcorpus"]
-    sentences = [f"sentence {i} ." for i in range(corpus.rows * 3 + 5)]
+    sentences = [f"sentence {i} ." for i in range(corpus.rows_per_document * 3 + 5)]
     files = {"plain_text/train/0000.parquet": parquet(sentences)}
     hub.datasets[corpus.repository] = Dataset(files)
     assert shard("bookcorpus", "--val-fraction", "0").code == 0
     found = texts_of(tmp_path / "out", "train")
-    assert sorted(map(len, (text.split("\n") for text in found))) == [5] + [corpus.rows] * 3
-    assert "\n".join(sentences[: corpus.rows]) in found
+    assert sorted(map(len, (text.split("\n") for text in found))) == [5] + [corpus.rows_per_document] * 3
+    assert "\n".join(sentences[: corpus.rows_per_document]) in found
 
 
 def test_other_formats(shard: Shard, hub: Hub, tmp_path: Path) -> None:
@@ -333,8 +333,8 @@ def test_a_name_is_enough(hub: Hub, tmp_path: Path, tokenizer: Path, process: An
 
 def test_every_entry_says_what_it_is() -> None:
     for name, corpus in CORPORA.items():
-        assert corpus.what, name
-        assert corpus.licence, name
+        assert corpus.description, name
+        assert corpus.license, name
         assert corpus.files["train"], name
         assert set(corpus.files) <= {"train", "val", "test"}, name
         assert bool(corpus.repository) == bool(corpus.revision), name

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bertgpt
-from bertgpt.data.sources.files import InputSplit, ReadOptions, resolve_sources
 from bertgpt.data.sources.read import BadDataPolicy, columns_of, read_documents
+from bertgpt.data.sources.resolve import resolve_sources
+from bertgpt.data.sources.source import InputSplit, ReadOptions
 from bertgpt.data.sources.splits import input_splits
 from bertgpt.utils.errors import BertGPTError
 

@@ -13,7 +13,9 @@ import pytest
 
 from bertgpt.data.documents import DocumentBatch
 from bertgpt.data.tokenizers.encoders import CHECKED_BYTES, Backend, Encoder, Gigatoken, Reference, Tiktoken, Tokie
-from bertgpt.data.tokenizers.tokenizer import Tokenizer, special_token
+from bertgpt.data.tokenizers.layouts import special_token
+from bertgpt.data.tokenizers.load import load_tokenizer
+from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.data.tokenizers.train import train_tokenizer
 
 PLAIN = "plain words of the usual kind, and some more of them\n"
@@ -29,7 +31,7 @@ def backend(request: pytest.FixtureRequest, data: Path) -> tuple[Backend, Tokeni
     """A fast backend, with the tokenizer that it was made for."""
     make, name = BACKENDS[request.param]
     pytest.importorskip(request.param)
-    tokenizer = Tokenizer.load(data / "tokenizers" / name)
+    tokenizer = load_tokenizer(data / "tokenizers" / name)
     return make(tokenizer), tokenizer
 
 

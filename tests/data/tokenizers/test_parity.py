@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from bertgpt.data.documents import DocumentBatch
-from bertgpt.data.sources.files import ReadOptions, resolve_sources
 from bertgpt.data.sources.read import BadDataPolicy, read_documents
+from bertgpt.data.sources.resolve import resolve_sources
+from bertgpt.data.sources.source import ReadOptions
 from bertgpt.data.sources.splits import input_splits
 from bertgpt.data.tokenizers.encoders import Encoder, Reference
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.data.tokenizers.load import load_tokenizer
 
 SOURCES = {  # folder of the data: its text column
     "fineweb-edu": "text",
@@ -45,7 +46,7 @@ def batches(data: Path) -> Iterator[DocumentBatch]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["gpt2", "bert-base-uncased"])
 def test_every_document(name: str, data: Path) -> None:
-    tokenizer = Tokenizer.load(data / "tokenizers" / name)
+    tokenizer = load_tokenizer(data / "tokenizers" / name)
     encoder, reference = Encoder(tokenizer, pytest.fail), Reference(tokenizer)
     assert encoder.backend.name in ("gigatoken", "tokie")
     documents = 0

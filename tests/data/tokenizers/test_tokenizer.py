@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import BYTE_OF, Tokenizer
 from bertgpt.data.tokenizers.train import train_tokenizer
 from bertgpt.utils.errors import BertGPTError
@@ -36,7 +37,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Callable[[str], Tokenizer]:
             own = kind in ("bpe", "wordpiece")
             data = None if own else request.getfixturevalue("data")
             known[kind] = (
-                train_tokenizer(kind, 400, [TEXT] * 9) if own else Tokenizer.load(data / "tokenizers" / str(kind))
+                train_tokenizer(kind, 400, [TEXT] * 9) if own else load_tokenizer(data / "tokenizers" / str(kind))
             )
         return known[kind]
 
@@ -66,7 +67,7 @@ def bert_file(folder: Path, words: list[str] = WORDS) -> Path:
 
 @pytest.mark.parametrize("files", [("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")])
 def test_gpt2s_own_files(files: tuple[str, str], tmp_path: Path) -> None:
-    tokenizer = Tokenizer.load(gpt2_files(tmp_path / "t", *files))
+    tokenizer = load_tokenizer(gpt2_files(tmp_path / "t", *files))
     ids = tokenizer.encode("hello world")
     assert [tokenizer.tokens[i] for i in ids] == ["hell", "o", "Ġw", "o", "r", "l", "d"]
     assert tokenizer.roles == {"end": tokenizer.vocab[END]}
@@ -75,37 +76,37 @@ def test_gpt2s_own_files(files: tuple[str, str], tmp_path: Path) -> None:
 
 def test_berts_own_file(tmp_path: Path) -> None:
     file = bert_file(tmp_path / "t")
-    tokenizer = Tokenizer.load(file)
+    tokenizer = load_tokenizer(file)
     assert [WORDS[i] for i in tokenizer.encode("The CATs sat. É")] == ["the", "cat", "##s", "sat", ".", "e"]
     assert tokenizer.encode("dogs") == [1]
     assert tokenizer.roles == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "end": 3}
-    assert Tokenizer.load(file.parent).fingerprint == tokenizer.fingerprint
-    cased = Tokenizer.load(bert_file(tmp_path / "cased", [*WORDS, "The"]))
+    assert load_tokenizer(file.parent).fingerprint == tokenizer.fingerprint
+    cased = load_tokenizer(bert_file(tmp_path / "cased", [*WORDS, "The"]))
     assert [[*WORDS, "The"][i] for i in cased.encode("The the CAT é")] == ["The", "the", "[UNK]", "é"]
 
 
 def test_a_vocabulary_with_crlf(tmp_path: Path) -> None:
     file = bert_file(tmp_path / "t")
-    identity = Tokenizer.load(file).fingerprint
+    identity = load_tokenizer(file).fingerprint
     file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
-    assert Tokenizer.load(file).fingerprint == identity
+    assert load_tokenizer(file).fingerprint == identity
 
 
 def test_a_tokenizer_json_of_others(tmp_path: Path) -> None:
-    content = Tokenizer.load(gpt2_files(tmp_path / "t")).content
+    content = load_tokenizer(gpt2_files(tmp_path / "t")).content
     content["model"]["merges"] = MERGES  # as it was written in former times
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
-    assert tokenizer.fingerprint == Tokenizer.load(tmp_path / "t").fingerprint
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    assert tokenizer.fingerprint == load_tokenizer(tmp_path / "t").fingerprint
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "hell"}, "pad_token": END}))
-    roles = Tokenizer.load(tmp_path).roles
+    roles = load_tokenizer(tmp_path).roles
     assert roles == {"pad": tokenizer.vocab[END], "end": tokenizer.vocab["hell"]}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_folder_is_the_same_tokenizer(kind: str, tokenizer: Any, tmp_path: Path) -> None:
     tokenizer(kind).save(tmp_path / "one")
-    again = Tokenizer.load(tmp_path / "one")
+    again = load_tokenizer(tmp_path / "one")
     assert (again.fingerprint, again.roles) == (tokenizer(kind).identity, tokenizer(kind).roles)
     again.save(tmp_path / "two")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -163,7 +164,7 @@ def test_gpt2_by_name_is_gpt2_from_its_files(no_network: Path, data: Path) -> No
         shutil.copy(
             data / "tokenizers" / "gpt2" / url.rpartition("/")[2], no_network / hashlib.sha1(url.encode()).hexdigest()
         )
-    named, given = Tokenizer.load("gpt2"), Tokenizer.load(data / "tokenizers" / "gpt2")
+    named, given = load_tokenizer("gpt2"), load_tokenizer(data / "tokenizers" / "gpt2")
     assert named.fingerprint == given.fingerprint
     assert named.encode(TEXT) == given.encode(TEXT)
     assert (named.eos_id, named.max_id) == (50256, 50256)
@@ -171,7 +172,7 @@ def test_gpt2_by_name_is_gpt2_from_its_files(no_network: Path, data: Path) -> No
 
 def test_gpt2_by_name_without_network(no_network: Path) -> None:
     with pytest.raises(BertGPTError) as wrong:
-        Tokenizer.load("gpt2")
+        load_tokenizer("gpt2")
     assert (wrong.value.code, wrong.value.exit_code) == ("BG405", 4)
     assert "TIKTOKEN_CACHE_DIR" in str(wrong.value.hint)
 
@@ -312,27 +313,27 @@ BAD: dict[str, Callable[[Path], Path]] = {
 def test_bad_files(case: str, tmp_path: Path) -> None:
     path = BAD[case](tmp_path)
     with pytest.raises(BertGPTError) as wrong:
-        Tokenizer.load(path).encode("some text")
+        load_tokenizer(path).encode("some text")
     assert (wrong.value.code, wrong.value.exit_code) == ("BG314", 3)
     assert str(tmp_path) in str(wrong.value.path)
 
 
 def test_no_such_tokenizer() -> None:
     with pytest.raises(BertGPTError) as wrong:
-        Tokenizer.load("/no/such/tokenizer")
+        load_tokenizer("/no/such/tokenizer")
     assert wrong.value.code == "BG211"
 
 
 def test_a_blank_last_line_of_merges_is_no_merge(tmp_path: Path) -> None:
     folder = damaged("vocab.bpe", lambda text: text + "\n")(tmp_path)
-    assert Tokenizer.load(folder).encode("hello") == Tokenizer.load(gpt2_files(tmp_path / "t")).encode("hello")
+    assert load_tokenizer(folder).encode("hello") == load_tokenizer(gpt2_files(tmp_path / "t")).encode("hello")
 
 
 def test_added_tokens_that_are_no_bytes(tmp_path: Path) -> None:
     """As in GPT-NeoX's: runs of spaces, written as they are."""
     spaces = {"id": OWN.max_id + 1, "content": "    ", "single_word": False, "lstrip": False, "rstrip": False}
     spaces |= {"normalized": True, "special": False}
-    tokenizer = Tokenizer.load(in_json(lambda content: content["added_tokens"].append(spaces))(tmp_path))
+    tokenizer = load_tokenizer(in_json(lambda content: content["added_tokens"].append(spaces))(tmp_path))
     ids = tokenizer.encode("a    b")
     assert tokenizer.max_id in ids
     assert tokenizer.token_bytes is not None

@@ -17,10 +17,10 @@ IN_A_PROCESS = """
 import hashlib, sys
 from pathlib import Path
 from bertgpt.tinyworld import World
-from bertgpt.data.tokenizers.train import train
+from bertgpt.data.tokenizers.train import train_tokenizer
 texts = [document.text for document in World(0).documents(0, 400)] + ["Zoë, 你好 שלום ÀÉÎ 👍 e\\u0301", "ab ba " * 50]
 for kind in ("bpe", "wordpiece"):
-    tokenizer = train(kind, 700, texts)
+    tokenizer = train_tokenizer(kind, 700, texts)
     tokenizer.save(Path(sys.argv[1]) / kind)
     print(kind, tokenizer.fingerprint)
 """
