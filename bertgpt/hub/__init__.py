@@ -1,1 +1,1 @@
-"""Pretrained-model folders and the layouts of transformers: mapping, import, export."""
+"""Pretrained-model folders, and import from and export to `transformers`."""

@@ -1,4 +1,4 @@
-"""Our weights in the layouts of `transformers`, and theirs in ours: one table of names for each, read both ways."""
+"""Weight and config mapping between bertgpt and `transformers`: one table of tensor names a layout, used both ways."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,68 +11,71 @@ from bertgpt.config.presets import BERT, GPT2, MODERNBERT, ModelConfig
 from bertgpt.model import GLOBAL_THETA, LOCAL_THETA
 from bertgpt.utils.errors import BertGPTError
 
-# The switches that decide which class of theirs computes the same.
-SWITCHES = (
+# The fields that decide which class of transformers computes the same.
+ARCHITECTURE_FIELDS = (
     "positions", "activation", "post_norm", "bias", "embed_norm", "mlm_transform", "lm_bias",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TensorMapping:
-    """A tensor of ours and what it is called there: one name, or three for what they keep apart."""
+    """A tensor's name in bertgpt and in transformers, where it may be three: query, key and value."""
 
-    ours: str
-    theirs: tuple[str, ...]
-    transposed: bool = False  # GPT-2 has its matrices the other way round
-    optional: bool = False  # some of their models do not have it
+    bertgpt_name: str
+    hf_names: tuple[str, ...]
+    transposed: bool = False  # GPT-2's Conv1D stores matrices as (in, out)
+    optional: bool = False  # some checkpoints lack it
 
 
 def layout_of(config: ModelConfig, causal: bool) -> str:
-    """Which of their layouts this is: gpt2, bert, modernbert or modernbert-decoder."""
+    """The layout of transformers that computes the same: gpt2, bert, modernbert or modernbert-decoder."""
 
-    def like(family: dict[str, Any]) -> bool:
+    def matches(family: dict[str, Any]) -> bool:
         return all(
-            getattr(config, name) == family.get(name, ModelConfig.model_fields[name].default) for name in SWITCHES
+            getattr(config, name) == family.get(name, ModelConfig.model_fields[name].default)
+            for name in ARCHITECTURE_FIELDS
         )
 
-    if like(GPT2) and not config.token_types and not config.local_window and causal:
+    if matches(GPT2) and not config.token_types and not config.local_window and causal:
         return "gpt2"
-    if like(BERT) and config.token_types and not config.local_window and not causal:
+    if matches(BERT) and config.token_types and not config.local_window and not causal:
         return "bert"
-    if like(MODERNBERT) and not config.token_types:
+    if matches(MODERNBERT) and not config.token_types:
         return "modernbert-decoder" if causal else "modernbert"
-    direction = "a causal" if causal else "a bidirectional"
-    raise BertGPTError("BG218", f"no class of transformers is {direction} model of this shape")
+    direction = "causal" if causal else "bidirectional"
+    raise BertGPTError("BG218", f"no transformers class matches this {direction} architecture")
 
 
 def tensor_mappings(config: ModelConfig, layout: str) -> list[TensorMapping]:
-    """All tensors of a model."""
-    return list({"gpt2": gpt2_entries, "bert": bert_entries}.get(layout, modern_entries)(config, layout))
+    """The mapping of every tensor of a model."""
+    return list({"gpt2": gpt2_mappings, "bert": bert_mappings}.get(layout, modernbert_mappings)(config, layout))
 
 
-def weight_and_bias(ours: str, theirs: str, turned: bool = False, lacking: bool = False) -> Iterator[TensorMapping]:
-    """Weight and bias of a layer."""
-    yield TensorMapping(f"{ours}.weight", (f"{theirs}.weight",), turned, lacking)
-    yield TensorMapping(f"{ours}.bias", (f"{theirs}.bias",), optional=lacking)
+def weight_and_bias(
+    bertgpt_name: str, hf_name: str, transposed: bool = False, optional: bool = False
+) -> Iterator[TensorMapping]:
+    """The mappings of a layer's weight and bias."""
+    yield TensorMapping(f"{bertgpt_name}.weight", (f"{hf_name}.weight",), transposed, optional)
+    yield TensorMapping(f"{bertgpt_name}.bias", (f"{hf_name}.bias",), optional=optional)
 
 
-def gpt2_entries(config: ModelConfig, layout: str) -> Iterator[TensorMapping]:
-    """GPT2LMHeadModel."""
+def gpt2_mappings(config: ModelConfig, layout: str) -> Iterator[TensorMapping]:
+    """Names of GPT2LMHeadModel."""
     yield TensorMapping("token_embedding.weight", ("transformer.wte.weight",))
     yield TensorMapping("position_embedding.weight", ("transformer.wpe.weight",))
     yield from weight_and_bias("final_norm", "transformer.ln_f")
     for i in range(config.layers):
-        ours, theirs = f"blocks.{i}", f"transformer.h.{i}"
-        yield from weight_and_bias(f"{ours}.attention_norm", f"{theirs}.ln_1")
-        yield from weight_and_bias(f"{ours}.qkv_proj", f"{theirs}.attn.c_attn", turned=True)
-        yield from weight_and_bias(f"{ours}.out_proj", f"{theirs}.attn.c_proj", turned=True)
-        yield from weight_and_bias(f"{ours}.mlp_norm", f"{theirs}.ln_2")
-        yield from weight_and_bias(f"{ours}.up_proj", f"{theirs}.mlp.c_fc", turned=True)
-        yield from weight_and_bias(f"{ours}.down_proj", f"{theirs}.mlp.c_proj", turned=True)
+        block, hf_block = f"blocks.{i}", f"transformer.h.{i}"
+        yield from weight_and_bias(f"{block}.attention_norm", f"{hf_block}.ln_1")
+        yield from weight_and_bias(f"{block}.qkv_proj", f"{hf_block}.attn.c_attn", transposed=True)
+        yield from weight_and_bias(f"{block}.out_proj", f"{hf_block}.attn.c_proj", transposed=True)
+        yield from weight_and_bias(f"{block}.mlp_norm", f"{hf_block}.ln_2")
+        yield from weight_and_bias(f"{block}.up_proj", f"{hf_block}.mlp.c_fc", transposed=True)
+        yield from weight_and_bias(f"{block}.down_proj", f"{hf_block}.mlp.c_proj", transposed=True)
 
 
-def bert_entries(config: ModelConfig, layout: str) -> Iterator[TensorMapping]:
-    """BertForPreTraining."""
+def bert_mappings(config: ModelConfig, layout: str) -> Iterator[TensorMapping]:
+    """Names of BertForPreTraining."""
     yield TensorMapping("token_embedding.weight", ("bert.embeddings.word_embeddings.weight",))
     yield TensorMapping("position_embedding.weight", ("bert.embeddings.position_embeddings.weight",))
     yield TensorMapping("token_type_embedding.weight", ("bert.embeddings.token_type_embeddings.weight",))
@@ -80,22 +83,22 @@ def bert_entries(config: ModelConfig, layout: str) -> Iterator[TensorMapping]:
     yield from weight_and_bias("mlm_dense", "cls.predictions.transform.dense")
     yield from weight_and_bias("mlm_norm", "cls.predictions.transform.LayerNorm")
     yield TensorMapping("lm_bias", ("cls.predictions.bias",))
-    yield from weight_and_bias("pooler", "bert.pooler.dense", lacking=True)
-    yield from weight_and_bias("nsp_head", "cls.seq_relationship", lacking=True)
+    yield from weight_and_bias("pooler", "bert.pooler.dense", optional=True)
+    yield from weight_and_bias("nsp_head", "cls.seq_relationship", optional=True)
     for i in range(config.layers):
-        ours, theirs = f"blocks.{i}", f"bert.encoder.layer.{i}"
+        block, hf_block = f"blocks.{i}", f"bert.encoder.layer.{i}"
         for kind in ("weight", "bias"):
-            names = tuple(f"{theirs}.attention.self.{name}.{kind}" for name in ("query", "key", "value"))
-            yield TensorMapping(f"{ours}.qkv_proj.{kind}", names)
-        yield from weight_and_bias(f"{ours}.out_proj", f"{theirs}.attention.output.dense")
-        yield from weight_and_bias(f"{ours}.attention_norm", f"{theirs}.attention.output.LayerNorm")
-        yield from weight_and_bias(f"{ours}.up_proj", f"{theirs}.intermediate.dense")
-        yield from weight_and_bias(f"{ours}.down_proj", f"{theirs}.output.dense")
-        yield from weight_and_bias(f"{ours}.mlp_norm", f"{theirs}.output.LayerNorm")
+            names = tuple(f"{hf_block}.attention.self.{name}.{kind}" for name in ("query", "key", "value"))
+            yield TensorMapping(f"{block}.qkv_proj.{kind}", names)
+        yield from weight_and_bias(f"{block}.out_proj", f"{hf_block}.attention.output.dense")
+        yield from weight_and_bias(f"{block}.attention_norm", f"{hf_block}.attention.output.LayerNorm")
+        yield from weight_and_bias(f"{block}.up_proj", f"{hf_block}.intermediate.dense")
+        yield from weight_and_bias(f"{block}.down_proj", f"{hf_block}.output.dense")
+        yield from weight_and_bias(f"{block}.mlp_norm", f"{hf_block}.output.LayerNorm")
 
 
-def modern_entries(config: ModelConfig, layout: str) -> Iterator[TensorMapping]:
-    """ModernBertForMaskedLM and ModernBertDecoderForCausalLM, which keeps query, key and value apart."""
+def modernbert_mappings(config: ModelConfig, layout: str) -> Iterator[TensorMapping]:
+    """Names of ModernBertForMaskedLM and of ModernBertDecoderForCausalLM, whose query, key and value are separate."""
     decoder = layout == "modernbert-decoder"
     head = "lm_head" if decoder else "head"
     yield TensorMapping("token_embedding.weight", ("model.embeddings.tok_embeddings.weight",))
@@ -105,25 +108,25 @@ def modern_entries(config: ModelConfig, layout: str) -> Iterator[TensorMapping]:
     yield TensorMapping("mlm_norm.weight", (f"{head}.norm.weight",))
     yield TensorMapping("lm_bias", ("decoder.bias",))
     for i in range(config.layers):
-        ours, theirs = f"blocks.{i}", f"model.layers.{i}"
-        if i:  # the embeddings come normed to the first block
-            yield TensorMapping(f"{ours}.attention_norm.weight", (f"{theirs}.attn_norm.weight",))
-        apart = tuple(f"{theirs}.attn.{name}_proj.weight" for name in "qkv")
-        yield TensorMapping(f"{ours}.qkv_proj.weight", apart if decoder else (f"{theirs}.attn.Wqkv.weight",))
-        yield TensorMapping(f"{ours}.out_proj.weight", (f"{theirs}.attn.Wo.weight",))
-        yield TensorMapping(f"{ours}.mlp_norm.weight", (f"{theirs}.mlp_norm.weight",))
-        yield TensorMapping(f"{ours}.up_proj.weight", (f"{theirs}.mlp.Wi.weight",))
-        yield TensorMapping(f"{ours}.down_proj.weight", (f"{theirs}.mlp.Wo.weight",))
+        block, hf_block = f"blocks.{i}", f"model.layers.{i}"
+        if i:  # the first block's input is already normalised by embed_norm
+            yield TensorMapping(f"{block}.attention_norm.weight", (f"{hf_block}.attn_norm.weight",))
+        separate = tuple(f"{hf_block}.attn.{name}_proj.weight" for name in "qkv")
+        yield TensorMapping(f"{block}.qkv_proj.weight", separate if decoder else (f"{hf_block}.attn.Wqkv.weight",))
+        yield TensorMapping(f"{block}.out_proj.weight", (f"{hf_block}.attn.Wo.weight",))
+        yield TensorMapping(f"{block}.mlp_norm.weight", (f"{hf_block}.mlp_norm.weight",))
+        yield TensorMapping(f"{block}.up_proj.weight", (f"{hf_block}.mlp.Wi.weight",))
+        yield TensorMapping(f"{block}.down_proj.weight", (f"{hf_block}.mlp.Wo.weight",))
 
 
-def to_hf(config: ModelConfig, layout: str, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors under their names."""
-    theirs: dict[str, Tensor] = {}
-    for entry in tensor_mappings(config, layout):
-        tensor = ours[entry.ours]
-        parts = tensor.T.chunk(1) if entry.transposed else tensor.chunk(len(entry.theirs))
-        theirs |= {name: part.contiguous() for name, part in zip(entry.theirs, parts, strict=True)}
-    return theirs
+def to_hf(config: ModelConfig, layout: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert a bertgpt state dict to the names and layout of transformers."""
+    hf_state_dict: dict[str, Tensor] = {}
+    for mapping in tensor_mappings(config, layout):
+        tensor = state_dict[mapping.bertgpt_name]
+        parts = tensor.T.chunk(1) if mapping.transposed else tensor.chunk(len(mapping.hf_names))
+        hf_state_dict |= {name: part.contiguous() for name, part in zip(mapping.hf_names, parts, strict=True)}
+    return hf_state_dict
 
 
 CLASSIFIER_CLASSES = {
@@ -133,49 +136,50 @@ CLASSIFIER_CLASSES = {
 }  # fmt: skip
 
 
-def classifier_to_hf(config: ModelConfig, layout: str, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a classifier: those of the transformer without heads for text, and its own."""
-    body = {
-        name.removeprefix("transformer."): tensor for name, tensor in ours.items() if not name.startswith("classifier.")
+def classifier_to_hf(config: ModelConfig, layout: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert a classifier's state dict: the transformer without its language-modelling heads, and the classifier."""
+    prefix = "classifier."
+    body = {name.removeprefix("transformer."): t for name, t in state_dict.items() if not name.startswith(prefix)}
+    converted = {name.replace("lm_head.", "head."): t for name, t in to_hf(config, layout, body).items()}
+    hf_state_dict = {
+        name: tensor
+        for name, tensor in converted.items()
+        if name.startswith(("transformer.", "bert.", "model.", "head."))
     }
-    theirs = to_hf(config, layout, body)
-    theirs = {name.replace("lm_head.", "head."): tensor for name, tensor in theirs.items()}
-    kept = ("transformer.", "bert.", "model.", "head.")
-    found = {name: tensor for name, tensor in theirs.items() if name.startswith(kept)}
-    out = "score" if layout == "gpt2" else "classifier"
-    return found | {
-        name.replace("classifier.", f"{out}."): t for name, t in ours.items() if name.startswith("classifier.")
+    hf_prefix = "score." if layout == "gpt2" else prefix
+    return hf_state_dict | {
+        name.replace(prefix, hf_prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)
     }
 
 
 def classifier_hf_config(
     config: ModelConfig, layout: str, roles: Mapping[str, int], labels: Sequence[str]
 ) -> dict[str, Any]:
-    """config.json of a classifier, with the names of its labels."""
-    named = list(labels) or ["LABEL_0"]
+    """The config.json of a classifier in transformers, with its label names; no labels: regression."""
+    names = list(labels) or ["LABEL_0"]
     return to_hf_config(config, layout, roles) | {
-        "architectures": [CLASSIFIER_CLASSES[layout]], "id2label": {str(i): name for i, name in enumerate(named)},
-        "label2id": {name: i for i, name in enumerate(named)}, "pad_token_id": roles.get("pad", roles["end"]),
+        "architectures": [CLASSIFIER_CLASSES[layout]], "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)}, "pad_token_id": roles.get("pad", roles["end"]),
         "problem_type": "single_label_classification" if labels else "regression",
     } | ({"classifier_pooling": "cls"} if layout == "modernbert" else {})  # fmt: skip
 
 
-def from_hf(config: ModelConfig, layout: str, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Their tensors under our names; what some of their models lack is left out."""
-    ours: dict[str, Tensor] = {}
-    for entry in tensor_mappings(config, layout):
-        missing = [name for name in entry.theirs if name not in theirs]
-        if missing and entry.optional:
+def from_hf(config: ModelConfig, layout: str, hf_state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert a state dict of transformers to bertgpt's names; missing optional tensors are left out."""
+    state_dict: dict[str, Tensor] = {}
+    for mapping in tensor_mappings(config, layout):
+        missing = [name for name in mapping.hf_names if name not in hf_state_dict]
+        if missing and mapping.optional:
             continue
         if missing:
-            raise BertGPTError("BG318", "this model lacks a tensor", cause=missing[0])
-        tensor = torch.cat([theirs[name] for name in entry.theirs])
-        ours[entry.ours] = tensor.T.contiguous() if entry.transposed else tensor
-    return ours
+            raise BertGPTError("BG318", "tensor missing from the model's weights", cause=missing[0])
+        tensor = torch.cat([hf_state_dict[name] for name in mapping.hf_names])
+        state_dict[mapping.bertgpt_name] = tensor.T.contiguous() if mapping.transposed else tensor
+    return state_dict
 
 
 def to_hf_config(config: ModelConfig, layout: str, roles: Mapping[str, int]) -> dict[str, Any]:
-    """config.json."""
+    """The config.json of transformers for a model of this config."""
     end = roles["end"]
     ids = {
         "pad_token_id": roles.get("pad"), "bos_token_id": roles.get("cls", end),
@@ -206,7 +210,7 @@ def to_hf_config(config: ModelConfig, layout: str, roles: Mapping[str, int]) -> 
             "hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout,
         }  # fmt: skip
     decoder = layout == "modernbert-decoder"
-    # Their causal windows exclude the left edge.
+    # ModernBertDecoder's causal window excludes its left edge.
     window = 2 * (config.local_window + 1) if decoder else 2 * config.local_window
     ids |= {"bos_token_id": end, "eos_token_id": end} if decoder else {}
     return shared | shape | ids | {
@@ -219,68 +223,72 @@ def to_hf_config(config: ModelConfig, layout: str, roles: Mapping[str, int]) -> 
     }  # fmt: skip
 
 
-def from_hf_config(theirs: Mapping[str, Any]) -> tuple[ModelConfig, str]:
-    """Our shape, and the layout, from config.json; what we would compute otherwise is refused."""
-    layout = str(theirs.get("model_type"))
-    read = {"gpt2": from_gpt2, "bert": from_bert, "modernbert": from_modern, "modernbert-decoder": from_modern}
-    if layout not in read:
-        raise BertGPTError("BG218", f"models of the type {layout} are not read", cause=f"known: {', '.join(read)}")
-    return read[layout](theirs), layout
+def from_hf_config(hf_config: Mapping[str, Any]) -> tuple[ModelConfig, str]:
+    """The ModelConfig and layout of a config.json of transformers; settings that bertgpt lacks are an error."""
+    layout = str(hf_config.get("model_type"))
+    readers = {
+        "gpt2": gpt2_model_config, "bert": bert_model_config, "modernbert": modernbert_model_config,
+        "modernbert-decoder": modernbert_model_config,
+    }  # fmt: skip
+    if layout not in readers:
+        raise BertGPTError("BG218", f"unsupported model type: {layout}", cause=f"supported: {', '.join(readers)}")
+    return readers[layout](hf_config), layout
 
 
-def require(theirs: Mapping[str, Any], **wanted: Any) -> None:
-    """Settings that we have one way of doing; one that is not there has its usual value."""
-    for name, value in wanted.items():
+def require(hf_config: Mapping[str, Any], **supported: Any) -> None:
+    """Refuse settings that bertgpt does not implement; the first supported value is the default of a missing one."""
+    for name, value in supported.items():
         values = value if isinstance(value, tuple) else (value,)
-        if theirs.get(name, values[0]) not in values:
-            raise BertGPTError("BG218", f"{name} {theirs[name]} is not what we compute", cause=f"{values[0]} is")
+        if hf_config.get(name, values[0]) not in values:
+            cause = f"supported: {', '.join(map(str, values))}"
+            raise BertGPTError("BG218", f"unsupported setting in config.json: {name} = {hf_config[name]}", cause=cause)
 
 
-def from_gpt2(theirs: Mapping[str, Any]) -> ModelConfig:
-    """GPT2Config."""
-    require(theirs, activation_function=("gelu_new", "gelu_pytorch_tanh"), scale_attn_weights=True)
-    require(theirs, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
-    dim = theirs["n_embd"]
+def gpt2_model_config(hf_config: Mapping[str, Any]) -> ModelConfig:
+    """The ModelConfig of a GPT2Config."""
+    require(hf_config, activation_function=("gelu_new", "gelu_pytorch_tanh"), scale_attn_weights=True)
+    require(hf_config, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
+    dim = hf_config["n_embd"]
     return ModelConfig(
-        vocab_size=theirs["vocab_size"], dim=dim, layers=theirs["n_layer"], heads=theirs["n_head"],
-        ffn_dim=theirs.get("n_inner") or 4 * dim,
-        **(GPT2 | {"max_seq_len": theirs["n_positions"], "norm_eps": theirs.get("layer_norm_epsilon", 1e-5)}),
+        vocab_size=hf_config["vocab_size"], dim=dim, layers=hf_config["n_layer"], heads=hf_config["n_head"],
+        ffn_dim=hf_config.get("n_inner") or 4 * dim,
+        **(GPT2 | {"max_seq_len": hf_config["n_positions"], "norm_eps": hf_config.get("layer_norm_epsilon", 1e-5)}),
     )  # fmt: skip
 
 
-def from_bert(theirs: Mapping[str, Any]) -> ModelConfig:
-    """BertConfig."""
-    require(theirs, hidden_act="gelu", position_embedding_type="absolute", is_decoder=False)
-    more = {
-        "max_seq_len": theirs["max_position_embeddings"], "norm_eps": theirs.get("layer_norm_eps", 1e-12),
-        "token_types": theirs.get("type_vocab_size", 2),
+def bert_model_config(hf_config: Mapping[str, Any]) -> ModelConfig:
+    """The ModelConfig of a BertConfig."""
+    require(hf_config, hidden_act="gelu", position_embedding_type="absolute", is_decoder=False)
+    family = {
+        "max_seq_len": hf_config["max_position_embeddings"], "norm_eps": hf_config.get("layer_norm_eps", 1e-12),
+        "token_types": hf_config.get("type_vocab_size", 2),
     }  # fmt: skip
-    return ModelConfig(**common_shape(theirs), **(BERT | more))
+    return ModelConfig(**common_shape(hf_config), **(BERT | family))
 
 
-def from_modern(theirs: Mapping[str, Any]) -> ModelConfig:
-    """ModernBertConfig and ModernBertDecoderConfig."""
-    require(theirs, hidden_activation="gelu", norm_bias=False, attention_bias=False, mlp_bias=False)
-    require(theirs, classifier_bias=False, decoder_bias=True)
-    ropes = theirs.get("rope_parameters") or {}
+def modernbert_model_config(hf_config: Mapping[str, Any]) -> ModelConfig:
+    """The ModelConfig of a ModernBertConfig or ModernBertDecoderConfig."""
+    require(hf_config, hidden_activation="gelu", norm_bias=False, attention_bias=False, mlp_bias=False)
+    require(hf_config, classifier_bias=False, decoder_bias=True)
+    ropes = hf_config.get("rope_parameters") or {}
     for kind, name, theta in (
         ("full_attention", "global_rope_theta", GLOBAL_THETA),
         ("sliding_attention", "local_rope_theta", LOCAL_THETA),
     ):
-        require({name: theirs.get(name, ropes.get(kind, {}).get("rope_theta", theta))}, **{name: theta})
-    half = theirs.get("local_attention", 128) // 2
-    more = {
-        "max_seq_len": theirs["max_position_embeddings"], "norm_eps": theirs.get("norm_eps", 1e-5),
-        "local_window": half - 1 if theirs["model_type"] == "modernbert-decoder" else half,
-        "global_every": theirs.get("global_attn_every_n_layers", 3),
+        require({name: hf_config.get(name, ropes.get(kind, {}).get("rope_theta", theta))}, **{name: theta})
+    half = hf_config.get("local_attention", 128) // 2
+    family = {
+        "max_seq_len": hf_config["max_position_embeddings"], "norm_eps": hf_config.get("norm_eps", 1e-5),
+        "local_window": half - 1 if hf_config["model_type"] == "modernbert-decoder" else half,
+        "global_every": hf_config.get("global_attn_every_n_layers", 3),
     }  # fmt: skip
-    return ModelConfig(**common_shape(theirs), **(MODERNBERT | more))
+    return ModelConfig(**common_shape(hf_config), **(MODERNBERT | family))
 
 
-def common_shape(theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers that BERT and its successors call alike."""
+def common_shape(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes that BertConfig and ModernBertConfig name alike."""
     names = {
         "vocab_size": "vocab_size", "dim": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
         "ffn_dim": "intermediate_size",
     }  # fmt: skip
-    return {ours: theirs[name] for ours, name in names.items()}
+    return {name: hf_config[hf_name] for name, hf_name in names.items()}

@@ -1,10 +1,10 @@
-"""A finished model as a folder that needs nothing outside it: `final/` of a run.
+"""The pretrained-model folder, `final/` of a run: save and load a model with its tokenizer. It is self-contained.
 
-model.safetensors   weights under our names
-config.yaml         shape, objective, how documents stand beside each other
-tokenizer/          as `transformers` reads it
-card.md             what this is, for people
-manifest.json       hashes of all of it, written last
+model.safetensors   weights under bertgpt's names
+config.yaml         architecture, objective, cross-document attention
+tokenizer/          in the layout of `transformers`
+card.md             model card
+manifest.json       checksums of all other files, written last
 """
 
 from collections.abc import Sequence
@@ -24,103 +24,108 @@ from bertgpt.model import SequenceClassifier, Transformer
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import ensure_writable_folder, publish_atomic, sha256_of, write_json
 
-Module = TypeVar("Module", bound=nn.Module)
-REFUSED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True)
 class ClassificationHead:
-    """What a model was fine-tuned for, and its way to say that."""
+    """The head of a fine-tuned model: its task, labels and classifier."""
 
-    task: str  # a name, or the file of the examples
-    labels: tuple[str, ...]  # classes; none: it says a number
+    task: str  # name of a task, or file of the labelled examples
+    labels: tuple[str, ...]  # class names; empty for regression
     classifier: SequenceClassifier
 
     @property
     def num_labels(self) -> int:
-        """How many logits there are."""
+        """The number of logits."""
         return len(self.labels) or 1
 
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A model and what belongs to it."""
+    """A model with its tokenizer, objective and, if it was fine-tuned, classification head."""
 
     model: Transformer
     tokenizer: Tokenizer
-    objective: str  # causal, masked or hybrid
+    objective: str  # clm, mlm or hybrid
     cross_document_attention: bool = False
-    length: int | None = None  # of the rows that it was trained on, where that is known
-    head: ClassificationHead | None = None  # if it was fine-tuned
+    length: int | None = None  # sequence length in training, if known
+    head: ClassificationHead | None = None  # of a fine-tuned model
 
     @property
     def module(self) -> nn.Module:
-        """All weights there are, those of a classifier among them."""
+        """The module that owns all parameters: the classifier of a fine-tuned model, else the transformer."""
         return self.model if self.head is None else self.head.classifier
 
     @property
     def max_length(self) -> int:
-        """The longest row that it knows: positions beyond those it was trained on mean nothing to it."""
+        """The longest usable sequence: positions beyond those seen in training are untrained."""
         return min(self.model.config.max_seq_len, self.length or self.model.config.max_seq_len)
 
     @property
     def mlm_shift(self) -> int:
-        """How far before a hidden id its answer stands: a hybrid has one head for this and for what comes next."""
+        """How far before a mask its prediction is read: 1 position for a hybrid, whose head predicts the next token."""
         return int(self.objective == "hybrid")
 
-    def suppressed_ids(self, but: Sequence[int] = ()) -> list[int]:
-        """Ids that are no part of a text: special ones, and those that the embedding has and the tokenizer lacks."""
+    def suppressed_ids(self, allowed: Sequence[int] = ()) -> list[int]:
+        """Ids never to predict: special tokens, and embedding rows that the tokenizer has no token for."""
         known = {i for i, token in enumerate(self.tokenizer.tokens) if token} - self.tokenizer.special_ids
-        return sorted(set(range(self.model.config.vocab_size)) - known - set(but))
+        return sorted(set(range(self.model.config.vocab_size)) - known - set(allowed))
 
     def add_cls_sep(self, ids: Sequence[int]) -> list[int]:
-        """A text as models see it that look both ways."""
+        """`[CLS] ids [SEP]`: the input of a bidirectional model."""
         roles = self.tokenizer.roles
         return [roles["cls"], *ids, roles["sep"]]
 
     def prepend_end(self, ids: Sequence[int]) -> list[int]:
-        """A text as models see it that look back: behind the end of another."""
+        """`<|end|> ids`: the input of a causal model, which sees a text after the end of another."""
         return [self.tokenizer.eos_id, *ids]
 
 
-def save(saved: PretrainedModel, out: Path, card: str) -> None:
-    """Write the folder aside, and put it in place whole."""
+def save(pretrained: PretrainedModel, out: Path, card: str) -> None:
+    """Write a model folder, atomically; `card` is the text of its model card."""
     aside = out.parent / f".{out.name}.tmp"
     ensure_writable_folder(aside / "tokenizer")
-    saved.tokenizer.save(aside / "tokenizer")
-    save_file(weights_of(saved.module), aside / "model.safetensors", metadata={"format": "pt"})
+    pretrained.tokenizer.save(aside / "tokenizer")
+    save_file(weights_of(pretrained.module), aside / "model.safetensors", metadata={"format": "pt"})
     settings = {
-        "objective": saved.objective,
-        "cross_document_attention": saved.cross_document_attention,
-        "length": saved.max_length,
+        "objective": pretrained.objective,
+        "cross_document_attention": pretrained.cross_document_attention,
+        "length": pretrained.max_length,
     }
-    if saved.head is not None:
-        settings |= {"task": saved.head.task, "labels": list(saved.head.labels)}
-    settings |= {"model": saved.model.config.model_dump()}
+    if pretrained.head is not None:
+        settings |= {"task": pretrained.head.task, "labels": list(pretrained.head.labels)}
+    settings |= {"model": pretrained.model.config.model_dump()}
     (aside / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     (aside / "card.md").write_text(card, encoding="utf-8")
     files = [
         {"path": name, "bytes": (aside / name).stat().st_size, "sha256": sha256_of(aside / name)}
         for name in ("card.md", "config.yaml", "model.safetensors")
     ]
-    manifest = build_manifest("model", settings, saved.tokenizer, {"parameters": saved.model.num_parameters()}, files)
+    manifest = build_manifest(
+        "model", settings, pretrained.tokenizer, {"parameters": pretrained.model.num_parameters()}, files
+    )
     write_json(aside / "manifest.json", manifest)
     publish_atomic(aside, out)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Weights under their names, as they are written."""
+    """A state dict as it is written: detached, on the CPU, contiguous."""
     return {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
 
 
 def load(path: Path) -> PretrainedModel:
-    """Read such a folder, or the `final/` of a run; what is not whole, or not safe to read, is refused."""
+    """Load a model folder, or the `final/` of a run.
+
+    Raises BertGPTError if there is no model, if its files are corrupt or incomplete, or if they are pickles.
+    """
     folder = resolve_artifact(path)
     if path.is_file() or not (folder / "manifest.json").is_file():
         raise no_model_error(path)
     manifest = read_manifest(folder)
     if manifest["kind"] != "model":
-        raise BertGPTError("BG211", f"{folder} holds {manifest['kind']}, not a model")
+        raise BertGPTError("BG211", f"{folder} contains {manifest['kind']}, not a model")
     verify(folder, manifest)
     tokenizer = verify_tokenizer(folder, manifest)
     try:
@@ -128,68 +133,71 @@ def load(path: Path) -> PretrainedModel:
         config = ModelConfig(**settings["model"])
     except (ValueError, KeyError, TypeError, ValidationError, yaml.YAMLError) as error:
         cause = str(error).splitlines()[0]
-        raise BertGPTError("BG318", "config.yaml describes no model", path=str(folder), cause=cause) from None
+        raise BertGPTError("BG318", "config.yaml is not a valid model config", path=str(folder), cause=cause) from None
     check_vocabulary(config, tokenizer)
     return build(config, settings, load_file(folder / "model.safetensors"), tokenizer, str(folder))
 
 
-def build(config: ModelConfig, settings: dict[str, Any], weights: dict[str, Tensor], tokenizer: Tokenizer,
-             where: str) -> PretrainedModel:  # fmt: skip
-    """A model from what was written down of it."""
-    model, head = allocate(config, weights, where), None
+def build(
+    config: ModelConfig, settings: dict[str, Any], weights: dict[str, Tensor], tokenizer: Tokenizer, source: str
+) -> PretrainedModel:
+    """Build a model from its config.yaml (`settings`) and weights; `source` names them in errors."""
+    model, head = allocate(config, weights, source), None
     if "labels" in settings:
         labels = tuple(settings["labels"])
         classifier = SequenceClassifier(model, len(labels) or 1, settings["objective"] == "clm")
         head = ClassificationHead(settings["task"], labels, classifier)
-    load_weights(model if head is None else head.classifier, weights, where)
-    facts = {name: settings[name] for name in ("objective", "cross_document_attention", "length")}
-    return PretrainedModel(model, tokenizer, **facts, head=head)
+    load_weights(model if head is None else head.classifier, weights, source)
+    fields = {name: settings[name] for name in ("objective", "cross_document_attention", "length")}
+    return PretrainedModel(model, tokenizer, **fields, head=head)
 
 
-def allocate(config: ModelConfig, weights: dict[str, Tensor], where: str) -> Transformer:
-    """A model of a shape, unless that is far larger than its weights: strangers may claim any, and it is allocated."""
+def allocate(config: ModelConfig, weights: dict[str, Tensor], source: str) -> Transformer:
+    """Allocate a model, unless its config asks for far more parameters than its weights have: it may be untrusted."""
     c = config
-    places = c.max_seq_len if c.positions == "learned" else 0
-    least = (c.vocab_size + places) * c.dim + c.layers * (4 * c.dim**2 + 2 * c.dim * c.ffn_dim)
-    if least > 2 * (there := sum(weight.numel() for weight in weights.values())):
-        cause = f"d{c.dim} L{c.layers} H{c.heads} is far more than the {there:,} numbers here"
-        raise BertGPTError("BG318", "these are not the weights of this shape", path=where, cause=cause)
+    positions = c.max_seq_len if c.positions == "learned" else 0
+    min_parameters = (c.vocab_size + positions) * c.dim + c.layers * (4 * c.dim**2 + 2 * c.dim * c.ffn_dim)
+    num_weights = sum(weight.numel() for weight in weights.values())
+    if min_parameters > 2 * num_weights:
+        cause = f"dim {c.dim}, {c.layers} layers and {c.heads} heads need far more than {num_weights:,} parameters"
+        raise BertGPTError("BG318", "weights do not match the config", path=source, cause=cause)
     return Transformer(config)
 
 
-def load_weights(model: Module, weights: dict[str, Tensor], where: str) -> Module:
-    """A model with these weights, all of them and no others."""
+def load_weights(model: ModuleT, weights: dict[str, Tensor], source: str) -> ModuleT:
+    """Load a state dict that must have exactly the parameters of the model."""
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         cause = str(error).strip().splitlines()[-1].strip()
-        raise BertGPTError("BG318", "these are not the weights of this shape", path=where, cause=cause) from None
+        raise BertGPTError("BG318", "weights do not match the config", path=source, cause=cause) from None
     return model.eval()
 
 
 def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
-    """A model has a row for every id."""
+    """Refuse a tokenizer with ids beyond the embedding."""
     if tokenizer.max_id >= config.vocab_size:
-        cause = f"ids to {tokenizer.max_id:,}, a vocabulary of {config.vocab_size:,}"
-        hint = "give the vocabulary of the tokenizer that made the data"
-        raise BertGPTError("BG219", "the model has no rows for some ids of this tokenizer", cause=cause, hint=hint)
+        cause = f"largest id {tokenizer.max_id:,}, vocab_size {config.vocab_size:,}"
+        hint = "use the tokenizer that made the model's training data"
+        raise BertGPTError("BG219", "tokenizer has ids beyond the model's vocab_size", cause=cause, hint=hint)
 
 
 def not_a_language_model(head: ClassificationHead) -> BertGPTError:
-    """What was fine-tuned has lost how to go on with text, and how to fill gaps."""
-    said = "labels" if head.labels else "numbers"
-    hint = "take the run that it was fine-tuned from; eval predict --model says its labels of new texts"
-    return BertGPTError("BG222", f"this model was fine-tuned for {head.task}: it says {said}, not text", hint=hint)
+    """The error of generating or filling masks with a fine-tuned model: it has no language-modelling head any more."""
+    predicts = "labels" if head.labels else "numbers"
+    hint = "use the run that it was fine-tuned from, or bertgpt eval predict --model for its predictions"
+    return BertGPTError("BG222", f"model was fine-tuned for {head.task}: it predicts {predicts}, not text", hint=hint)
 
 
 def no_model_error(path: Path) -> BertGPTError:
-    """What stands there instead."""
-    pickled = [path] if path.suffix in REFUSED else sorted(p for p in path.glob("*") if p.suffix in REFUSED)
-    if pickled:
+    """The error of a path without a model; if there is a pickle instead, it says so."""
+    candidates = [path, *sorted(path.glob("*"))]
+    pickles = [file for file in candidates if file.suffix in PICKLE_SUFFIXES]
+    if pickles:
         return BertGPTError(
             "BG220",
-            f"{pickled[0].name} may run code when it is read, and is not read",
+            f"{pickles[0].name} is a pickle and is not loaded",
             path=str(path),
             hint="save it as safetensors: model.save_pretrained(folder, safe_serialization=True)",
         )
-    return BertGPTError("BG211", "there is no model here", path=str(path), hint="give a run, its final/, or an export")
+    return BertGPTError("BG211", "no model found", path=str(path), hint="give a run, its final/, or an export")

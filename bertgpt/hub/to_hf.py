@@ -1,4 +1,4 @@
-"""Models to and from folders that `transformers` reads."""
+"""Export models to folders that `transformers` loads, and check that they compute the same logits."""
 
 import json
 from importlib.util import find_spec
@@ -7,123 +7,118 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from bertgpt.data.execution.workdir import WorkDirectory
 from bertgpt.data.format import build_manifest, read_manifest, resolve_artifact
 from bertgpt.data.tokenizers.tokenizer import SpecialTokensTemplate
-from bertgpt.hub.from_hf import download, load_hf
-from bertgpt.hub.mapping import classifier_hf_config, classifier_to_hf, from_hf_config, layout_of, to_hf, to_hf_config
-from bertgpt.hub.pretrained import PretrainedModel, load, save
+from bertgpt.hub.mapping import classifier_hf_config, classifier_to_hf, layout_of, to_hf, to_hf_config
+from bertgpt.hub.pretrained import PretrainedModel, load
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import sha256_of, write_json
 
-TOLERANCE = 1e-4  # between logits of the same weights here and there
-AUTO = {
+TOLERANCE = 1e-4  # largest accepted difference between logits of bertgpt and of transformers
+AUTO_CLASSES = {
     "gpt2": "AutoModelForCausalLM", "bert": "AutoModelForPreTraining", "modernbert": "AutoModelForMaskedLM",
     "modernbert-decoder": "AutoModelForCausalLM",
 }  # fmt: skip
 
 
-def export_hf(path: Path, out: Path, fresh: bool) -> dict[str, Any]:
-    """Write a folder for the class of theirs that computes the same, and see that it does."""
-    saved = load(path)
+def export_hf(path: Path, out: Path, overwrite: bool) -> dict[str, Any]:
+    """Export a model as a transformers folder; returns its architecture, layout, files and largest logit difference.
+
+    Raises BertGPTError if no class of transformers has this architecture, or if its logits differ.
+    """
+    pretrained = load(path)
     folder = resolve_artifact(path)
-    causal = saved.objective != "mlm" if saved.head is None else saved.head.classifier.causal
-    if saved.objective == "hybrid" and saved.head is None:
-        console.note("a hybrid is written as a causal model: its masked head looks from the position before")
+    causal = pretrained.objective != "mlm" if pretrained.head is None else pretrained.head.classifier.causal
+    if pretrained.objective == "hybrid" and pretrained.head is None:
+        console.note("a hybrid is exported as a causal model, without mask filling")
     config = {"parent": sha256_of(folder / "manifest.json"), "to": "hf"}
-    layout = layout_of(saved.model.config, causal)
-    with WorkDirectory(out, fresh) as work:
-        if not work.finished(config):
-            final = work.folder(config, "final", empty=True)
-            write_hf_folder(saved, layout, final, (folder / "card.md").read_text(encoding="utf-8"))
-            difference = max_logit_difference(saved, layout, final)
+    layout = layout_of(pretrained.model.config, causal)
+    with WorkDirectory(out, overwrite) as workdir:
+        if not workdir.finished(config):
+            final = workdir.folder(config, "final", empty=True)
+            write_hf_folder(pretrained, layout, final, (folder / "card.md").read_text(encoding="utf-8"))
+            difference = max_logit_difference(pretrained, layout, final)
             files = [
                 {"path": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
                 for file in sorted(final.iterdir())
                 if not file.name.startswith(".")
             ]
-            counts = {"parameters": saved.model.num_parameters()}
-            manifest = build_manifest("hf", config, saved.tokenizer, counts, files)
-            facts = {"model": str(folder.resolve()), "difference": difference}
-            work.publish(final, manifest | {"layout": layout}, None, facts)
-    done, run = read_manifest(out), json.loads((out / "run.json").read_text(encoding="utf-8"))
-    said = {"path": str(out), "kind": "hf", "architecture": architecture(out), "layout": done["layout"]}
-    return said | {"difference": run["difference"], "files": done["files"]}
+            counts = {"parameters": pretrained.model.num_parameters()}
+            manifest = build_manifest("hf", config, pretrained.tokenizer, counts, files) | {"layout": layout}
+            metadata = {"model": str(folder.resolve()), "max_logit_difference": difference}
+            workdir.publish(final, manifest, None, metadata)
+    manifest, metadata = read_manifest(out), json.loads((out / "run.json").read_text(encoding="utf-8"))
+    return {
+        "path": str(out), "kind": "hf", "architecture": architecture(out), "layout": manifest["layout"],
+        "max_logit_difference": metadata["max_logit_difference"], "files": manifest["files"],
+    }  # fmt: skip
 
 
 def architecture(folder: Path) -> str:
-    """The class in a folder of theirs."""
+    """The model class that the config.json of a transformers folder names."""
     return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0])
 
 
-def write_hf_folder(saved: PretrainedModel, layout: str, folder: Path, card: str) -> None:
-    """The files."""
-    model, tokenizer = saved.model, saved.tokenizer
-    around = layout in ("bert", "modernbert")
-    if saved.head is None:
-        settings = to_hf_config(model.config, layout, tokenizer.roles)
+def write_hf_folder(pretrained: PretrainedModel, layout: str, folder: Path, card: str) -> None:
+    """Write config.json, weights, tokenizer, generation_config.json for a language model, and the card as README.md."""
+    model, tokenizer, head = pretrained.model, pretrained.tokenizer, pretrained.head
+    bidirectional = layout in ("bert", "modernbert")
+    if head is None:
+        hf_config = to_hf_config(model.config, layout, tokenizer.roles)
         weights = to_hf(model.config, layout, model.state_dict())
     else:
-        settings = classifier_hf_config(model.config, layout, tokenizer.roles, saved.head.labels)
-        weights = classifier_to_hf(model.config, layout, saved.head.classifier.state_dict())
-    write_json(folder / "config.json", settings)
+        hf_config = classifier_hf_config(model.config, layout, tokenizer.roles, head.labels)
+        weights = classifier_to_hf(model.config, layout, head.classifier.state_dict())
+    write_json(folder / "config.json", hf_config)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    frame: SpecialTokensTemplate | None = "around" if around else None if saved.head is None else "before"
-    tokenizer.save(folder, saved.max_length, frame, segments=layout == "bert")
-    if not around and saved.head is None:
-        generation: dict[str, Any] = {name: settings[name] for name in ("bos_token_id", "eos_token_id")}
-        unsaid = saved.suppressed_ids(but=[tokenizer.eos_id])
-        generation |= {"suppress_tokens": unsaid} if unsaid else {}
-        write_json(folder / "generation_config.json", generation)
+    template: SpecialTokensTemplate | None = "around" if bidirectional else None if head is None else "before"
+    tokenizer.save(folder, pretrained.max_length, template, segments=layout == "bert")
+    if not bidirectional and head is None:
+        generation_config: dict[str, Any] = {name: hf_config[name] for name in ("bos_token_id", "eos_token_id")}
+        suppressed = pretrained.suppressed_ids(allowed=[tokenizer.eos_id])
+        generation_config |= {"suppress_tokens": suppressed} if suppressed else {}
+        write_json(folder / "generation_config.json", generation_config)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 @torch.no_grad()
-def max_logit_difference(saved: PretrainedModel, layout: str, folder: Path) -> float | None:
-    """The largest difference of logits, after they were read again by `transformers`, if that is there."""
+def max_logit_difference(pretrained: PretrainedModel, layout: str, folder: Path) -> float | None:
+    """Load the export with transformers and compare logits of random ids; None if transformers is not installed."""
     if find_spec("transformers") is None:
-        console.note("transformers is not installed, so the folder was not read again and compared")
+        console.note("transformers is not installed: the exported logits were not compared")
         return None
     import transformers
 
-    config = saved.model.config
+    config, head = pretrained.model.config, pretrained.head
     transformers.utils.logging.disable_progress_bar()
-    auto = AUTO[layout] if saved.head is None else "AutoModelForSequenceClassification"
-    other = getattr(transformers, auto).from_pretrained(folder, dtype=torch.float32).eval()
-    draws = torch.Generator().manual_seed(0)
+    auto = AUTO_CLASSES[layout] if head is None else "AutoModelForSequenceClassification"
+    hf_model = getattr(transformers, auto).from_pretrained(folder, dtype=torch.float32).eval()
+    generator = torch.Generator().manual_seed(0)
     length = min(config.max_seq_len, 300)
-    ids = torch.randint(0, config.vocab_size, (2, length), generator=draws)
-    if saved.head is not None:
-        classifier = saved.head.classifier
-        ids[ids == other.config.pad_token_id] = (other.config.pad_token_id + 1) % config.vocab_size
-        places = torch.full((2,), length - 1 if classifier.causal else 0)
-        ours = classifier(ids, rows=torch.arange(2), places=places)
-        return check_difference(ours, other(ids, attention_mask=torch.ones_like(ids)).logits)
-    found = other(ids)
-    theirs = found.prediction_logits if layout == "bert" else found.logits
-    hidden = saved.model(ids, causal=saved.objective != "mlm")
-    return check_difference(saved.model.logits(hidden), theirs)
+    input_ids = torch.randint(0, config.vocab_size, (2, length), generator=generator)
+    if head is not None:
+        # Padding ids would shift the position that a causal classifier of transformers reads.
+        pad = hf_model.config.pad_token_id
+        input_ids[input_ids == pad] = (pad + 1) % config.vocab_size
+        pool_index = torch.full((2,), length - 1 if head.classifier.causal else 0)
+        logits = head.classifier(input_ids, row_index=torch.arange(2), pool_index=pool_index)
+        return check_difference(logits, hf_model(input_ids, attention_mask=torch.ones_like(input_ids)).logits)
+    output = hf_model(input_ids)
+    hidden = pretrained.model(input_ids, causal=pretrained.objective != "mlm")
+    return check_difference(
+        pretrained.model.logits(hidden), output.prediction_logits if layout == "bert" else output.logits
+    )
 
 
-def check_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """The largest difference of logits, which must be small."""
-    difference = float((ours - theirs).abs().max())
+def check_difference(logits: Tensor, hf_logits: Tensor) -> float:
+    """The largest difference of logits; more than TOLERANCE is an error."""
+    difference = float((logits - hf_logits).abs().max())
     if not difference < TOLERANCE:
-        cause = f"logits differ by {difference:.2g}"
-        raise BertGPTError("BG319", "transformers computes something else from these weights", cause=cause)
+        raise BertGPTError(
+            "BG319", "exported logits do not match transformers", cause=f"they differ by {difference:.2g}"
+        )
     return difference
-
-
-def import_hf(source: str, out: Path, fresh: bool) -> dict[str, Any]:
-    """Read a folder of theirs, or a model of the hub, into one of ours."""
-    final = out / "final"
-    if final.exists() and not fresh:
-        raise BertGPTError("BG213", "this exists", path=str(final), hint="give another --out, or --overwrite")
-    kept, settings = load_hf(Path(source) if Path(source).exists() else download(source))
-    out.mkdir(parents=True, exist_ok=True)
-    card = f"# {Path(source).name}\n\nRead from {settings['architectures'][0]} weights of `{Path(source).name}`.\n"
-    save(kept, final, card)
-    layout, count = from_hf_config(settings)[1], kept.model.num_parameters()
-    return {"path": str(out), "layout": layout, "objective": kept.objective, "parameters": count}

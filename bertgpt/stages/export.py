@@ -1,4 +1,4 @@
-"""`bertgpt export`: an artefact in the form that other tools read."""
+"""`bertgpt export`: export a model for transformers, or shards as nanoGPT's `.bin`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from bertgpt.utils.tables import format_number
 
 
 def run(options: ExportOptions) -> dict[str, Any]:
-    """Do it."""
+    """Export a model or shards; returns what was written."""
     path, out = Path(options.path), Path(options.out)
-    form = form_of(path)
-    if options.to not in (None, form):
-        holds = {"bin": "shards", "hf": "a model"}[form]
-        raise BertGPTError("BG204", f"{path} holds {holds}, and cannot become {options.to}", hint=f"--to {form}")
-    if form == "bin":
+    target = export_format(path)
+    if options.to not in (None, target):
+        kind = {"bin": "shards", "hf": "a model"}[target]
+        raise BertGPTError("BG204", f"{path} contains {kind}: cannot export to {options.to}", hint=f"--to {target}")
+    if target == "bin":
         from bertgpt.data.loading.export_bin import to_bin
 
         return to_bin(path, out, options.overwrite)
@@ -25,21 +25,20 @@ def run(options: ExportOptions) -> dict[str, Any]:
     return export_hf(path, out, options.overwrite)
 
 
-def form_of(path: Path) -> str:
-    """What a folder can become."""
+def export_format(path: Path) -> str:
+    """The format that a folder is exported to: hf for a model, bin for shards."""
     from bertgpt.data.format import read_manifest, resolve_artifact
 
     return "hf" if read_manifest(resolve_artifact(path))["kind"] == "model" else "bin"
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Print what was written."""
-    keys = [key for key in ("tokens", "bytes") if key in result["files"][0]]
-    if result["kind"] == "bin":
-        console.heading(f"{result['dtype']} ids in {result['path']}")
-    else:
-        console.heading(f"{result['architecture']} in {result['path']}")
-    console.table(("file", *keys), [[format_number(file[key]) for key in ("path", *keys)] for file in result["files"]])
-    if result.get("difference") is not None:
+    """Print the files that were written."""
+    kind = f"{result['dtype']} ids" if result["kind"] == "bin" else result["architecture"]
+    console.heading(f"{kind} in {result['path']}")
+    columns = [key for key in ("tokens", "bytes") if key in result["files"][0]]
+    rows = [[format_number(file[key]) for key in ("path", *columns)] for file in result["files"]]
+    console.table(("file", *columns), rows)
+    if (difference := result.get("max_logit_difference")) is not None:
         console.text()
-        console.text(f"read again by transformers: its logits differ by {result['difference']:.1g} at most")
+        console.text(f"logits of bertgpt and transformers differ by at most {difference:.1g}")

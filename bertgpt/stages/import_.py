@@ -1,4 +1,4 @@
-"""`bertgpt import`: a model of transformers as one of ours."""
+"""`bertgpt import`: import a model of transformers as a run."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,13 @@ from bertgpt.utils.console import Console
 
 
 def run(options: ImportOptions) -> dict[str, Any]:
-    """Do it."""
-    from bertgpt.hub.to_hf import import_hf
+    """Import the model; returns path, layout, objective and parameter count."""
+    from bertgpt.hub.from_hf import import_hf
 
     return import_hf(options.source, Path(options.out), options.overwrite)
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Print what was read."""
-    console.heading(f"{result['parameters'] / 1e6:.1f} M weights in {result['path']}")
+    """Print what was imported."""
+    console.heading(f"{result['parameters'] / 1e6:.1f} M parameters in {result['path']}")
     console.text(f"layout {result['layout']}, objective {result['objective']}")

@@ -37,7 +37,7 @@ def test_an_export_opens_in_transformers_and_comes_back(
     out = tmp_path / "hf"
     done = run("export", str(tmp_path / "run"), "--out", str(out), "--json")
     assert done.code == 0, done.err
-    assert json.loads(done.out)["result"]["difference"] < 1e-4
+    assert json.loads(done.out)["result"]["max_logit_difference"] < 1e-4
     causal = kept.objective == "clm"
     auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForMaskedLM
     model = auto.from_pretrained(out).eval()
