@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertgpt.data.format import TokenFile
-from bertgpt.data.loading.epoch_file import EpochFile
+from bertgpt.data.loading.mask_file import MaskFile
 from bertgpt.data.loading.masking import MaskBatch, MaskingScheme, MaskingVocab, draw_masks
 from bertgpt.data.loading.open import open_artifact, open_base_shards, split_files
 from bertgpt.data.loading.rows import Array, RowBatch, RowBuilder, SpanFile, SpecialIds
@@ -25,14 +25,14 @@ Numbers = NDArray[np.int64]
 class MLMBatch:
     """Rows of a plan as a model sees them. The slots for hidden ids beyond `scored` are at position 0, [CLS]."""
 
-    ids: Array  # (rows, L)
-    length: Array  # (rows,): without padding
-    piece_starts: Array  # (rows, P): where [CLS] is; L where a row has no more pieces
-    second_starts: Array  # (rows, P): where B begins; the piece's end where it has none
-    next_sentence: Array  # (rows, P): 0 next, 1 not next, 2 not scored
-    positions: Array  # (rows, K): what is hidden, in order
+    input_ids: Array  # (rows, L)
+    lengths: Array  # (rows,): without padding
+    segment_starts: Array  # (rows, P): where [CLS] is; L where a row has no more pieces
+    sentence_b_starts: Array  # (rows, P): where B begins; the piece's end where it has none
+    next_sentence_labels: Array  # (rows, P): 0 next, 1 not next, 2 not scored
+    masked_positions: Array  # (rows, K): what is hidden, in order
     labels: Array  # (rows, K): and what is there
-    scored: Array  # (rows,): how many slots are used
+    num_targets: Array  # (rows,): how many slots are used
 
 
 class Masker:
@@ -62,11 +62,10 @@ class MLMDataset:
         flats: Sequence[NDArray[Any]],
         framer: RowBuilder,
         masker: Masker,
-        stored: Sequence[EpochFile] = (),
-        first: int = 0,
+        stored: Sequence[MaskFile] = (),
     ) -> None:
         self.spans, self.flats, self.framer, self.masker, self.stored = spans, flats, framer, masker, stored
-        self.first = first + np.cumsum([0, *map(len, spans)])  # the first sample of each file
+        self.first = np.cumsum([0, *map(len, spans)])  # the first sample of each file
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -98,70 +97,22 @@ class MLMDataset:
         replacements = np.repeat(frames.ids[:, :1], shape[1], axis=1)
         scored = np.zeros(shape, np.bool_)
         for i, ((home, place), epoch) in enumerate(zip(rows, epochs.tolist(), strict=True)):
-            row = self.stored[home].row(place, epoch)
-            used = len(row["positions"])
-            positions[i, :used], replacements[i, :used] = row["positions"], row["replacements"]
+            at, ids = self.stored[home].row(place, epoch)
+            used = len(at)
+            positions[i, :used], replacements[i, :used] = at, ids
             scored[i, :used] = True
         return MaskBatch(positions, replacements, scored)
 
 
-class MaterializedMLMDataset:
-    """Rows of a split that lie ready, for each of some epochs."""
-
-    def __init__(self, stored: Sequence[EpochFile], pieces: int, slots: int) -> None:
-        self.stored, self.pieces, self.slots = stored, pieces, slots
-        self.first = np.cumsum([0, *map(len, stored)])
-
-    def __len__(self) -> int:
-        return int(self.first[-1])
-
-    def batch(self, samples: Numbers, epochs: Numbers) -> MLMBatch:
-        """The rows as they lie there, the lists padded."""
-        homes = np.searchsorted(self.first, samples, side="right") - 1
-        places = (samples - self.first[homes]).tolist()
-        found = [
-            self.stored[home].row(place, epoch)
-            for home, place, epoch in zip(homes.tolist(), places, epochs.tolist(), strict=True)
-        ]
-        ids = np.stack([row["input_ids"] for row in found])
-        length = ids.shape[1]
-        labels = [row["masked_labels"] for row in found]
-
-        def padded(name: str, width: int, fill: int) -> NDArray[Any]:
-            return pad_lists([row[name] for row in found], width, fill)
-
-        return MLMBatch(
-            ids,
-            length=np.array([row["length"][0] for row in found]),
-            piece_starts=padded("piece_starts", self.pieces, length),
-            second_starts=padded("second_starts", self.pieces, length),
-            next_sentence=padded("next_sentence", self.pieces, 2),
-            positions=padded("masked_positions", self.slots, 0),
-            labels=pad_lists(labels, self.slots, 0),
-            scored=np.array(list(map(len, labels)), np.int64),
-        )
-
-
-def pad_lists(lists: list[NDArray[Any]], width: int, fill: int) -> NDArray[Any]:
-    """Lists as the rows of one array, padded."""
-    rows = np.full((len(lists), width), fill, lists[0].dtype)
-    for row, values in zip(rows, lists, strict=True):
-        row[: len(values)] = values
-    return rows
-
-
-def open_mlm_dataset(folder: Path, split: str, shards: Path | None = None) -> MLMDataset | MaterializedMLMDataset:
+def open_mlm_dataset(folder: Path, split: str, shards: Path | None = None) -> MLMDataset:
     """The rows of a split of a plan, in the form in which the plan has them."""
     manifest, tokenizer = open_artifact(folder, "plan")
     config = manifest["config"]
     masker = Masker(config, split, tokenizer)
     pieces = max((file["most_pieces"] for file in manifest["files"] if "most_pieces" in file), default=1)
     spans = split_files(manifest, split, ".spans.arrow")
-    if config["materialize"]:
-        stored = [EpochFile(folder / name.replace(".spans.", ".rows.")) for name in spans]
-        return MaterializedMLMDataset(stored, pieces, masker.scheme.max_predictions(config["seq_len"]))
     base = open_base_shards(folder, manifest, shards)
-    masks = [EpochFile(folder / name.replace(".spans.", ".masks.")) for name in spans if config["static"]]
+    masks = [MaskFile(folder / name.replace(".spans.", ".masks.")) for name in spans if config["static"]]
     return MLMDataset(
         [SpanFile(folder / name) for name in spans],
         [TokenFile(base / name.replace(".spans.", ".")).flat for name in spans],
@@ -171,14 +122,14 @@ def open_mlm_dataset(folder: Path, split: str, shards: Path | None = None) -> ML
     )
 
 
-def longest_segment(rows: MLMDataset | MaterializedMLMDataset, among: int = 32) -> list[int]:
+def longest_segment(rows: MLMDataset, among: int = 32) -> list[int]:
     """The longest piece of the first rows, its A if it is a pair, as it was before anything was hidden."""
     numbers = np.arange(min(among, len(rows)))
     some = rows.batch(numbers, np.zeros_like(numbers))
-    ids = some.ids.copy()
-    for row, places, labels, scored in zip(ids, some.positions, some.labels, some.scored, strict=True):
+    ids = some.input_ids.copy()
+    for row, places, labels, scored in zip(ids, some.masked_positions, some.labels, some.num_targets, strict=True):
         row[places[:scored]] = labels[:scored]
-    starts, stops = some.piece_starts.astype(np.int64) + 1, some.second_starts.astype(np.int64) - 1
+    starts, stops = some.segment_starts.astype(np.int64) + 1, some.sentence_b_starts.astype(np.int64) - 1
     row, piece = divmod(int((stops - starts).argmax()), starts.shape[1])
     found: list[int] = ids[row, starts[row, piece] : stops[row, piece]].tolist()
     return found

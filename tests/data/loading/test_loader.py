@@ -134,7 +134,7 @@ def test_a_step_of_both_kinds(folder: Path) -> None:
     assert [[len(part.ids) for part in micro] for micro in step] == [[4], [1, 3], [4], [4]]
     alone = StepLoader(ShuffledStream(windows, 3, 11)).batch(7, 0)[0]
     assert np.array_equal(
-        np.concatenate([part.ids for micro in step for part in micro if type(part) is CausalBatch]), alone.ids
+        np.concatenate([part.input_ids for micro in step for part in micro if type(part) is CausalBatch]), alone.ids
     )
 
 
@@ -144,14 +144,14 @@ def test_a_step_of_both_kinds(folder: Path) -> None:
 @pytest.mark.parametrize("length", [1, 64, 1000, 10**6])
 def test_every_token_after_the_first_is_a_target_once(length: int, folder: Path) -> None:
     windows = CausalDataset(folder / "shards", "train", length)
-    stream = np.concatenate(windows.flats)
+    stream = np.concatenate(windows.tokens)
     count = min(len(windows), 3000)
     batch = windows.batch(np.arange(count), np.zeros(count, int))
-    targets = np.concatenate([row[1 : n + 1] for row, n in zip(batch.ids, batch.scored.tolist(), strict=True)])
-    inputs = np.concatenate([row[:n] for row, n in zip(batch.ids, batch.scored.tolist(), strict=True)])
+    targets = np.concatenate([row[1 : n + 1] for row, n in zip(batch.input_ids, batch.num_targets.tolist(), strict=True)])
+    inputs = np.concatenate([row[:n] for row, n in zip(batch.input_ids, batch.num_targets.tolist(), strict=True)])
     assert np.array_equal(targets, stream[1 : 1 + count * length])
     assert np.array_equal(inputs, stream[: len(targets)])
-    assert batch.ids.dtype == np.uint16
+    assert batch.input_ids.dtype == np.uint16
     if count == len(windows):
         assert len(targets) == len(stream) - 1
 
