@@ -264,7 +264,7 @@ def masked_lm(trainer: Trainer) -> Theirs:
     compiled = torch.compile(model)
     stream = trainer.loader.streams[0]
     own = StepLoader(
-        ShuffledStream(stream.samples, 0, stream.size)
+        ShuffledStream(stream.dataset, 0, stream.batch_size)
     )  # a stream remembers where it is, so that two cannot share one
     ready = Prefetcher(own.steps(), lambda step: labelled(step[0][0]))
     batches = (tuple(sent(tensor, device) for tensor in batch) for batch in ready)
@@ -273,10 +273,10 @@ def masked_lm(trainer: Trainer) -> Theirs:
 
 def labelled(rows: MLMBatch) -> tuple[Tensor, Tensor]:
     """Ids, and labels as `transformers` wants them: one for each position."""
-    labels = np.full(rows.ids.shape, -100)
-    row, slot = np.nonzero(np.arange(rows.positions.shape[1]) < rows.scored[:, None])
-    labels[row, rows.positions[row, slot]] = rows.labels[row, slot]
-    return torch.from_numpy(rows.ids.astype(np.int64)), torch.from_numpy(labels)
+    labels = np.full(rows.input_ids.shape, -100)
+    row, slot = np.nonzero(np.arange(rows.masked_positions.shape[1]) < rows.num_targets[:, None])
+    labels[row, rows.masked_positions[row, slot]] = rows.labels[row, slot]
+    return torch.from_numpy(rows.input_ids.astype(np.int64)), torch.from_numpy(labels)
 
 
 # ---------------------------------------------------------------------------------------------------- measurement

@@ -1,10 +1,12 @@
-"""The trainer: steps, looks at held-out rows, checkpoints. It does not know whether it trains a BERT or a GPT: the
-objectives do.
+"""The training loop: steps, callbacks, checkpoints, recovery. The same for every model and objective.
 
-A step is a function of the weights, the moments and its number: its samples, masks and dropout are drawn from the seed
-and that number. So a run that was stopped goes on to the same bytes, and looking at it changes nothing.
+    prefetch -> forward and backward of each micro-batch -> all-reduce -> clip -> optimizer step -> log, validate, save
+
+A step is a pure function of the parameters, the optimizer state and its number: its samples, masks and dropout follow
+from the seed and that number. So a stopped run resumes to the same bytes, and callbacks cannot change it.
 """
 
+import gc
 import math
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,153 +33,164 @@ from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import write_json
 from bertgpt.utils.rng import hash_key
 
-DROPOUT_STREAM = 11  # the purpose of these draws
-MAX_NONFINITE_STEPS = 3  # steps in a row that may be not finite
-DIVERGENCE_HINT = (
-    "a smaller --lr or a longer --warmup helps; the checkpoints are from before, diverged.json may tell more"
-)
-TIMING_WARMUP = 5  # steps that are slower than others: code is compiled, memory is touched for the first time
-TIMING_STEPS = 20  # the step after which the speed of a run with a time limit is known
+DROPOUT_STREAM = 11  # keeps the draws of dropout apart from those of other purposes
+MAX_NONFINITE_STEPS = 3  # in a row, before the run rolls back
+DIVERGENCE_HINT = "lower --lr or a longer --warmup helps; earlier checkpoints are kept, diverged.json may tell more"
+TIMING_WARMUP = 5  # first steps of a process are slower: compilation, first touches of memory
+TIMING_STEPS = 20  # the step after which the speed is known to a run with a time budget
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """What a run does beside its steps."""
+    """Settings of the loop, beside those of the optimizers and the schedule."""
 
     tokens_per_step: int
     seed: int
     grad_clip: float = 1.0
     log_every: int = 10
     save_every: int = 500
-    precision: str = "fp32"  # bf16 and fp16 by autocast
-    max_seconds: float | None = None  # of training, after which the schedule ends
+    precision: str = "fp32"  # bf16 and fp16 by autocast; parameters stay fp32
+    max_seconds: float | None = None  # time budget; the number of steps follows from the measured speed
     flops_per_step: float = 0.0
-    peak_flops: float | None = None  # FLOPs in a second that all devices could make, where that is known
+    peak_flops: float | None = None  # of all devices together, per second; None if unknown
 
 
 @dataclass
 class StepBatch:
-    """The micro-batches of a step, and how many targets each part has."""
+    """The batches of each micro-batch of a step, one per objective, and how many targets each loss term has in them."""
 
     micro_batches: list[list[Any]]
     counts: list[list[dict[str, int]]]
 
 
+@dataclass(eq=False)
 class Trainer:
-    """A model on its way."""
+    """Runs training: steps, validation, checkpoints, recovery."""
 
-    def __init__(
-        self,
-        model: Any,  # a transformer, or a classifier on one
-        objectives: dict[type, Objective],  # by the kind of rows that each is for
-        term_weights: dict[str, float],  # of terms; one where nothing is said
-        loader: StepLoader,
-        optimizers: Optimizers,
-        schedule: LRSchedule,
-        config: TrainerConfig,
-        checkpoints: Checkpoints,
-        logger: RunLogger,
-        callbacks: Sequence[Callback],
-        dist: DistContext,
-        device: torch.device,
-    ) -> None:
-        self.model, self.objectives, self.term_weights, self.loader = model, objectives, term_weights, loader
-        self.optimizers, self.schedule, self.config = optimizers, schedule, config
-        self.checkpoints, self.logger, self.callbacks = checkpoints, logger, callbacks
-        self.dist, self.device = dist, device
-        self.grad_reducer = GradientReducer(dist, [weight for weight in model.parameters() if weight.requires_grad])
-        self.grad_scaler, self.timer, self.stop_signal = GradScaler(config.precision), Timer(), StopSignal()
+    model: Any  # a Transformer or a SequenceClassifier
+    objectives: dict[type, Objective]  # by the type of batch
+    term_weights: dict[str, float]  # of loss terms; 1 by default
+    loader: StepLoader
+    optimizers: Optimizers
+    schedule: LRSchedule
+    config: TrainerConfig
+    checkpoints: Checkpoints
+    logger: RunLogger
+    callbacks: Sequence[Callback]
+    dist: DistContext
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.grad_reducer = GradientReducer(self.dist, [p for p in self.model.parameters() if p.requires_grad])
+        self.grad_scaler, self.timer, self.stop_signal = GradScaler(self.config.precision), Timer(), StopSignal()
         self.step = 0
-        self.skipped_steps = 0  # steps' worth of samples that were passed over, where training had gone wrong
-        self.step_applied = True  # whether the last step moved weights
-        self.nonfinite_streak = 0  # steps in a row that were not finite, which no scale of fp16 excuses
+        self.skipped_steps = 0  # steps' worth of samples that were skipped after a divergence
+        self.step_applied = True  # whether the last step updated the parameters
+        self.nonfinite_streak = 0  # non-finite steps in a row that fp16's loss scale does not explain
         self.rolled_back = False
-        self.start_step = 0  # the step at which this process began
-        self.speed_start = (0, 0.0)  # a step and the seconds of training until then
-        self.last_log = (0, 0.0)  # the step and the seconds of training at the last line of the journal
+        self.start_step = 0  # of this process
+        self.speed_start = (0, 0.0)  # a step, and the seconds of training until then
+        self.last_log = (0, 0.0)  # the same for the last line of metrics.jsonl
 
-    # ------------------------------------------------------------------------------------------------ a step
+    # ------------------------------------------------------------------------------------------- one step
 
     def prepare(self, step: list[list[Any]]) -> StepBatch:
-        """In the background: targets are counted, and arrays become tensors."""
-        counts = [[self.objectives[type(part)].count_targets(part) for part in micro] for micro in step]
+        """Count targets and turn arrays into tensors. Runs in the prefetch thread."""
+        counts = [[self.objectives[type(batch)].count_targets(batch) for batch in micro] for micro in step]
         pin = self.device.type == "cuda"
         if pin:
-            torch.cuda.set_device(self.device)  # another thread has another one
-        return StepBatch([[to_tensors(part, pin) for part in micro] for micro in step], counts)
+            torch.cuda.set_device(self.device)  # the current device is a property of the thread
+        return StepBatch([[to_tensors(batch, pin) for batch in micro] for micro in step], counts)
 
-    def train_step(self, batch: StepBatch) -> dict[str, float] | None:
-        """Gradients of all micro-batches in all processes, each term over its own targets; then weights move once.
+    def train_step(self, step: StepBatch) -> dict[str, float] | None:
+        """Accumulate gradients over all micro-batches and ranks, then update the parameters once.
 
-        They do not move if the loss or a gradient is not finite. Nothing is done if somebody asks to stop meanwhile.
+        Each loss term is normalised by its number of targets in the whole step. A step with a non-finite loss or
+        gradient is not applied. Returns the metrics, or None if a stop signal came in the middle.
         """
         self.model.train()
-        tally, share = MetricAccumulator(self.device), self.loss_scales(batch)
-        last = len(batch.micro_batches) - 1
-        for number, (parts, counts) in enumerate(zip(batch.micro_batches, batch.counts, strict=True)):
-            if self.stop_signal.signal and self.dist.world == 1:  # others would wait for this one
+        sums, loss_scales = MetricAccumulator(self.device), self.loss_scales(step)
+        last = len(step.micro_batches) - 1
+        for number, (batches, counts) in enumerate(zip(step.micro_batches, step.counts, strict=True)):
+            if self.stop_signal.signal and self.dist.world == 1:  # peers would wait for this rank
                 self.optimizers.zero_grad()
                 return None
             self.seed_dropout(number)
-            for part, count in zip(parts, counts, strict=True):
-                if number == last and part is parts[-1]:
+            for batch, count in zip(batches, counts, strict=True):
+                if number == last and batch is batches[-1]:
                     self.grad_reducer.start_last_microbatch()
-                terms = self.compute_loss(part)
-                loss = sum(terms[name].loss * (share[name] * self.grad_scaler.scale) for name in count)
+                terms = self.compute_loss(batch)
+                loss = sum(terms[name].loss * (loss_scales[name] * self.grad_scaler.scale) for name in count)
                 if isinstance(loss, Tensor):
                     loss.backward()  # type: ignore[no-untyped-call]
-                tally.add(terms, count)
+                sums.add(terms, count)
         gradients = self.grad_reducer.finish()
-        self.dist.all_reduce(tally.sums)
+        self.dist.all_reduce(sums.sums)
         if self.grad_scaler.scale != 1.0:
             torch._foreach_mul_(gradients, 1 / self.grad_scaler.scale)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        metrics, rate = tally.metrics(self.term_weights), self.schedule.lr(self.step)
-        metrics |= {"lr": rate, "grad_norm": float(norm)}
-        finite = math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])
+        lr = self.schedule.lr(self.step)
+        metrics = sums.metrics(self.term_weights) | {"lr": lr, "grad_norm": float(norm)}
+        self.apply(lr, finite=math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"]))
+        return metrics
+
+    def apply(self, lr: float, finite: bool) -> None:
+        """Update the parameters if the step is finite; else drop its gradients."""
         if finite:
-            self.optimizers.step(rate)
+            self.optimizers.step(lr)
         else:
             self.optimizers.zero_grad()
         self.step_applied = finite
         if not self.grad_scaler.update(finite):
             self.nonfinite_streak = 0 if finite else self.nonfinite_streak + 1
-        return metrics
 
-    def loss_scales(self, batch: StepBatch) -> dict[str, float]:
-        """What a target of each term weighs: one over all targets of the step, those of other processes too."""
-        flat = [counts for micro in batch.counts for counts in micro]
-        totals = [float(sum(counts.get(name, 0) for counts in flat)) for name in METRIC_SUMS]
+    def loss_scales(self, step: StepBatch) -> dict[str, float]:
+        """What the summed loss of each term is multiplied by: its weight over its targets in the step, on all ranks."""
+        flat = [counts for micro in step.counts for counts in micro]
+        totals = [float(sum(counts.get(term, 0) for counts in flat)) for term in METRIC_SUMS]
         if self.dist.world > 1:
             totals = self.dist.all_reduce(torch.tensor(totals, device=self.device)).tolist()
-        return {
-            name: self.term_weights.get(name, 1.0) / max(total, 1.0)
-            for name, total in zip(METRIC_SUMS, totals, strict=True)
-        }
+        weights = [self.term_weights.get(term, 1.0) for term in METRIC_SUMS]
+        return {term: w / max(total, 1.0) for term, w, total in zip(METRIC_SUMS, weights, totals, strict=True)}
 
-    def compute_loss(self, part: Any) -> dict[str, LossTerm]:
-        """The terms of some rows, wherever they are now."""
+    def compute_loss(self, batch: Any) -> dict[str, LossTerm]:
+        """The loss terms of a batch, wherever its tensors are, in the precision of the run."""
         precision = self.config.precision
         with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
-            return self.objectives[type(part)](self.model, to_device(part, self.device))
+            return self.objectives[type(batch)](self.model, to_device(batch, self.device))
 
     def seed_dropout(self, number: int) -> None:
-        """By seed, step and the first sample of the micro-batch."""
-        division = self.loader.division
-        first = (self.step + self.skipped_steps) * self.loader.size
-        first += (number * division.world + division.rank) * self.loader.micro
+        """Seed dropout by the run's seed and the micro-batch's first sample, so that resuming repeats its draws."""
+        partition = self.loader.partition
+        first = (self.step + self.skipped_steps) * self.loader.batch_size
+        first += (number * partition.world_size + partition.rank) * self.loader.micro_batch_size
         key = hash_key(self.config.seed + DROPOUT_STREAM, np.array([first], np.uint64))[0]
         seed_torch(int(key >> np.uint64(1)), self.device)
 
-    # ------------------------------------------------------------------------------------------- a whole run
+    # ------------------------------------------------------------------------------------------- the loop
 
     def train(self) -> None:
-        """From where it is to the end, or until somebody asks it to stop.
+        """Train to the last step, from the latest checkpoint if there is one, or until a stop signal."""
+        if self.resume():
+            self.logger.info(f"resuming from step {self.step}")
+        gc.collect()
+        gc.freeze()  # what exists now stays to the end and need not be scanned again
+        try:
+            self.run_steps()
+        finally:
+            gc.unfreeze()
+        if self.stop_signal.signal:
+            done = f"saved step {self.step}" if self.checkpoints.has(self.step) else f"stopped after step {self.step}"
+            self.logger.info(f"{done}; rerun to resume")
+            signal.raise_signal(self.stop_signal.signal)
+            raise KeyboardInterrupt  # the signal was ignored, as SIGINT is in a script's background jobs
+        if self.nonfinite_streak or not self.weights_are_finite():
+            raise BertGPTError("BG501", "loss or gradients are not finite", hint=DIVERGENCE_HINT)
 
-        What is due after a step is done before the next one is taken, by whoever finds that it was not done yet.
-        """
+    def run_steps(self) -> None:
+        """Steps, each followed by what is due after it. On resuming, what was due but not done yet is done first."""
         progress = console.Progress("training", self.total_steps(), of_bytes=False, first=self.step)
-        ahead = self.batches()
+        batches = self.batches()
         try:
             with self.stop_signal:
                 while True:
@@ -188,7 +201,7 @@ class Trainer:
                     if self.is_last() or stopping:
                         break
                     with self.timer.measure("training"), self.explain_oom():
-                        metrics = self.train_step(next(ahead))
+                        metrics = self.train_step(next(batches))
                     if metrics is None:
                         continue
                     self.step += 1
@@ -197,97 +210,103 @@ class Trainer:
                         self.nonfinite_streak or self.check_weights()
                     ):
                         self.rollback(metrics)
-                        ahead.close()
-                        ahead = self.batches()
+                        batches.close()
+                        batches = self.batches()
                     self.resolve_time_budget(progress)
         finally:
-            ahead.close()
+            batches.close()
             progress.end()
-        if self.stop_signal.signal:
-            saved = f"saved step {self.step}" if self.checkpoints.has(self.step) else f"stopped after step {self.step}"
-            self.logger.info(f"{saved}; the same command goes on from there")
-            signal.raise_signal(self.stop_signal.signal)
-            raise KeyboardInterrupt  # it is ignored, as of what a script has put into the background
-        if self.nonfinite_streak or not self.weights_are_finite():
-            raise BertGPTError("BG501", "the last steps are not finite", hint=DIVERGENCE_HINT)
 
     @contextmanager
     def explain_oom(self) -> Iterator[None]:
-        """If more memory is needed than there is, say what would need less."""
+        """Turn an out-of-memory error into one that names the options that need less."""
         try:
             yield
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
-            whole = self.loader.size // self.loader.division.world
-            less = [f"--micro-batch-size {n}" for n in range(self.loader.micro - 1, 0, -1) if whole % n == 0][:1]
-            hint = f"{' or '.join([*less, '--activation-checkpointing'])} needs less; the run goes on from its last checkpoint"
+            rows = self.loader.batch_size // self.loader.partition.world_size
+            smaller = [
+                f"--micro-batch-size {n}" for n in range(self.loader.micro_batch_size - 1, 0, -1) if rows % n == 0
+            ][:1]
+            hint = (
+                f"use {' or '.join([*smaller, '--activation-checkpointing'])}; the run resumes from its last checkpoint"
+            )
             cause = str(error).splitlines()[0]
-            raise BertGPTError("BG406", "there is not enough memory for a step", cause=cause, hint=hint) from None
+            raise BertGPTError("BG406", "out of memory in a training step", cause=cause, hint=hint) from None
 
     def batches(self) -> Prefetcher:
-        """The batches of the steps that follow."""
+        """The batches of the steps that follow, prefetched."""
         return Prefetcher(self.loader.steps(self.step + self.skipped_steps), self.prepare)
-
-    def run_callbacks(self) -> None:
-        """Have the hooks look that are due."""
-        for hook in self.callbacks:
-            if not self.should_run(hook) or self.dist.all_reduce_max(
-                self.logger.has(hook.name, self.step), self.device
-            ):
-                continue
-            with self.timer.measure("looking"), self.explain_oom():
-                seen = hook(self.view())
-            if seen is not None:
-                self.log(hook.name, seen)
-
-    def view(self) -> TrainerView:
-        """What callbacks may see."""
-        return TrainerView(
-            self.model, self.step, self.dist, self.device, self.objectives, self.term_weights, self.compute_loss,
-            self.should_stop,
-        )  # fmt: skip
-
-    def should_run(self, hook: Callback) -> bool:
-        """Whether a hook looks after this step."""
-        return self.step > 0 and (self.is_last() or (self.step % hook.every == 0 and not self.nonfinite_streak))
-
-    def total_steps(self) -> int:
-        """How many steps there will be; 0 where that is not known yet."""
-        return 0 if self.schedule.steps == UNKNOWN_STEPS else self.schedule.steps
 
     def is_last(self) -> bool:
         """Whether no step follows."""
         return self.step == self.schedule.steps
 
+    def total_steps(self) -> int:
+        """The length of the run; 0 if it is not known yet."""
+        return 0 if self.schedule.steps == UNKNOWN_STEPS else self.schedule.steps
+
+    def should_stop(self) -> bool:
+        """Whether any rank got a stop signal."""
+        agreed = int(self.dist.all_reduce_max(self.stop_signal.signal, self.device))
+        self.stop_signal.signal = agreed or self.stop_signal.signal  # one that came meanwhile is for the next call
+        return agreed > 0
+
+    # ------------------------------------------------------------------------------------------- callbacks
+
+    def view(self) -> TrainerView:
+        """What callbacks may see."""
+        return TrainerView(
+            model=self.model,
+            step=self.step,
+            dist=self.dist,
+            device=self.device,
+            objectives=self.objectives,
+            term_weights=self.term_weights,
+            compute_loss=self.compute_loss,
+            should_stop=self.should_stop,
+        )
+
+    def run_callbacks(self) -> None:
+        """Run the callbacks that are due, unless metrics.jsonl has their metrics of this step already."""
+        for callback in self.callbacks:
+            if not self.should_run(callback):
+                continue
+            if self.dist.all_reduce_max(self.logger.has(callback.name, self.step), self.device):
+                continue
+            with self.timer.measure("callbacks"), self.explain_oom():
+                metrics = callback(self.view())
+            if metrics is not None:
+                self.log(callback.name, metrics)
+
+    def should_run(self, callback: Callback) -> bool:
+        """Whether a callback is due after this step."""
+        return self.step > 0 and (self.is_last() or (self.step % callback.every == 0 and not self.nonfinite_streak))
+
+    # ------------------------------------------------------------------------------- checkpoints and recovery
+
     def should_save(self) -> bool:
-        """Whether a checkpoint is due. One before the first step shows that the disk can take it; while steps are not
-        finite there is none, so that there is one from before."""
+        """Whether a checkpoint is due: also before the first step, to show that the disk can take it, but not while
+        steps are non-finite, so that there is one from before."""
         return self.is_last() or (self.step % self.config.save_every == 0 and not self.nonfinite_streak)
 
     def save(self) -> None:
-        """A checkpoint of now, unless there is one."""
+        """Save a checkpoint, unless this step has one or the parameters are not finite."""
         state: dict[str, Any] = {
-            "offset": self.skipped_steps, "skipped": self.nonfinite_streak, "rolled_back": self.rolled_back,
-            "steps": self.schedule.steps, "scale": [self.grad_scaler.scale, self.grad_scaler.growth_tracker],
+            "skipped_steps": self.skipped_steps, "nonfinite_streak": self.nonfinite_streak,
+            "rolled_back": self.rolled_back, "total_steps": self.schedule.steps,
+            "grad_scale": [self.grad_scaler.scale, self.grad_scaler.growth_tracker],
         }  # fmt: skip
         if self.dist.is_main and not self.checkpoints.has(self.step) and self.weights_are_finite():
             with self.timer.measure("saving"):
                 scores = self.logger.validation_scores()
-                self.logger.lines.sync()  # or a power cut could leave a checkpoint without its lines
+                self.logger.jsonl.sync()  # or a power cut could leave a checkpoint without its metrics
                 self.checkpoints.save(self.step, self.model, self.optimizers, state, scores, self.config.save_every)
         self.dist.barrier()
 
-    def should_stop(self) -> bool:
-        """Whether any of the processes was asked to stop."""
-        agreed = int(self.dist.all_reduce_max(self.stop_signal.signal, self.device))
-        self.stop_signal.signal = (
-            agreed or self.stop_signal.signal
-        )  # which may have come meanwhile, and is for the next time
-        return agreed > 0
-
     def load_checkpoint(self, every: int) -> dict[str, Any] | None:
-        """What the first process takes, all processes take: they may not see the same."""
+        """Load the checkpoint that the main rank chooses, on all ranks; None if there is none."""
         state = self.checkpoints.load_latest(self.model, self.optimizers, every) if self.dist.is_main else None
         step = int(self.dist.all_reduce_max(-1 if state is None else state["step"], self.device))
         if state is None and step >= 0:
@@ -295,45 +314,47 @@ class Trainer:
         return state
 
     def resume(self, every: int = 1) -> bool:
-        """Go back to the newest checkpoint, if there is one; what was logged after it is forgotten."""
+        """Go back to the latest checkpoint of those at every so many steps; metrics after it are removed."""
         state = self.load_checkpoint(every)
         if state is None:
-            self.logger.truncate_after(0)  # of checkpoints that somebody has removed
+            self.logger.truncate_after(0)  # of a run whose checkpoints somebody has removed
             return False
-        self.step, self.skipped_steps, self.nonfinite_streak = state["step"], state["offset"], state["skipped"]
-        self.rolled_back = state["rolled_back"]
-        self.grad_scaler.scale, self.grad_scaler.growth_tracker = state["scale"]
-        self.schedule = replace(self.schedule, steps=state["steps"])
+        self.step, self.skipped_steps, self.rolled_back = state["step"], state["skipped_steps"], state["rolled_back"]
+        self.nonfinite_streak = state["nonfinite_streak"]
+        self.grad_scaler.scale, self.grad_scaler.growth_tracker = state["grad_scale"]
+        self.schedule = replace(self.schedule, steps=state["total_steps"])
         self.start_step, self.last_log = self.step, (self.step, self.timer.seconds("training"))
         self.logger.truncate_after(self.step)
         return True
 
     def check_weights(self) -> bool:
-        """Whether all weights are finite, where that matters: others must not be looked at, nor saved."""
-        due = self.should_save() or any(self.should_run(hook) for hook in self.callbacks)
+        """Whether the parameters are finite, checked only before a callback or a checkpoint uses them."""
+        due = self.should_save() or any(self.should_run(callback) for callback in self.callbacks)
         return not due or self.weights_are_finite()
 
     def weights_are_finite(self) -> bool:
-        """Whether all weights are."""
-        return all(bool(weight.detach().isfinite().all()) for weight in self.model.parameters())
+        """Whether all parameters are finite."""
+        return all(bool(p.detach().isfinite().all()) for p in self.model.parameters())
 
     def rollback(self, metrics: dict[str, float]) -> None:
-        """Once, go back to the last checkpoint and pass over the samples since; the second time, give up."""
-        here, slots = self.step, (self.step + self.skipped_steps) * self.loader.size
+        """Go back to the last checkpoint and skip the batches since then. The second time, give up."""
+        diverged_at, samples = self.step, (self.step + self.skipped_steps) * self.loader.batch_size
         cause = format_metrics(metrics)
         if self.rolled_back:
-            norms = {name: str(float(weight.detach().norm())) for name, weight in self.model.named_parameters()}
-            seen = {"step": here, "samples_before": slots, "norms": norms} | {k: str(v) for k, v in metrics.items()}
+            norms = {name: str(float(p.detach().norm())) for name, p in self.model.named_parameters()}
+            report = {"step": diverged_at, "samples_before": samples, "norms": norms}
             if self.dist.is_main:
-                write_json(self.checkpoints.folder.parent / "diverged.json", seen)
-            raise BertGPTError("BG501", f"training diverged at step {here}", cause=cause, hint=DIVERGENCE_HINT)
-        self.resume(self.config.save_every)  # one that an undisturbed run has too
-        self.skipped_steps += here - self.step
+                path = self.checkpoints.folder.parent / "diverged.json"
+                write_json(path, report | {name: str(value) for name, value in metrics.items()})
+            raise BertGPTError("BG501", f"training diverged at step {diverged_at}", cause=cause, hint=DIVERGENCE_HINT)
+        self.resume(self.config.save_every)  # a checkpoint that a run without interruptions has too
+        self.skipped_steps += diverged_at - self.step
         self.rolled_back, self.nonfinite_streak = True, 0
-        self.logger.info(f"step {here} is not finite ({cause}): back to step {self.step}, past these samples")
+        skipping = f"rolling back to step {self.step} and skipping these batches"
+        self.logger.info(f"step {diverged_at}: non-finite ({cause}), {skipping}")
 
     def resolve_time_budget(self, progress: console.Progress) -> None:
-        """Where the length is a time: how many steps that is, from the speed of the first ones."""
+        """With a time budget: fix the number of steps once the speed is known."""
         if self.config.max_seconds is None or self.schedule.steps != UNKNOWN_STEPS:
             return
         spent = self.dist.all_reduce_max(self.timer.seconds("training"), self.device)
@@ -345,38 +366,38 @@ class Trainer:
         steps = self.step + max(0, round((self.config.max_seconds - spent) / seconds))
         self.schedule = replace(self.schedule, steps=steps)
         progress.total = steps
-        self.logger.info(f"{seconds:.3g} s a step: {steps:,} steps")
+        self.logger.info(f"{seconds:.3g} s per step: training for {steps:,} steps")
 
-    # --------------------------------------------------------------------------------------------- the journal
+    # ------------------------------------------------------------------------------------------------ logging
 
     def log_step(self, metrics: dict[str, float], progress: console.Progress) -> None:
-        """What a step came to: a line every so often, and the live line."""
+        """Log a step: a line of metrics.jsonl every `log_every` steps, and the progress line."""
         if not self.step_applied:
-            scaled = f"; losses are scaled by {self.grad_scaler.scale:g} from here" if self.grad_scaler.enabled else ""
-            self.logger.info(f"step {self.step} is not finite ({format_metrics(metrics)}), and is not taken{scaled}")
+            rescaled = f"; loss scale {self.grad_scaler.scale:g} from here on" if self.grad_scaler.enabled else ""
+            self.logger.info(f"step {self.step}: non-finite ({format_metrics(metrics)}), update skipped{rescaled}")
         steps, seconds = self.step - self.last_log[0], self.timer.seconds("training") - self.last_log[1]
         speed = self.config.tokens_per_step * steps / max(seconds, 1e-9)
         if self.step_applied and (self.is_last() or self.step % self.config.log_every == 0):
             self.log("train", metrics | {"seconds": round(seconds, 3), "tokens_per_s": round(speed)})
             self.last_log = (self.step, self.timer.seconds("training"))
-        usage = "" if self.config.peak_flops is None else f"{self.mfu(speed):.0%} MFU, "
-        live = f"step {self.step:,}, loss {metrics['loss']:.3f}, lr {metrics['lr']:.2e}, {speed:,.0f} tokens/s, {usage}"
-        progress.update(self.step, said=f"{live}{peak_memory(self.device) / 1e9:.1f} GB")
+        mfu = "" if self.config.peak_flops is None else f"{self.mfu(speed):.0%} MFU, "
+        line = f"step {self.step:,}, loss {metrics['loss']:.3f}, lr {metrics['lr']:.2e}, {speed:,.0f} tokens/s, {mfu}"
+        progress.update(self.step, said=f"{line}{peak_memory(self.device) / 1e9:.1f} GB")
 
-    def mfu(self, speed: float) -> float:
-        """The share of what the devices could compute that the model uses, at so many tokens a second."""
-        flops = self.config.flops_per_step / self.config.tokens_per_step * speed
+    def mfu(self, tokens_per_s: float) -> float:
+        """Model FLOPs utilisation: the share of the devices' peak that the model's arithmetic uses."""
+        flops = self.config.flops_per_step / self.config.tokens_per_step * tokens_per_s
         return flops / (self.config.peak_flops or math.inf)
 
-    def log(self, split: str, figures: dict[str, Any]) -> None:
-        """One line of the journal."""
-        if not all(math.isfinite(value) for value in figures.values() if isinstance(value, float)):
-            raise BertGPTError("BG501", f"the loss of {split} at step {self.step} is not finite", hint=DIVERGENCE_HINT)
-        tokens, samples = self.step * self.config.tokens_per_step, self.step * self.loader.size
-        self.logger.write({"step": self.step, "tokens": tokens, "samples": samples, "split": split} | figures)
+    def log(self, split: str, metrics: dict[str, Any]) -> None:
+        """Write a line of metrics.jsonl; refuses values that are not finite."""
+        if not all(math.isfinite(value) for value in metrics.values() if isinstance(value, float)):
+            raise BertGPTError("BG501", f"{split} loss is not finite at step {self.step}", hint=DIVERGENCE_HINT)
+        tokens, samples = self.step * self.config.tokens_per_step, self.step * self.loader.batch_size
+        self.logger.log({"step": self.step, "tokens": tokens, "samples": samples, "split": split} | metrics)
 
 
-def format_metrics(figures: Mapping[str, Any]) -> str:
-    """What tells that something went wrong."""
-    words = {"loss": "loss", "grad_norm": "gradient norm"}
-    return ", ".join(f"{word} {figures[key]:.4g}" for key, word in words.items() if key in figures)
+def format_metrics(metrics: Mapping[str, Any]) -> str:
+    """The loss and the gradient norm, for messages."""
+    labels = {"loss": "loss", "grad_norm": "gradient norm"}
+    return ", ".join(f"{label} {metrics[key]:.4g}" for key, label in labels.items() if key in metrics)

@@ -67,12 +67,12 @@ class BenchmarkCallback:
 def gather_over_ranks(
     view: TrainerView, items: Sequence[Any], evaluate: Callable[[Any], NDArray[Any]], width: int
 ) -> NDArray[Any]:
-    """Results of all items, (items, width), on every rank; rank r evaluates items r, r + world, r + 2 * world, ..."""
+    """Results of all items, (items, width), on every rank; each rank evaluates every world_size-th item."""
     dist = view.dist
     results = torch.zeros((len(items), width), device=view.device)
-    local_items = items[dist.rank :: dist.world]
+    local_items = items[dist.rank :: dist.world_size]
     if local_items:
         local = torch.as_tensor(evaluate(local_items), dtype=results.dtype)
-        results[dist.rank :: dist.world] = local.to(results.device)
+        results[dist.rank :: dist.world_size] = local.to(results.device)
     gathered: NDArray[Any] = dist.all_reduce(results).cpu().numpy()
     return gathered

@@ -36,7 +36,7 @@ class ValidationCallback:
         view.model.eval()
         metric_sums = MetricAccumulator(view.device)
         batch_size = max(1, TOKENS_PER_BATCH // self.length)
-        step_rows = batch_size * view.dist.world
+        step_rows = batch_size * view.dist.world_size
         progress = console.Progress("validating", sum(map(self.rows_of, self.datasets)), of_bytes=False)
         for done, dataset, start in self.batches(step_rows):
             if view.should_stop():
@@ -75,6 +75,6 @@ def target_bytes(dataset: CausalDataset, rows: int, token_bytes: NDArray[np.int3
     for start in range(0, min(rows, len(dataset)), batch_size):
         indices = np.arange(start, min(start + batch_size, rows, len(dataset)))
         batch = dataset.batch(indices, np.zeros_like(indices))
-        targets = batch.ids[:, 1:]
-        total += int(token_bytes[targets][np.arange(targets.shape[1]) < batch.scored[:, None]].sum())
+        targets = batch.input_ids[:, 1:]
+        total += int(token_bytes[targets][np.arange(targets.shape[1]) < batch.num_targets[:, None]].sum())
     return total

@@ -1,9 +1,9 @@
-"""Checkpoints: weights, moments and the step, each folder whole or not there at all.
+"""Checkpoints: model, optimizer state and step, written atomically and verified by hash before they are used.
 
     step-00001000/  model.safetensors  optim.safetensors  state.json  MANIFEST.json (hashes, written last)
 
-Every draw is a function of the seed and the step, so a few numbers are all of the state that is not a tensor. There is
-no pointer to the latest: whole folders are found by looking.
+All random numbers are functions of the seed and the step, so state.json holds a few numbers and no generator state.
+There is no pointer to the latest checkpoint: valid folders are found by looking.
 """
 
 import errno
@@ -27,16 +27,16 @@ from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import check_space, ensure_writable_folder, fault_point, publish_atomic, sha256_of, write_json
 from bertgpt.utils.version import FORMAT_VERSION
 
-KEEP_LATEST = 2  # the newest whole ones, which are always there
-FULL = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
+KEEP_LATEST = 2  # newest valid checkpoints, which are never pruned
+DISK_FULL_ERRNOS = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 
 
 class Checkpoints:
-    """Those of one run."""
+    """The checkpoints of a run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.sound: dict[str, bool] = {}  # which of them were written or verified here, and whether they can be used
+        self.verified: dict[str, bool] = {}  # by folder name, those saved or verified by this process: whether valid
 
     def save(
         self,
@@ -44,153 +44,155 @@ class Checkpoints:
         model: nn.Module,
         optimizers: Optimizers,
         state: dict[str, Any],
-        scores: Mapping[int, float],
-        every: int = 1,
+        val_scores: Mapping[int, float],
+        save_every: int = 1,
     ) -> Path:
-        """Put one into place, and take away the oldest beyond those that are kept, and the best by held-out loss."""
-        aside, target = self.folder / ".step.tmp", self.folder / f"step-{step:08}"
+        """Save a checkpoint atomically, then prune old ones."""
+        temp, target = self.folder / ".step.tmp", self.path(step)
         self.remove_partial()
-        ensure_writable_folder(aside)
+        ensure_writable_folder(temp)
         needed = checkpoint_bytes(model, optimizers)
         check_space(self.folder, needed)
         try:
-            save_file(weights_of(model), aside / "model.safetensors", metadata={"format": "pt"})
+            save_file(weights_of(model), temp / "model.safetensors", metadata={"format": "pt"})
             fault_point("checkpoint.model")
-            save_file(optimizer_tensors(optimizers.state_dict(), model), aside / "optim.safetensors")
+            save_file(optimizer_tensors(optimizers.state_dict(), model), temp / "optim.safetensors")
             fault_point("checkpoint.optim")
-            write_json(aside / "state.json", {"version": FORMAT_VERSION, "step": step} | state)
+            write_json(temp / "state.json", {"version": FORMAT_VERSION, "step": step} | state)
             names = ("model.safetensors", "optim.safetensors", "state.json")
-            write_json(aside / "MANIFEST.json", {name: sha256_of(aside / name) for name in names})
+            write_json(temp / "MANIFEST.json", {name: sha256_of(temp / name) for name in names})
         except BaseException as error:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temp, ignore_errors=True)
             if is_disk_full(error):
                 raise disk_full_error(target, needed) from None
             raise
-        publish_atomic(aside, target)
-        self.sound[target.name] = True
-        self.prune(scores, every)
+        publish_atomic(temp, target)
+        self.verified[target.name] = True
+        self.prune(val_scores, save_every)
         return target
 
-    def prune(self, scores: Mapping[int, float], every: int = 1) -> None:
-        """Keep the newest whole ones, the newest that was due after so many steps, and the best."""
-        whole = [folder for folder in self.all() if self.is_valid(folder)]
-        regular = [folder for folder in whole if step_of(folder) % every == 0]  # to which a divergence leads back
-        kept = {*whole[:KEEP_LATEST], *regular[:1], *best_of(whole, scores)}
-        for folder in whole:
-            if folder not in kept:
-                gone = folder.with_name(f".{folder.name}.old")  # so that no half of it is taken for a broken one
-                folder.rename(gone)
+    def prune(self, val_scores: Mapping[int, float], save_every: int = 1) -> None:
+        """Keep the newest valid checkpoints, the newest whose step is a multiple of `save_every`, and the best."""
+        valid = [folder for folder in self.all() if self.is_valid(folder)]
+        regular = [folder for folder in valid if step_of(folder) % save_every == 0]  # a rollback needs one of these
+        keep = {*valid[:KEEP_LATEST], *regular[:1], *best_of(valid, val_scores)}
+        for folder in valid:
+            if folder not in keep:
+                removed = folder.with_name(f".{folder.name}.old")  # or a partial removal would look like corruption
+                folder.rename(removed)
                 fault_point("checkpoint.prune")
-                shutil.rmtree(gone)
+                shutil.rmtree(removed)
 
     def remove_partial(self) -> None:
-        """Away with what a process that is dead has left: the run is locked."""
-        for left in self.folder.glob(".step*"):
-            shutil.rmtree(left, ignore_errors=True)
+        """Remove partial checkpoints of a killed process. The run is locked, so no other process writes one."""
+        for partial in self.folder.glob(".step*"):
+            shutil.rmtree(partial, ignore_errors=True)
 
     def all(self) -> list[Path]:
-        """Newest first; by number, so that ten thousand comes after nine thousand."""
+        """All checkpoint folders, newest first, sorted by number: step 10000 after step 9000."""
         numbered = [(int(f.name[5:]), f) for f in self.folder.glob("step-*") if f.name[5:].isdecimal()]
         return [folder for _, folder in sorted(numbered, reverse=True)]
 
     def path(self, step: int) -> Path:
-        """Where that of a step is, or would be."""
+        """Folder of the checkpoint of a step, whether it exists or not."""
         return self.folder / f"step-{step:08}"
 
     def has(self, step: int) -> bool:
-        """Whether there is a whole one of a step."""
+        """Whether there is a valid checkpoint of a step."""
         folder = self.path(step)
         return folder.exists() and self.is_valid(folder)
 
     def is_valid(self, folder: Path) -> bool:
-        """Whether a checkpoint is whole; each is hashed once."""
-        if folder.name not in self.sound:
-            self.sound[folder.name] = is_valid(folder)
-        return self.sound[folder.name]
+        """Whether a checkpoint is complete and matches its hashes, which are computed once."""
+        if folder.name not in self.verified:
+            self.verified[folder.name] = is_valid(folder)
+        return self.verified[folder.name]
 
     def valid(self) -> Iterator[Path]:
-        """Those that are, newest first; what is broken is said and passed over. If all are, that is an error."""
+        """Valid checkpoints, newest first; corrupt ones are skipped with a note.
+
+        Raises an error when the caller has rejected all of them, so that training never starts over unasked.
+        """
         folders = self.all()
         for folder in folders:
             if self.is_valid(folder):
                 yield folder
             else:
-                console.note(f"{folder} is not whole, and is passed over")
-        if folders:  # and whoever was asking could use none of them
-            cause, hint = ", ".join(folder.name for folder in folders), "give --overwrite to begin anew"
-            raise BertGPTError(
-                "BG320", "no checkpoint of this run is whole", path=str(self.folder), cause=cause, hint=hint
-            )
+                console.note(f"skipping corrupt checkpoint {folder}")
+        if folders:
+            cause = ", ".join(folder.name for folder in folders)
+            hint = "--overwrite starts over"
+            raise BertGPTError("BG320", "no valid checkpoint", path=str(self.folder), cause=cause, hint=hint)
 
     def latest(self) -> Path | None:
-        """The newest one that is whole; nothing if there is none at all."""
+        """The newest valid checkpoint; None if there are no checkpoints."""
         return next(self.valid(), None)
 
-    def load_latest(self, model: nn.Module, optimizers: Optimizers, every: int = 1) -> dict[str, Any] | None:
-        """Put the newest one back that can be read, of those that come every so many steps.
+    def load_latest(self, model: nn.Module, optimizers: Optimizers, save_every: int = 1) -> dict[str, Any] | None:
+        """Load the newest valid checkpoint whose step is a multiple of `save_every`.
 
-        Its state comes out, or nothing if there is none at all.
+        Returns its state; None if there are no checkpoints.
         """
         for folder in self.valid():
-            if step_of(folder) % every:
+            if step_of(folder) % save_every:
                 continue
             try:
                 return load_checkpoint(folder, model, optimizers)
             except BertGPTError as error:
                 if error.code != "BG318":
                     raise
-                console.note(f"{folder} is passed over: {error.message}, {error.cause}")
-                self.sound[folder.name] = False
+                console.note(f"skipping checkpoint {folder}: {error.message}: {error.cause}")
+                self.verified[folder.name] = False
         return None
 
-    def best(self, scores: Mapping[int, float]) -> Path | None:
-        """The one with the lowest held-out loss."""
-        return next(iter(best_of([folder for folder in self.all() if self.is_valid(folder)], scores)), None)
+    def best(self, val_scores: Mapping[int, float]) -> Path | None:
+        """The valid checkpoint with the lowest validation score; None if none has one."""
+        return next(iter(best_of([folder for folder in self.all() if self.is_valid(folder)], val_scores)), None)
 
 
 def step_of(folder: Path) -> int:
-    """The step of a checkpoint."""
+    """The step of a checkpoint folder."""
     return int(folder.name[5:])
 
 
-def best_of(folders: list[Path], scores: Mapping[int, float]) -> list[Path]:
-    """The one with the lowest score, the newest of equals; none if none has one."""
-    scored = [folder for folder in folders if step_of(folder) in scores]
-    return [min(scored, key=lambda folder: scores[step_of(folder)])] if scored else []
+def best_of(folders: list[Path], val_scores: Mapping[int, float]) -> list[Path]:
+    """The folder with the lowest validation score, the first of equals; empty if none has a score."""
+    scored = [folder for folder in folders if step_of(folder) in val_scores]
+    return [min(scored, key=lambda folder: val_scores[step_of(folder)])] if scored else []
 
 
 def is_valid(folder: Path) -> bool:
-    """Whether every file is as it was written, and none has come in."""
+    """Whether a checkpoint has exactly the files of its manifest, with the same hashes."""
     try:
         hashes = json.loads((folder / "MANIFEST.json").read_text(encoding="utf-8"))
-        there = {path.name for path in folder.iterdir()} - {"MANIFEST.json"}
-        return there == set(hashes) and all(sha256_of(folder / name) == digest for name, digest in hashes.items())
+        names = {path.name for path in folder.iterdir()} - {"MANIFEST.json"}
+        return names == set(hashes) and all(sha256_of(folder / name) == digest for name, digest in hashes.items())
     except (OSError, ValueError, TypeError, AttributeError):
         return False
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether it says that the disk takes no more; safetensors has words for it only."""
+    """Whether an error means that the disk is full or a quota exceeded; safetensors reports that in its text only."""
     if isinstance(error, SafetensorError):
-        return any(f"os error {number})" in str(error) for number in FULL)
-    return isinstance(error, OSError) and error.errno in FULL
+        return any(f"os error {number})" in str(error) for number in DISK_FULL_ERRNOS)
+    return isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS
 
 
 def disk_full_error(folder: Path, needed: int) -> BertGPTError:
-    """What to say when the disk has taken a part of a checkpoint."""
+    """Error for a checkpoint that does not fit on the disk."""
     cause = f"about {needed:,} bytes are needed, {shutil.disk_usage(folder.parent).free:,} are free"
-    hint = "make room and run the same command again: the checkpoints before are kept"
+    hint = "free disk space and rerun to resume: earlier checkpoints are kept"
     return BertGPTError("BG403", "the disk is full", path=str(folder), cause=cause, hint=hint)
 
 
 def check_version(content: dict[str, Any], file: Path) -> None:
-    """Refuse a run directory of another format version."""
+    """Refuse a file of a run that has another format version."""
     if content.get("version") != FORMAT_VERSION:
-        raise wrong_version(content.get("version", 1), file, "train it again: the same command with --overwrite")
+        raise wrong_version(content.get("version", 1), file, "rerun the same command with --overwrite to train again")
 
 
-def state_of(folder: Path) -> dict[str, Any]:
-    """The state in a checkpoint, if it is one that this version can read."""
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read state.json of a checkpoint."""
     file = folder / "state.json"
     state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     check_version(state, file)
@@ -198,8 +200,8 @@ def state_of(folder: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizers: Optimizers) -> dict[str, Any]:
-    """Put weights and moments back; the state comes out."""
-    state = state_of(folder)
+    """Load model and optimizer state from a checkpoint; returns the content of state.json."""
+    state = read_state(folder)
     moments: dict[str, dict[str, Tensor]] = {}
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
@@ -210,30 +212,30 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: Optimizers) -> d
                 value = torch.cat((value, value.new_zeros(padded[name].num_embeddings - len(value), value.size(1))))
             moments.setdefault(name, {})[moment] = value
         if moments and moments.keys() != set(optimizers.names.values()):
-            raise RuntimeError("the moments are those of other weights")
+            raise RuntimeError("optimizer state has other parameters than the model")
     except (RuntimeError, SafetensorError) as error:
         cause = str(error).strip().splitlines()[-1].strip()
-        raise BertGPTError("BG318", "this checkpoint is of another shape", path=str(folder), cause=cause) from None
+        raise BertGPTError("BG318", "checkpoint does not match the model", path=str(folder), cause=cause) from None
     optimizers.load_state_dict(moments)
     return state
 
 
 def padded_embeddings(model: nn.Module) -> dict[str, PaddedEmbedding]:
-    """Embeddings, which have rows that only fill up memory; they are zero, and are not written."""
+    """Embeddings with padding rows, by parameter name. Padding rows are zero and are not stored."""
     return {f"{name}.weight": each for name, each in model.named_modules() if isinstance(each, PaddedEmbedding)}
 
 
 def optimizer_tensors(moments: dict[str, dict[str, Tensor]], model: nn.Module) -> dict[str, Tensor]:
-    """Moments under the names of weights."""
-    found, padded = {}, padded_embeddings(model)
+    """Optimizer state as flat tensors, named parameter.moment, without padding rows."""
+    tensors, padded = {}, padded_embeddings(model)
     for name, state in moments.items():
         for moment, value in state.items():
-            kept = value[: padded[name].vocab_size] if name in padded and value.ndim == 2 else value
-            found[f"{name}.{moment}"] = kept.detach().cpu().contiguous()
-    return found
+            stored = value[: padded[name].vocab_size] if name in padded and value.ndim == 2 else value
+            tensors[f"{name}.{moment}"] = stored.detach().cpu().contiguous()
+    return tensors
 
 
 def checkpoint_bytes(model: nn.Module, optimizers: Optimizers) -> int:
-    """What a checkpoint takes, about."""
+    """Approximate size of a checkpoint."""
     tensors = [*model.parameters(), *(value for state in optimizers.state_dict().values() for value in state.values())]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

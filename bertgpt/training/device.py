@@ -1,4 +1,4 @@
-"""What a run runs on: the device and its precision, and batches on their way there."""
+"""Device, precision, memory and compilation; moving batches to the device."""
 
 import ctypes
 import os
@@ -19,54 +19,56 @@ from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-MMAP_MAX, TRIM_THRESHOLD, NEVER = -4, -1, -1  # by their numbers in malloc.h
-PEAK_BF16_FLOPS = {  # dense products of bf16 in a second, by the makers' sheets
+M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # parameters of mallopt, from malloc.h
+PEAK_BF16_FLOPS = {  # peak dense bf16 FLOP/s, from the vendors' datasheets
     "GB200": 2.5e15, "B200": 2.25e15, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12,
     "L40S": 362e12, "L4": 121e12, "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12, "V100": 125e12, "T4": 65e12,
 }  # fmt: skip
 
 
-def resolve_device(wanted: str) -> torch.device:
-    """The device of this process; `auto` takes a GPU where there is one."""
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        here["mps"] &= "WORLD_SIZE" not in os.environ  # its processes have no way to talk
-        wanted = next(name for name, there in here.items() if there)
-    if not here[wanted]:
-        hint = f"there is {', '.join(name for name, there in here.items() if there)}; --device auto takes the best"
-        raise BertGPTError("BG410", f"there is no {wanted} device here", hint=hint)
-    if wanted != "cuda":
-        return torch.device(wanted)
-    place, count = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))), torch.cuda.device_count()
-    if place.index >= count:
-        raise BertGPTError(
-            "BG410", f"there are {count} GPUs here, and more processes", hint="a smaller --nproc_per_node"
-        )
-    torch.cuda.set_device(place)
-    return place
+def resolve_device(name: str) -> torch.device:
+    """The device of this process; `auto` picks CUDA, then MPS, then the CPU."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        available["mps"] &= "WORLD_SIZE" not in os.environ  # MPS has no backend for collectives
+        name = next(device for device, is_available in available.items() if is_available)
+    if not available[name]:
+        devices = ", ".join(device for device, is_available in available.items() if is_available)
+        hint = f"available: {devices}; --device auto picks the best"
+        raise BertGPTError("BG410", f"device {name} is not available", hint=hint)
+    if name != "cuda":
+        return torch.device(name)
+    device, count = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))), torch.cuda.device_count()
+    if device.index >= count:
+        hint = f"--nproc_per_node {count}"
+        raise BertGPTError("BG410", f"more processes than GPUs: this machine has {count}", hint=hint)
+    torch.cuda.set_device(device)
+    return device
 
 
-def resolve_precision(wanted: str, device: torch.device) -> str:
-    """What products are computed in; `auto` is bf16 where the device has instructions for it."""
-    able = has_bf16(device)
-    if wanted == "auto":
-        return "bf16" if able else "fp32"
-    if wanted == "bf16" and device.type == "cuda" and not able:
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """The autocast precision; `auto` is bf16 if the device has instructions for it, else fp32."""
+    supported = has_bf16(device)
+    if precision == "auto":
+        return "bf16" if supported else "fp32"
+    if precision == "bf16" and device.type == "cuda" and not supported:
         hint = "--precision fp16 is as fast on it"
-        raise BertGPTError("BG410", "this GPU has no bf16", cause=torch.cuda.get_device_name(device), hint=hint)
-    return wanted
+        raise BertGPTError(
+            "BG410", "this GPU does not support bf16", cause=torch.cuda.get_device_name(device), hint=hint
+        )
+    return precision
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """The products that a device could make in a second, if that is known."""
+    """Peak bf16 FLOP/s of a device, if known; the denominator of MFU."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_BF16_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
+    return next((flops for model, flops in PEAK_BF16_FLOPS.items() if re.search(rf"\b{model}\b", name)), None)
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that were held at once, there or in this process."""
+    """Peak memory in bytes: allocated on a CUDA device, or resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -74,7 +76,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def seed_torch(key: int, device: torch.device) -> None:
-    """Decide what torch draws next, which is dropout alone."""
+    """Seed torch's global generators, which only dropout uses."""
     torch.default_generator.manual_seed(key)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index].manual_seed(key)
@@ -83,49 +85,48 @@ def seed_torch(key: int, device: torch.device) -> None:
 
 
 def use_deterministic_algorithms() -> None:
-    """Those that add in the same order every time. By themselves, CUDA's and compiled code's do not."""
+    """Make CUDA and compiled kernels add in the same order every time, which by default they do not."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
 
 
 def enable_activation_checkpointing(model: Transformer) -> None:
-    """Keep only what enters each block, and compute what is inside again on the way back (Chen et al., 2016)."""
+    """Activation checkpointing: keep the input of each block, recompute the rest in backward (Chen et al., 2016)."""
     for block in model.blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def tune_malloc() -> None:
-    """Have the C library keep what is freed for the next step, instead of giving it back and fetching it anew.
+    """Have glibc keep freed memory for the next step instead of returning it to the system.
 
-    Every large tensor of a step is otherwise fresh pages, which the system has to find and clear (glibc's mallopt).
+    Otherwise every large tensor of a step is allocated as fresh pages, which the kernel has to find and zero.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(MMAP_MAX, 0)
-        libc.mallopt(TRIM_THRESHOLD, NEVER)
+        libc.mallopt(M_MMAP_MAX, 0)  # never mmap large allocations: freeing them would unmap their pages
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # never shrink the heap
 
 
 def compile_model(model: Transformer, device: torch.device, dropout: float) -> None:
-    """Have the model compiled when it is trained; where that cannot be it stays as it is, and that is said."""
+    """torch.compile the forward pass of training; where that fails it runs eagerly, with a note."""
     if dropout and torch.__version__.startswith("2.13") and device.type == "cuda":
         console.note("not compiled: torch 2.13 draws wrong dropout masks in compiled code on CUDA")
         return
-    plain, fast = model.forward, compile_or_fallback(model.forward, "the model")
+    eager, compiled = model.forward, compile_or_fallback(model.forward, "the model")
 
-    def forward(*given: Any, **named: Any) -> Any:
-        return (fast if model.training else plain)(*given, **named)  # in evaluation rows come in many shapes
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return (compiled if model.training else eager)(*args, **kwargs)  # batches of evaluation have many shapes
 
     model.forward = forward  # type: ignore[method-assign]
 
 
-def to_tensors(part: Any, pin: bool) -> Any:
-    """The arrays of a batch as tensors; pinned memory is what a GPU fetches from while it computes."""
-    values = {field.name: torch.from_numpy(getattr(part, field.name)) for field in fields(part)}
-    return replace(part, **{name: value.pin_memory() if pin else value for name, value in values.items()})
+def to_tensors(batch: Any, pin: bool) -> Any:
+    """A batch of arrays as tensors, in pinned memory if `pin`, from where they are copied to a GPU asynchronously."""
+    tensors = {field.name: torch.from_numpy(getattr(batch, field.name)) for field in fields(batch)}
+    return replace(batch, **{name: tensor.pin_memory() if pin else tensor for name, tensor in tensors.items()})
 
 
-def to_device(part: Any, device: torch.device) -> Any:
-    """The tensors of a batch where they are computed with, only there as wide as torch wants them."""
-    moved = {field.name: getattr(part, field.name).to(device, non_blocking=True) for field in fields(part)}
-    wide = {name: value if value.is_floating_point() else value.long() for name, value in moved.items()}
-    return replace(part, **wide)
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Copy a batch of tensors to the device, and only there widen integers to int64, as torch's indexing needs."""
+    moved = {field.name: getattr(batch, field.name).to(device, non_blocking=True) for field in fields(batch)}
+    return replace(batch, **{name: t if t.is_floating_point() else t.long() for name, t in moved.items()})

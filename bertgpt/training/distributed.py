@@ -1,4 +1,4 @@
-"""The processes that share a run, and what they are asked from outside: gradients in common, signals, an end."""
+"""Distributed data parallelism: ranks, gradient all-reduce, stop signals, and errors of lost peers."""
 
 import os
 import signal
@@ -16,161 +16,162 @@ from torch import distributed as dist
 
 from bertgpt.utils.errors import BertGPTError
 
-BUCKET_NUMEL = 1 << 23  # weights whose gradients travel together, at most about: 32 MB
-SIGNAL_DEBOUNCE_S = 2.0  # seconds
+BUCKET_NUMEL = 1 << 23  # parameters of a gradient bucket, at most about: 32 MB
+SIGNAL_DEBOUNCE_S = 2.0
 
 
 @dataclass(frozen=True)
 class DistContext:
-    """The processes of a run: this one is number `rank` of `world`. The first one alone writes."""
+    """Rank and world size of this process. Only rank 0 writes files."""
 
-    world: int = 1
+    world_size: int = 1
     rank: int = 0
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes."""
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def all_reduce(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in every one of them."""
-        if self.world > 1:
+        """Sum over all ranks, in place."""
+        if self.world_size > 1:
             dist.all_reduce(values)
         return values
 
     def all_reduce_max(self, value: float, device: torch.device) -> float:
-        """The largest of a number of each process."""
-        if self.world == 1:
+        """Maximum over all ranks."""
+        if self.world_size == 1:
             return value
         values = torch.tensor(value, dtype=torch.float64, device=device)
         dist.all_reduce(values, dist.ReduceOp.MAX)
         return float(values)
 
     def barrier(self) -> None:
-        """Until all are here."""
-        if self.world > 1:
+        """Wait for all ranks."""
+        if self.world_size > 1:
             dist.barrier()
 
 
 class GradientReducer:
-    """Gradients added over all processes, a bucket after the other, while the way back still goes on.
+    """Sums gradients over all ranks, bucket by bucket, overlapped with the backward pass of the last micro-batch.
 
-    The way back comes to the last weights first, so buckets are filled in that order, and are sent in it: every process
-    must send the same bucket next, even where it has no gradients for some.
+    The backward pass reaches the last parameters first, so buckets are filled in reverse order. They are all-reduced in
+    that order on every rank, even where a rank has no gradient for some parameters: collectives must match.
     """
 
-    def __init__(self, group: DistContext, weights: Iterable[torch.nn.Parameter]) -> None:
-        self.group, self.weights = group, list(weights)
+    def __init__(self, context: DistContext, parameters: Iterable[torch.nn.Parameter]) -> None:
+        self.context, self.parameters = context, list(parameters)
         self.buckets: list[list[torch.nn.Parameter]] = []
-        self.armed, self.sent = False, 0
-        self.missing: list[int] = []
-        self.pending: list[tuple[Tensor, Any]] = []
-        if group.world == 1:
+        self.last_microbatch, self.next_bucket = False, 0
+        self.missing: list[int] = []  # gradients that each bucket still lacks
+        self.pending: list[tuple[Tensor, Any]] = []  # flattened gradients and the handle of their all-reduce
+        if context.world_size == 1:
             return
-        size = BUCKET_NUMEL
-        for weight in reversed(self.weights):
-            if size + weight.numel() > BUCKET_NUMEL:
+        numel = BUCKET_NUMEL
+        for parameter in reversed(self.parameters):
+            if numel + parameter.numel() > BUCKET_NUMEL:
                 self.buckets.append([])
-                size = 0
-            self.buckets[-1].append(weight)
-            size += weight.numel()
-        for number, bucket in enumerate(self.buckets):
-            for weight in bucket:
-                weight.register_post_accumulate_grad_hook(partial(self.on_grad_ready, number))  # type: ignore[no-untyped-call]
+                numel = 0
+            self.buckets[-1].append(parameter)
+            numel += parameter.numel()
+        for index, bucket in enumerate(self.buckets):
+            for parameter in bucket:
+                parameter.register_post_accumulate_grad_hook(partial(self.on_grad_ready, index))  # type: ignore[no-untyped-call]
 
     def start_last_microbatch(self) -> None:
-        """Gradients that come from here on are the last of this step."""
-        self.missing, self.sent, self.armed = [len(bucket) for bucket in self.buckets], 0, True
+        """Gradients accumulated from now on are complete."""
+        self.missing, self.next_bucket, self.last_microbatch = [len(bucket) for bucket in self.buckets], 0, True
 
-    def on_grad_ready(self, number: int, _: Tensor) -> None:
-        """A weight of a bucket has its gradient."""
-        if self.armed:
-            self.missing[number] -= 1
-            while self.sent < len(self.buckets) and self.missing[self.sent] <= 0:
-                self.send()
+    def on_grad_ready(self, index: int, _: Tensor) -> None:
+        """A parameter of a bucket has accumulated its gradient."""
+        if self.last_microbatch:
+            self.missing[index] -= 1
+            while self.next_bucket < len(self.buckets) and self.missing[self.next_bucket] <= 0:
+                self.all_reduce_next()
 
-    def send(self) -> None:
-        """The next bucket; where there is no gradient it is zero."""
-        flat = torch.cat([grad_or_zeros(weight).flatten() for weight in self.buckets[self.sent]])
+    def all_reduce_next(self) -> None:
+        """Start the all-reduce of the next bucket; missing gradients count as zero."""
+        flat = torch.cat([grad_or_zeros(parameter).flatten() for parameter in self.buckets[self.next_bucket]])
         self.pending.append((flat, dist.all_reduce(flat, async_op=True)))
-        self.sent += 1
+        self.next_bucket += 1
 
     def finish(self) -> list[Tensor]:
-        """Send what is left, wait for all, and give every weight its whole gradient."""
-        while self.sent < len(self.buckets):
-            self.send()
+        """All-reduce the remaining buckets, wait, and write the sums to the parameters' gradients."""
+        while self.next_bucket < len(self.buckets):
+            self.all_reduce_next()
         for bucket, (flat, handle) in zip(self.buckets, self.pending, strict=True):
             handle.wait()
-            for weight, whole in zip(bucket, torch.split(flat, [w.numel() for w in bucket]), strict=True):
-                grad_or_zeros(weight).copy_(whole.view_as(weight))
-        self.pending, self.armed = [], False
-        return [grad_or_zeros(weight) for weight in self.weights]
+            for parameter, summed in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
+                grad_or_zeros(parameter).copy_(summed.view_as(parameter))
+        self.pending, self.last_microbatch = [], False
+        return [grad_or_zeros(parameter) for parameter in self.parameters]
 
 
 @contextmanager
-def translate_peer_errors(group: DistContext) -> Iterator[None]:
-    """Where another process is gone, this one says just that: what happened is said there."""
+def translate_peer_errors(context: DistContext) -> Iterator[None]:
+    """Turn errors of a lost connection into one that says so: the peer reports what went wrong."""
     try:
         yield
     except dist.DistError as error:
         raise peer_lost(error) from None
     except RuntimeError as error:
-        if group.world == 1 or not any(
-            word in str(error) for word in ("Connection closed", "Connection reset", "gloo")
-        ):
+        markers = ("Connection closed", "Connection reset", "gloo")
+        if context.world_size == 1 or not any(marker in str(error) for marker in markers):
             raise
         raise peer_lost(error) from None
 
 
 def peer_lost(error: Exception) -> BertGPTError:
-    """What to say then."""
-    cause, hint = str(error).strip().splitlines()[-1], "its own message says why; the same command goes on"
-    return BertGPTError("BG411", "another process of this run has ended", cause=cause, hint=hint)
+    """Error for a collective that failed because another rank exited."""
+    cause = str(error).strip().splitlines()[-1]
+    hint = "its own error message says why; rerun to resume from the last checkpoint"
+    return BertGPTError("BG411", "a peer rank exited", cause=cause, hint=hint)
 
 
-def grad_or_zeros(weight: torch.nn.Parameter) -> Tensor:
-    """The gradient of a weight: zero where there is none, in one process as in many."""
-    if weight.grad is None:
-        weight.grad = torch.zeros_like(weight)
-    return weight.grad
+def grad_or_zeros(parameter: torch.nn.Parameter) -> Tensor:
+    """The gradient of a parameter, set to zero where there is none, so that one rank computes what several do."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 def init_distributed(device: torch.device) -> DistContext:
-    """The group that torchrun has started, or a group of one."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
+    """Join the process group that torchrun started; world size 1 without torchrun."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
         return DistContext()
     if not dist.is_initialized():
-        place = device if device.type == "cuda" else None
-        dist.init_process_group("nccl" if place else "gloo", device_id=place)
-    return DistContext(world, dist.get_rank())
+        device_id = device if device.type == "cuda" else None
+        dist.init_process_group("nccl" if device_id else "gloo", device_id=device_id)
+    return DistContext(world_size, dist.get_rank())
 
 
 class StopSignal:
-    """Whether somebody wants this process to stop: Ctrl-C and SIGTERM are noted, and a second one ends it at once.
+    """Records SIGINT (Ctrl-C) and SIGTERM, so that training saves and stops; a second one kills at once.
 
-    torchrun passes on what the terminal has sent to everybody already, so a signal that follows at once is the same.
+    torchrun forwards what the terminal has already sent to every process, so under it a repetition within
+    SIGNAL_DEBOUNCE_S is the same signal.
     """
 
     def __init__(self) -> None:
-        self.signal = 0
-        self.when = 0.0
-        self.previous: dict[int, Any] = {}
+        self.signum = 0  # of the first signal; 0 if there was none
+        self.signal_time = 0.0
+        self.previous: dict[int, Any] = {}  # handlers
 
     def __enter__(self) -> "StopSignal":
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python lets nobody listen
-            self.previous = {each: signal.signal(each, self.handle) for each in (signal.SIGINT, signal.SIGTERM)}
+        if threading.current_thread() is threading.main_thread():  # Python allows signal handlers there only
+            self.previous = {signum: signal.signal(signum, self.handle) for signum in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def handle(self, signum: int, frame: Any) -> None:
-        """Somebody does."""
-        echo = "WORLD_SIZE" in os.environ and time.monotonic() - self.when < SIGNAL_DEBOUNCE_S
-        if self.signal and not echo:
+        """Record a signal; on the second one, restore the previous handlers and raise it."""
+        forwarded = "WORLD_SIZE" in os.environ and time.monotonic() - self.signal_time < SIGNAL_DEBOUNCE_S
+        if self.signum and not forwarded:
             self.__exit__()
             signal.raise_signal(signum)
-        self.signal, self.when = self.signal or signum, time.monotonic()
+        self.signum, self.signal_time = self.signum or signum, time.monotonic()
 
     def __exit__(self, *_: Any) -> None:
-        for each, handler in self.previous.items():
-            signal.signal(each, handler)
+        for signum, handler in self.previous.items():
+            signal.signal(signum, handler)
         self.previous = {}

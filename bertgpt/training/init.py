@@ -1,4 +1,4 @@
-"""How weights begin, as each paper has it, and that none is forgotten."""
+"""Weight initialization of each model family, with a check that every parameter is initialized."""
 
 import math
 
@@ -8,42 +8,42 @@ from torch import nn
 from bertgpt.config.presets import ModelConfig
 from bertgpt.model import Transformer
 
-INIT_STD = 0.02  # in all of them
+INIT_STD = 0.02
 
 
 def init_model(config: ModelConfig, seed: int) -> Transformer:
-    """A model that knows nothing yet."""
+    """A randomly initialized model."""
     model = Transformer(config)
-    for weight in model.parameters():
-        weight.data.fill_(math.nan)
+    for parameter in model.parameters():
+        parameter.data.fill_(math.nan)
     init_weights(model, torch.Generator().manual_seed(seed))
-    forgotten = [name for name, weight in model.named_parameters() if weight.isnan().any()]
-    assert not forgotten, f"nobody initialised {', '.join(forgotten)}"
+    missing = [name for name, parameter in model.named_parameters() if parameter.isnan().any()]
+    assert not missing, f"parameters not initialized: {', '.join(missing)}"
     return model
 
 
 @torch.no_grad()
-def init_weights(model: Transformer, draws: torch.Generator) -> None:
-    """As each paper has it.
+def init_weights(model: Transformer, generator: torch.Generator) -> None:
+    """Initialize all parameters in place. `config.init` chooses the scheme, for a model of L layers:
 
-    | init | matrices and embeddings         | the two projections of a block that are added to the residual |
-    |------|---------------------------------|---------------------------------------------------------------|
-    | gpt2 | normal, 0.02                    | the same over the root of how many of them there are          |
-    | bert | normal, 0.02, cut at two of it  | the same                                                      |
-    | zero | normal, 0.02                    | zero: every block begins as the identity                      |
+    | init | embeddings and matrices                  | residual projections (out_proj, down_proj)         |
+    |------|------------------------------------------|----------------------------------------------------|
+    | gpt2 | normal(0.02)                             | normal(0.02), scaled by 1/sqrt(2L)                 |
+    | bert | normal(0.02), truncated at 2 std         | the same                                           |
+    | zero | normal(0.02)                             | zero, so that every block starts as the identity   |
 
-    Biases are zero, norms one.
+    Biases are 0, norm weights 1, padding rows of the token embedding 0.
     """
     init = model.config.init
-    for name, weight in model.named_parameters():
-        added = name.endswith(("out_proj.weight", "down_proj.weight"))
-        if weight.ndim == 1:
-            weight.fill_(1.0 if name.endswith("norm.weight") else 0.0)
-        elif init == "zero" and added:
-            weight.zero_()
+    for name, parameter in model.named_parameters():
+        is_residual = name.endswith(("out_proj.weight", "down_proj.weight"))
+        if parameter.ndim == 1:
+            parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+        elif init == "zero" and is_residual:
+            parameter.zero_()
         elif init == "bert":
-            nn.init.trunc_normal_(weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD, generator=draws)
+            nn.init.trunc_normal_(parameter, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD, generator=generator)
         else:
-            std = INIT_STD / math.sqrt(2 * model.config.layers) if init == "gpt2" and added else INIT_STD
-            weight.normal_(std=std, generator=draws)
+            std = INIT_STD / math.sqrt(2 * model.config.layers) if init == "gpt2" and is_residual else INIT_STD
+            parameter.normal_(std=std, generator=generator)
     model.token_embedding.weight[model.config.vocab_size :] = 0

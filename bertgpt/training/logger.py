@@ -1,8 +1,8 @@
-"""What is written down while a run goes on: its figures, line by line, for programs, people and TensorBoard.
+"""Run loggers: metrics and messages, for programs, people and TensorBoard.
 
-metrics.jsonl   one object a line; no step twice, however often the run was stopped
-log.txt         the same in words, with the time of day, and everything that was said or went wrong
-tensorboard/    if it was asked for
+metrics.jsonl   one JSON object per line; no step twice, however often the run was resumed
+log.txt         the same as text with timestamps, and all notes and errors
+tensorboard/    with --tensorboard
 """
 
 import json
@@ -15,43 +15,42 @@ from bertgpt.utils import console
 from bertgpt.utils.errors import require_package
 from bertgpt.utils.files import discard_result, sync, write_atomic
 
-TIMING_KEYS = ("seconds", "tokens_per_s")  # what differs between two runs of the same
+TIMING_KEYS = ("seconds", "tokens_per_s")  # metrics that differ between two runs of the same training
 
 
 class Logger(Protocol):
-    """Somewhere that figures go."""
+    """A destination of metrics."""
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        """One line."""
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Log the metrics of a split at a step."""
 
-    def forget(self, step: int) -> None:
-        """Whatever came after a step did not happen."""
+    def truncate_after(self, step: int) -> None:
+        """Drop everything logged after a step: training resumes from there."""
 
 
 class JsonlLogger:
-    """metrics.jsonl."""
+    """Writes metrics.jsonl."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Add it; whoever looks finds whole lines."""
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Append a line; readers see complete lines only."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.write(json.dumps(metrics, allow_nan=False) + "\n")
 
-    def forget(self, step: int) -> None:
-        """Keep the lines up to a step; half a line, which a crash may leave, goes too."""
-        kept = [line for line in self.read() if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_atomic(self.path, lambda aside: discard_result(aside.write_text(text, encoding="utf-8")))
+    def truncate_after(self, step: int) -> None:
+        """Keep the lines up to a step; also drops a partial line that a crash left."""
+        text = "".join(json.dumps(line) + "\n" for line in self.read() if line["step"] <= step)
+        write_atomic(self.path, lambda temp: discard_result(temp.write_text(text, encoding="utf-8")))
 
     def sync(self) -> None:
-        """Wait until they are on the disk."""
+        """Flush the file to disk."""
         if self.path.exists():
             sync(self.path)
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines."""
+        """All complete lines."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -59,90 +58,90 @@ class JsonlLogger:
 
 
 class TextLogger:
-    """log.txt."""
+    """Writes log.txt, which is append-only."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        """The figures of a line."""
-        figures = (
-            f"{key} {value:.5g}" if isinstance(value, float) else f"{key} {value}" for key, value in line.items()
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Append metrics as text."""
+        values = (
+            f"{key} {value:.5g}" if isinstance(value, float) else f"{key} {value}" for key, value in metrics.items()
         )
-        self.log(", ".join(figures))
+        self.info(", ".join(values))
 
-    def log(self, text: str) -> None:
-        """Anything."""
+    def info(self, text: str) -> None:
+        """Append a message."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%F %T')}  {text}\n")
 
-    def forget(self, step: int) -> None:
-        """A log forgets nothing."""
-        self.log(f"what came after step {step} is done again")
+    def truncate_after(self, step: int) -> None:
+        """Keep everything, and note that later steps are repeated."""
+        self.info(f"steps after {step} are repeated")
 
 
 class TensorBoardLogger:
-    """A folder for TensorBoard."""
+    """Writes TensorBoard event files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         require_package("tensorboard", "tensorboard")
         self.open(None)
 
-    def open(self, purge: int | None) -> None:
-        """Write from here on."""
+    def open(self, purge_step: int | None) -> None:
+        """Start an event file, which hides earlier events from `purge_step` on."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(self.folder), purge_step=purge)
+        self.writer = SummaryWriter(str(self.folder), purge_step=purge_step)
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Every number of a line, as split/name."""
-        for key, value in line.items():
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Write every metric as the scalar split/name."""
+        for key, value in metrics.items():
             if key not in ("step", "split"):
-                self.writer.add_scalar(f"{line['split']}/{key}", value, line["step"])
+                self.writer.add_scalar(f"{metrics['split']}/{key}", value, metrics["step"])
         self.writer.flush()
 
-    def forget(self, step: int) -> None:
-        """It hides what came after."""
+    def truncate_after(self, step: int) -> None:
+        """Have TensorBoard hide what was logged after a step."""
         self.writer.close()
         self.open(step + 1)
 
 
 class RunLogger:
-    """All of these; in processes that do not lead, none."""
+    """Logs to all destinations on the main rank, and to none on the others."""
 
-    def __init__(self, folder: Path, leads: bool = True, tensorboard: bool = False) -> None:
-        self.lines, self.words = JsonlLogger(folder / "metrics.jsonl"), TextLogger(folder / "log.txt")
-        self.sinks: list[Logger] = [self.lines, self.words] if leads else []
-        if leads and tensorboard:
-            self.sinks.append(TensorBoardLogger(folder / "tensorboard"))
-        self.leads = leads
+    def __init__(self, folder: Path, is_main: bool = True, tensorboard: bool = False) -> None:
+        self.jsonl, self.text = JsonlLogger(folder / "metrics.jsonl"), TextLogger(folder / "log.txt")
+        self.loggers: list[Logger] = [self.jsonl, self.text] if is_main else []
+        if is_main and tensorboard:
+            self.loggers.append(TensorBoardLogger(folder / "tensorboard"))
+        self.is_main = is_main
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Figures of a step."""
-        for sink in self.sinks:
-            sink.write(line)
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Log the metrics of a split at a step."""
+        for logger in self.loggers:
+            logger.log(metrics)
 
     def info(self, text: str) -> None:
-        """Something worth knowing, on the screen and in the log."""
+        """Log a message and print it as a note."""
         console.note(text)
-        if self.leads:
-            self.words.log(text)
+        if self.is_main:
+            self.text.info(text)
 
     def truncate_after(self, step: int) -> None:
-        """Go back to a step, if anything was written."""
-        for sink in self.sinks if self.lines.path.exists() else []:
-            sink.forget(step)
+        """Drop what was logged after a step, if anything was logged."""
+        for logger in self.loggers if self.jsonl.path.exists() else []:
+            logger.truncate_after(step)
 
     def has(self, split: str, step: int) -> bool:
-        """Whether figures of a split were written at a step."""
-        return any(line["split"] == split and line["step"] == step for line in self.lines.read())
+        """Whether metrics of a split were logged at a step."""
+        return any(line["split"] == split and line["step"] == step for line in self.jsonl.read())
 
     def validation_scores(self) -> dict[int, float]:
-        """What was found of each step at which held-out rows were looked at."""
-        return validation_scores(self.lines.read())
+        """Validation scores logged so far, by step."""
+        return validation_scores(self.jsonl.read())
 
 
 def validation_scores(lines: list[dict[str, Any]]) -> dict[int, float]:
-    """What checkpoints are chosen by, less being better: the held-out loss, or the error where labels are told."""
+    """The score that selects the best checkpoint, by step, lower is better: validation error, or else loss."""
     return {line["step"]: line.get("error", line["loss"]) for line in lines if line["split"] == "val"}

@@ -1,4 +1,4 @@
-"""Muon (Jordan et al., 2024): momentum updates, orthogonalized by Newton-Schulz and scaled to AdamW's (Liu et al., 2025).
+"""Muon (Jordan et al., 2024): orthogonalized momentum, with updates scaled to the size of AdamW's (Liu et al., 2025).
 
 torch.optim.Muon computes its matrix products in bf16 everywhere. On a CPU without bf16 instructions they are emulated,
 which takes forty times as long (benchmarks/README.md); this one computes in fp32 there.

@@ -47,12 +47,12 @@ class CausalLM:
 
     def count_targets(self, batch: CausalBatch) -> dict[str, int]:
         """Every position, except after the end of the token stream."""
-        return {"clm": int(batch.scored.sum())}
+        return {"clm": int(batch.num_targets.sum())}
 
     def __call__(self, model: Transformer, batch: CausalBatch) -> dict[str, LossTerm]:
-        ids, next_ids = batch.ids[:, :-1], batch.ids[:, 1:]  # (B, T)
+        ids, next_ids = batch.input_ids[:, :-1], batch.input_ids[:, 1:]  # (B, T)
         index = torch.arange(ids.size(1), device=ids.device)
-        targets = torch.where(index < batch.scored[:, None], next_ids, IGNORE_INDEX)
+        targets = torch.where(index < batch.num_targets[:, None], next_ids, IGNORE_INDEX)
         documents, positions = (None, None) if self.eos_id is None else document_ids_and_positions(ids == self.eos_id)
         hidden = model(ids, causal=True, document_ids=documents, position_ids=positions)
         output = lm_loss(model, hidden.flatten(0, 1), targets.flatten())
@@ -72,29 +72,31 @@ class MaskedLM:
 
     def count_targets(self, batch: MLMBatch) -> dict[str, int]:
         """Masked tokens, and sentence pairs if there are any."""
-        pairs = int((batch.next_sentence != UNPAIRED).sum())
-        return {"mlm": int(batch.scored.sum())} | ({"nsp": pairs} if pairs else {})
+        pairs = int((batch.next_sentence_labels != UNPAIRED).sum())
+        return {"mlm": int(batch.num_targets.sum())} | ({"nsp": pairs} if pairs else {})
 
     def __call__(self, model: Transformer, batch: MLMBatch) -> dict[str, LossTerm]:
-        length = batch.ids.size(1)
+        length = batch.input_ids.size(1)
         documents, positions, segments = segment_layout(batch)
-        hidden = model(batch.ids, causal=False, document_ids=documents, position_ids=positions, token_type_ids=segments)
-        index = torch.arange(batch.positions.size(1), device=hidden.device)
-        targets = torch.where(index < batch.scored[:, None], batch.labels, IGNORE_INDEX).flatten()  # (B * K,)
-        predict_at = (batch.positions - int(self.shift_targets)).clamp(min=0)  # (B, K)
+        hidden = model(
+            batch.input_ids, causal=False, document_ids=documents, position_ids=positions, token_type_ids=segments
+        )
+        index = torch.arange(batch.masked_positions.size(1), device=hidden.device)
+        targets = torch.where(index < batch.num_targets[:, None], batch.labels, IGNORE_INDEX).flatten()  # (B * K,)
+        predict_at = (batch.masked_positions - int(self.shift_targets)).clamp(min=0)  # (B, K)
         output = lm_loss(model, gather_positions(hidden, predict_at).flatten(0, 1), targets)
         terms = {"mlm": LossTerm(output.loss, self.accuracy_sums(batch, output.correct, targets))}
         if model.config.token_types:
-            labels = batch.next_sentence.flatten()  # (B * P,)
-            cls = gather_positions(hidden, batch.piece_starts.clamp(max=length - 1)).flatten(0, 1)  # (B * P, D)
+            labels = batch.next_sentence_labels.flatten()  # (B * P,)
+            cls = gather_positions(hidden, batch.segment_starts.clamp(max=length - 1)).flatten(0, 1)  # (B * P, D)
             logits = model.nsp_logits(cls).float()
             loss = torch.nn.functional.cross_entropy(logits, labels, ignore_index=UNPAIRED, reduction="sum")
             terms["nsp"] = LossTerm(loss, {"correct": (logits.argmax(dim=1) == labels).sum()})
         return terms
 
     def accuracy_sums(self, batch: MLMBatch, correct: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Correct predictions in total, and correct predictions and targets by what replaced the token (MASK_KINDS)."""
-        input_ids = batch.ids.gather(1, batch.positions).flatten()
+        """Correct predictions in total; correct predictions and targets by what replaced the token (MASK_KINDS)."""
+        input_ids = batch.input_ids.gather(1, batch.masked_positions).flatten()
         scored = targets != IGNORE_INDEX
         kinds = {"mask": input_ids == self.mask_id, "kept": input_ids == targets}
         kinds["random"] = ~(kinds["mask"] | kinds["kept"])
@@ -114,12 +116,12 @@ class SequenceClassification:
 
     def __call__(self, model: SequenceClassifier, batch: PackedBatch) -> dict[str, LossTerm]:
         logits = model(
-            batch.ids,
-            document_ids=batch.documents,
-            position_ids=batch.positions,
-            token_type_ids=batch.segments,
-            row_index=batch.rows,
-            pool_index=batch.places,
+            batch.input_ids,
+            document_ids=batch.document_ids,
+            position_ids=batch.position_ids,
+            token_type_ids=batch.token_type_ids,
+            row_index=batch.row_index,
+            pool_index=batch.pool_index,
         ).float()
         if logits.size(1) == 1:
             loss = torch.nn.functional.mse_loss(logits[:, 0], batch.labels, reduction="sum")
@@ -153,13 +155,13 @@ def segment_layout(batch: MLMBatch) -> tuple[Tensor, Tensor, Tensor]:
 
     Padding is a segment of its own, so it attends only to itself and nothing else attends to it.
     """
-    length = batch.ids.size(1)
-    zeros = torch.zeros((len(batch.ids), length + 1), dtype=torch.long, device=batch.ids.device)
-    starts = zeros.scatter(1, batch.piece_starts, 1).scatter(1, batch.length[:, None], 1)[:, :length]
+    length = batch.input_ids.size(1)
+    zeros = torch.zeros((len(batch.input_ids), length + 1), dtype=torch.long, device=batch.input_ids.device)
+    starts = zeros.scatter(1, batch.segment_starts, 1).scatter(1, batch.lengths[:, None], 1)[:, :length]
     documents, positions = document_ids_and_positions(starts.bool())
     b_starts = torch.cat(
-        (batch.second_starts, torch.full_like(batch.length[:, None], length)), dim=1
+        (batch.sentence_b_starts, torch.full_like(batch.lengths[:, None], length)), dim=1
     )  # padding has no B
     b_start = b_starts.gather(1, (documents - 1).clamp(min=0))  # (B, T): of the segment at each position
-    index = torch.arange(length, device=batch.ids.device)
+    index = torch.arange(length, device=batch.input_ids.device)
     return documents, positions, (index >= b_start).long()

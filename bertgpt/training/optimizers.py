@@ -125,7 +125,7 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 class GradScaler:
     """Loss scaling for fp16, so that small gradients do not underflow; a scale of 1 in other precisions.
 
-    The scale is halved after a step with non-finite gradients, and doubled after `growth_interval` finite ones in a row.
+    The scale is halved after a non-finite step, and doubled after `growth_interval` finite ones in a row.
     """
 
     growth_interval = 2000  # steps

@@ -1,10 +1,11 @@
-"""Embeddings that begin as counts have it: ids that stand near the same others begin near each other.
+"""PPMI initialization of token embeddings, from co-occurrence counts of the training tokens.
 
-What a small model would first have to find out by many steps is known from counting once. With n(a, b), how often b is
-within twenty ids of a, and shares p, the pointwise mutual information log p(a, b) / p(a) p(b) says how much more often
-that is than chance would have it. Its positive part, a matrix V x V, is nearly the product of a V x D one with itself,
-and that is what the embedding becomes (Levy and Goldberg, 2014; contexts are smoothed as in Levy, Goldberg and Dagan,
-2015). The bias of each id, where there is one, becomes the logarithm of its share.
+A small model would need many steps to learn what one pass of counting shows: which tokens occur in similar contexts.
+With n(a, b) the number of times b occurs within WINDOW tokens of a, and p the corresponding probabilities, the
+pointwise mutual information log p(a, b) / (p(a) p(b)) is how much more often that is than by chance. Its positive
+part, a V x V matrix, is approximately E E^T for a V x D matrix E, which initializes the embedding (Levy and Goldberg,
+2014; contexts are smoothed as in Levy, Goldberg and Dagan, 2015). The output bias, where there is one, is set to the
+log frequencies.
 """
 
 from collections.abc import Sequence
@@ -21,74 +22,73 @@ from bertgpt.model import Transformer
 from bertgpt.training.init import INIT_STD
 from bertgpt.utils import console
 
-WINDOW = 20  # ids to each side
-CONTEXT_SMOOTHING = 0.75  # the power of shares of contexts: rare ones are made a little less surprising
-MAX_STREAM = 20_000_000  # ids of the training text, the first ones
-MAX_TOKENS = 16_384  # ids that are counted; the others keep what they were given
+WINDOW = 20  # tokens to each side
+CONTEXT_SMOOTHING = 0.75  # exponent of context probabilities, which lowers the PMI of rare contexts
+MAX_STREAM = 20_000_000  # training tokens that are counted, from the start
+MAX_TOKENS = 16_384  # most frequent tokens that are counted; the others keep their random initialization
 SEED = 0
 
 
 @torch.no_grad()
 def ppmi_init(model: Transformer, shards: Path) -> None:
-    """Change the embedding of a model that knows nothing yet, and its bias."""
+    """Initialize token embedding and output bias of a model from the training split of shards."""
     manifest, _ = open_artifact(shards, "shards")
     stream = leading_tokens([TokenFile(shards / name).flat for name in split_files(manifest, "train")], MAX_STREAM)
-    times = np.bincount(stream, minlength=model.config.vocab_size)
+    frequency = np.bincount(stream, minlength=model.config.vocab_size)
     if model.config.lm_bias:
-        shares = (times + 1) / (times + 1).sum()
-        model.lm_bias.copy_(torch.from_numpy(np.log(shares)))
-    chosen = np.argsort(-times, kind="stable")[:MAX_TOKENS]
-    chosen = np.sort(chosen[times[chosen] > 0])
-    place = np.full(model.config.vocab_size, len(chosen))  # all others share one place
-    place[chosen] = np.arange(len(chosen))
-    found = low_rank_factor(ppmi(cooccurrence_counts(place[stream], len(chosen))), model.config.dim)
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    known = lengths[:, 0] > 0
-    rows = (
-        found[known] / lengths[known] * INIT_STD * np.sqrt(model.config.dim)
-    )  # as long as those it takes the place of
-    model.token_embedding.weight[torch.from_numpy(chosen[known])] = torch.from_numpy(rows.astype(np.float32))
+        probs = (frequency + 1) / (frequency + 1).sum()
+        model.lm_bias.copy_(torch.from_numpy(np.log(probs)))
+    token_ids = np.argsort(-frequency, kind="stable")[:MAX_TOKENS]
+    token_ids = np.sort(token_ids[frequency[token_ids] > 0])
+    index = np.full(model.config.vocab_size, len(token_ids))  # all other tokens share the last index
+    index[token_ids] = np.arange(len(token_ids))
+    factor = low_rank_factor(ppmi(cooccurrence_counts(index[stream], len(token_ids))), model.config.dim)
+    norms = np.linalg.norm(factor, axis=1, keepdims=True)
+    nonzero = norms[:, 0] > 0
+    rows = factor[nonzero] / norms[nonzero] * INIT_STD * np.sqrt(model.config.dim)  # the norm of random embeddings
+    model.token_embedding.weight[torch.from_numpy(token_ids[nonzero])] = torch.from_numpy(rows.astype(np.float32))
 
 
-def leading_tokens(flats: Sequence[NDArray[Any]], most: int) -> NDArray[Any]:
-    """The beginning of a stream in several files."""
-    parts, left = [], most
-    for flat in flats:
-        parts.append(flat[:left])
-        left -= len(parts[-1])
+def leading_tokens(streams: Sequence[NDArray[Any]], max_tokens: int) -> NDArray[Any]:
+    """The first tokens of several streams, concatenated."""
+    parts, remaining = [], max_tokens
+    for stream in streams:
+        parts.append(stream[:remaining])
+        remaining -= len(parts[-1])
     return np.concatenate(parts)
 
 
-def cooccurrence_counts(stream: NDArray[np.int64], known: int) -> NDArray[np.float32]:
-    """How often each id has each other one near it, (known, known)."""
-    size = known + 1  # the last place is everybody else's
-    found = np.zeros(size * size, np.float32)
-    progress = console.Progress("counting neighbours", WINDOW, of_bytes=False)
-    for far in range(1, WINDOW + 1):
-        found += np.bincount(stream[:-far] * size + stream[far:], minlength=size * size).astype(np.float32)
-        progress.update(far)
+def cooccurrence_counts(stream: NDArray[np.int64], vocab_size: int) -> NDArray[np.float32]:
+    """Symmetric counts of tokens within WINDOW of each other, (vocab_size, vocab_size). Larger ids are not counted."""
+    size = vocab_size + 1  # the last id stands for all tokens that are not counted
+    counts = np.zeros(size * size, np.float32)
+    progress = console.Progress("counting co-occurrences", WINDOW, of_bytes=False)
+    for distance in range(1, WINDOW + 1):
+        pairs = stream[:-distance] * size + stream[distance:]
+        counts += np.bincount(pairs, minlength=size * size).astype(np.float32)
+        progress.update(distance)
     progress.end()
-    square = found.reshape(size, size)[:known, :known]
-    both: NDArray[np.float32] = square + square.T
-    return both
+    forward = counts.reshape(size, size)[:vocab_size, :vocab_size]
+    symmetric: NDArray[np.float32] = forward + forward.T
+    return symmetric
 
 
-def ppmi(near: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The positive part of pointwise mutual information."""
-    mine = near.sum(axis=1)
+def ppmi(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Positive pointwise mutual information of co-occurrence counts, with smoothed contexts."""
+    totals = counts.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        context = mine**CONTEXT_SMOOTHING / (mine**CONTEXT_SMOOTHING).sum()
-        found = np.log(near) - np.log(mine)[:, None] - np.log(context)
-    positive: NDArray[np.float32] = np.maximum(np.nan_to_num(found, nan=0.0, neginf=0.0), 0.0).astype(np.float32)
+        context = totals**CONTEXT_SMOOTHING / (totals**CONTEXT_SMOOTHING).sum()
+        pmi = np.log(counts) - np.log(totals)[:, None] - np.log(context)
+    positive: NDArray[np.float32] = np.maximum(np.nan_to_num(pmi, nan=0.0, neginf=0.0), 0.0).astype(np.float32)
     return positive
 
 
-def low_rank_factor(symmetric: NDArray[np.float32], dim: int) -> NDArray[np.float64]:
-    """A matrix (rows, dim) whose product with itself is nearly another one: its largest directions, by their roots."""
+def low_rank_factor(matrix: NDArray[np.float32], dim: int) -> NDArray[np.float64]:
+    """A matrix F (rows, dim) with F F^T close to a symmetric matrix, from its truncated SVD."""
     from sklearn.utils.extmath import randomized_svd
 
-    size = min(dim, len(symmetric))
-    left, strengths, _ = randomized_svd(symmetric, size, n_iter=3, random_state=SEED)
-    found = np.zeros((len(symmetric), dim))
-    found[:, :size] = left * np.sqrt(strengths)
-    return found
+    rank = min(dim, len(matrix))
+    left, singular_values, _ = randomized_svd(matrix, rank, n_iter=3, random_state=SEED)
+    factor = np.zeros((len(matrix), dim))
+    factor[:, :rank] = left * np.sqrt(singular_values)
+    return factor

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: every second is in one account, so that they add up to the whole."""
+"""Wall-clock time of a run by phase."""
 
 import time
 from collections.abc import Iterator
@@ -6,27 +6,27 @@ from contextlib import contextmanager
 
 
 class Timer:
-    """Accounts of seconds; `rest` is what no other has."""
+    """Accumulates seconds by phase. With `other`, the time outside all phases, they add up to `total`."""
 
     def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.accounts: dict[str, float] = {}
+        self.start = time.monotonic()
+        self.phases: dict[str, float] = {}
 
     @contextmanager
-    def measure(self, account: str) -> Iterator[None]:
-        """Charge what happens meanwhile."""
+    def measure(self, phase: str) -> Iterator[None]:
+        """Add the duration of the block to a phase."""
         start = time.monotonic()
         try:
             yield
         finally:
-            self.accounts[account] = self.accounts.get(account, 0.0) + time.monotonic() - start
+            self.phases[phase] = self.phases.get(phase, 0.0) + time.monotonic() - start
 
-    def seconds(self, account: str) -> float:
-        """What an account has so far."""
-        return self.accounts.get(account, 0.0)
+    def seconds(self, phase: str) -> float:
+        """Seconds spent in a phase so far."""
+        return self.phases.get(phase, 0.0)
 
     def summary(self) -> dict[str, float]:
-        """All accounts, to the millisecond, and the whole."""
-        whole = time.monotonic() - self.began
-        found = self.accounts | {"rest": whole - sum(self.accounts.values())}
-        return {name: round(seconds, 3) for name, seconds in found.items()} | {"whole": round(whole, 3)}
+        """Seconds of each phase, of everything else (`other`), and in `total`, rounded to milliseconds."""
+        total = time.monotonic() - self.start
+        seconds = self.phases | {"other": total - sum(self.phases.values()), "total": total}
+        return {name: round(value, 3) for name, value in seconds.items()}

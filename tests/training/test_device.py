@@ -18,7 +18,7 @@ def test_large_ids_survive() -> None:
     """Ids from 32 768 on would be negative if anything took them for signed 16-bit numbers."""
     ids = np.array([[0, 32_767, 32_768, 50_256, 65_535]], np.uint16)
     batch = to_tensors(CausalBatch(ids, np.array([4])), pin=False)
-    assert batch.ids.dtype == torch.uint16
+    assert batch.input_ids.dtype == torch.uint16
     moved = to_device(batch, torch.device("cpu"))
     assert moved.ids.tolist() == ids.tolist()
     assert moved.ids.dtype == torch.int64
@@ -28,7 +28,7 @@ def test_large_ids_survive() -> None:
 def test_pinned_batches_reach_the_gpu() -> None:
     ids = np.arange(65_536, dtype=np.uint16).reshape(64, 1024)
     batch = to_tensors(CausalBatch(ids, np.full(64, 1023)), pin=True)
-    assert batch.ids.is_pinned()
+    assert batch.input_ids.is_pinned()
     assert to_device(batch, torch.device("cuda")).ids.cpu().numpy().tolist() == ids.tolist()
 
 

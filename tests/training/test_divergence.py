@@ -65,7 +65,7 @@ def test_several_lead_back_once_and_past_the_samples(
     trained = [line["step"] for line in deterministic(tmp_path / "straight") if line["split"] == "train"]
     assert trained == list(range(1, 13))
     state = json.loads((tmp_path / "straight" / "checkpoints" / "step-00000012" / "state.json").read_text())
-    assert (state["offset"], state["rolled_back"]) == (4, True)
+    assert (state["skipped_steps"], state["rolled_back"]) == (4, True)
     with monkeypatch.context() as patched:
         real = Trainer.log_step
 

@@ -94,7 +94,7 @@ def test_what_is_reported_adds_up(kinds: Kinds, tmp_path: Path) -> None:
     source, options = kinds["clm"]
     done = bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT))
     seconds = done["seconds"]
-    assert sum(seconds.values()) == pytest.approx(2 * seconds["whole"], abs=0.01)
+    assert sum(seconds.values()) == pytest.approx(2 * seconds["total"], abs=0.01)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if line["split"] == "train"]
     assert sum(line["seconds"] for line in trained) == pytest.approx(seconds["training"], abs=0.02)
@@ -218,7 +218,7 @@ def test_an_overflow_of_fp16_is_no_divergence(few: Kinds, tmp_path: Path, monkey
     bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT | changed))
     state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000024" / "state.json").read_text())
     assert not state["rolled_back"]
-    assert state["scale"][0] < 2.0**30
+    assert state["grad_scale"][0] < 2.0**30
     taken = [line["step"] for line in deterministic(tmp_path / "run") if line["split"] == "train"]
     assert 0 < len(taken) < 24
     assert taken[-1] == 24

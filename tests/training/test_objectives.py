@@ -110,11 +110,11 @@ def test_every_following_id_is_scored_once(folder: Path) -> None:
     arrays = windows.batch(last, last)
     rows, model = rows_on_device(arrays), model_of(GPT2)
     found = CausalLM()(model, rows)["clm"]
-    logits = model.logits(model(rows.ids[:, :-1], causal=True))
-    losses = F.cross_entropy(logits.transpose(1, 2), rows.ids[:, 1:], reduction="none")
-    wanted = sum(losses[i, :n].sum() for i, n in enumerate(arrays.scored.tolist()))
+    logits = model.logits(model(rows.input_ids[:, :-1], causal=True))
+    losses = F.cross_entropy(logits.transpose(1, 2), rows.input_ids[:, 1:], reduction="none")
+    wanted = sum(losses[i, :n].sum() for i, n in enumerate(arrays.num_targets.tolist()))
     assert found.loss.item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert CausalLM().count_targets(arrays) == {"clm": int(arrays.scored.sum())}
+    assert CausalLM().count_targets(arrays) == {"clm": int(arrays.num_targets.sum())}
 
 
 @torch.no_grad()
@@ -144,21 +144,21 @@ def test_pieces_of_a_row_are_scored_as_if_alone(family: dict[str, object], folde
     terms = MaskedLM(tokenizer.roles["mask"])(model, rows)
     masked, pairs, targets = 0.0, 0.0, 0
     for i in range(6):
-        starts = [s for s in rows.piece_starts[i].tolist() if s < 64]
-        for p, (start, stop) in enumerate(zip(starts, [*starts[1:], int(rows.length[i])], strict=True)):
-            ids = rows.ids[i : i + 1, start:stop]
-            segments = (torch.arange(start, stop) >= rows.second_starts[i, p]).long()[None]
+        starts = [s for s in rows.segment_starts[i].tolist() if s < 64]
+        for p, (start, stop) in enumerate(zip(starts, [*starts[1:], int(rows.lengths[i])], strict=True)):
+            ids = rows.input_ids[i : i + 1, start:stop]
+            segments = (torch.arange(start, stop) >= rows.sentence_b_starts[i, p]).long()[None]
             hidden = model(ids, causal=False, token_type_ids=segments if family is BERT else None)
             logits = model.logits(hidden)[0]
-            for at, label in zip(rows.positions[i, : rows.scored[i]], rows.labels[i], strict=False):
+            for at, label in zip(rows.masked_positions[i, : rows.num_targets[i]], rows.labels[i], strict=False):
                 if start <= at < stop:
                     masked += F.cross_entropy(logits[at - start], label).item()
                     targets += 1
-            label = rows.next_sentence[i, p : p + 1]
+            label = rows.next_sentence_labels[i, p : p + 1]
             if family is BERT and label < 2:
                 pairs += F.cross_entropy(model.nsp_logits(hidden[:, 0]), label).item()
     assert terms["mlm"].loss.item() == pytest.approx(masked, rel=1e-4)
-    assert targets == rows.scored.sum()
+    assert targets == rows.num_targets.sum()
     if family is BERT:
         assert terms["nsp"].loss.item() == pytest.approx(pairs, rel=1e-4)
     kinds = terms["mlm"].metric_sums
@@ -172,7 +172,7 @@ def test_predicting_from_the_position_before(folder: Path) -> None:
     tokenizer = load_tokenizer(folder / "none" / "tokenizer")
     rows: MLMBatch = rows_on_device(open_mlm_dataset(folder / "none", "train").batch(np.arange(4), np.zeros(4, int)))  # type: ignore[assignment]
     model = model_of(MODERNBERT, tokenizer.max_id + 1)
-    shifted = MLMBatch(**(vars(rows) | {"positions": (rows.positions - 1).clamp(min=0)}))
+    shifted = MLMBatch(**(vars(rows) | {"masked_positions": (rows.masked_positions - 1).clamp(min=0)}))
     before = MaskedLM(tokenizer.roles["mask"], shift_targets=True)(model, rows)["mlm"].loss
     at = MaskedLM(tokenizer.roles["mask"])(model, shifted)["mlm"].loss
     assert before.item() == pytest.approx(at.item(), rel=1e-6)
