@@ -1,35 +1,47 @@
-"""`bertgpt mask`: plan the rows of masked-language-model training."""
+"""`bertgpt mask`: shards to a mask plan, the rows of masked-language-model training."""
 
 from typing import Any
 
 from bertgpt.config.options import MaskOptions
 from bertgpt.utils.console import Console
-from bertgpt.utils.tables import format_number
+from bertgpt.utils.tables import format_counts, format_number, show_dry_run
 
 
 def run(options: MaskOptions) -> dict[str, Any]:
-    """Do it."""
-    from bertgpt.data.build.mask_plan import build_mask_plan
+    """Shards -> plan rows -> draw static masks -> publish."""
+    from bertgpt.data.build.mask_plan import (
+        MaskInput,
+        draw_static_masks,
+        plan_rows,
+        publish_mask_plan,
+        summarize_mask_plan,
+    )
+    from bertgpt.data.execution.workdir import WorkDirectory
+    from bertgpt.utils.files import check_space
 
-    return build_mask_plan(options)
+    inputs = MaskInput(options)
+    if options.dry_run:
+        return inputs.plan()
+    with WorkDirectory(inputs.out, options.overwrite) as workdir:
+        if workdir.finished(inputs.config):
+            return summarize_mask_plan(inputs.out)
+        check_space(workdir.root, inputs.disk_needed)
+        workdir.start_pool(options.workers, 2 * inputs.size)
+        spans = plan_rows(inputs, workdir)
+        masks = draw_static_masks(inputs, workdir, spans)
+        publish_mask_plan(workdir, inputs, spans, masks)
+    return summarize_mask_plan(inputs.out)
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Print what was planned."""
+    """Print rows and padding of each split."""
     if "splits" not in result:
-        console.table(("would be done", ""), ((name, format_number(value)) for name, value in result.items()))
+        show_dry_run(result, console)
         return
-    console.heading(f"plan in {result['path']}: rows of {result['seq_len']}, vocabulary {result['vocabulary']:,}")
+    console.heading(f"mask plan in {result['path']}: rows of {result['seq_len']}, vocab size {result['vocab_size']:,}")
     rows = []
     for name, split in result["splits"].items():
-        room = split["rows"] * result["seq_len"]
-        rows.append(
-            (
-                name,
-                *(format_number(split[key]) for key in ("files", "rows", "tokens")),
-                f"{split['padding'] / max(room, 1):.2%}",
-            )
-        )
+        padding = split["padding"] / max(split["rows"] * result["seq_len"], 1)
+        rows.append((name, *(format_number(split[key]) for key in ("files", "rows", "tokens")), f"{padding:.2%}"))
     console.table(("split", "files", "rows", "tokens", "padding"), rows)
-    counts = {name.replace("_", " "): n for name, n in result["counts"].items() if n and name not in ("rows", "tokens")}
-    console.text(", ".join(f"{name}: {format_number(n)}" for name, n in counts.items()))
+    console.text(format_counts(result["counts"], leave_out=("rows", "tokens")))

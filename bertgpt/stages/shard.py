@@ -1,5 +1,6 @@
-"""`bertgpt shard`: turn text or token parts into shards."""
+"""`bertgpt shard`: text or tokenized files to shards."""
 
+from pathlib import Path
 from typing import Any
 
 from bertgpt.config.corpora import CORPORA
@@ -9,19 +10,40 @@ from bertgpt.utils.tables import format_number, show_summary
 
 
 def run(options: ShardOptions) -> dict[str, Any]:
-    """Do it."""
+    """Inputs -> tokenize -> assign documents to splits and files -> write shards -> publish."""
     if options.list:
         return {"corpora": corpora()}
     from bertgpt.data.build.prestart import prestart_workers
 
-    prestart_workers(options)
-    from bertgpt.data.build.build import shard
+    prestart_workers(options)  # they start while the imports below are under way
+    from bertgpt.data.build.inputs import open_input, open_workdir
+    from bertgpt.data.build.publish import publish_shards, summarize, summarize_task
+    from bertgpt.data.build.repair import repair_shards
+    from bertgpt.data.build.shuffle import assign_documents, check_fractions, shard_config, write_shards
+    from bertgpt.utils.files import check_space
 
-    return shard(options)
+    if options.repair is not None:
+        return repair_shards(Path(options.repair), options)
+    check_fractions(options)
+    inputs = open_input(options)  # text, or tokenized files
+    if options.dry_run:
+        return inputs.plan()
+    with open_workdir(inputs) as workdir:
+        config = shard_config(options, inputs.config)
+        if workdir.finished(config):
+            return summarize(inputs.out)
+        check_space(workdir.root, inputs.disk_needed)
+        tokenized = inputs.tokenize(workdir)
+        if options.task_index is not None:
+            return summarize_task(inputs, tokenized)
+        plan = assign_documents(tokenized, options)
+        shards = write_shards(plan, tokenized, workdir, config)
+        publish_shards(workdir, config, inputs, tokenized, shards)
+    return summarize(inputs.out)
 
 
 def corpora() -> list[dict[str, Any]]:
-    """What is known by name."""
+    """The named corpora."""
     known = [
         {
             "name": name,
@@ -36,12 +58,12 @@ def corpora() -> list[dict[str, Any]]:
         }
         for name, corpus in CORPORA.items()
     ]
-    world = {"name": "tinyworld", "what": "the built-in world, whose entropy is known", "licence": "MIT"}
-    return [*known, dict.fromkeys(known[0]) | world | {"splits": ["train"], "subsets": []}]
+    tinyworld = {"name": "tinyworld", "what": "the built-in corpus, whose entropy is known", "licence": "MIT"}
+    return [*known, dict.fromkeys(known[0]) | tinyworld | {"splits": ["train"], "subsets": []}]
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Print what was made, or what is known."""
+    """Print the counts of the shards, or the named corpora."""
     if "corpora" not in result:
         show_summary(result, console)
         return
@@ -56,7 +78,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         )
         for corpus in result["corpora"]
     ]
-    console.table(("SOURCE", "on the hub", "documents", "text", "splits", "licence"), rows)
+    console.table(("source", "on the Hub", "documents", "text", "splits", "licence"), rows)
     console.text()
     for corpus in result["corpora"]:
         if corpus["subsets"]:

@@ -1,4 +1,4 @@
-"""`bertgpt tokenize`: turn text into token parts."""
+"""`bertgpt tokenize`: text to tokenized files."""
 
 from typing import Any
 
@@ -8,15 +8,28 @@ from bertgpt.utils.tables import show_summary
 
 
 def run(options: TokenizeOptions) -> dict[str, Any]:
-    """Do it."""
+    """Inputs -> tokenize -> publish."""
     from bertgpt.data.build.prestart import prestart_workers
 
-    prestart_workers(options)
-    from bertgpt.data.build.build import tokenize
+    prestart_workers(options)  # they start while the imports below are under way
+    from bertgpt.data.build.inputs import TextInput, open_workdir
+    from bertgpt.data.build.publish import publish_tokenized, summarize, summarize_task
+    from bertgpt.utils.files import check_space
 
-    return tokenize(options)
+    inputs = TextInput(options)
+    if options.dry_run:
+        return inputs.plan()
+    with open_workdir(inputs) as workdir:
+        if workdir.finished(inputs.config):
+            return summarize(inputs.out)
+        check_space(workdir.root, inputs.disk_needed)
+        tokenized = inputs.tokenize(workdir)
+        if options.task_index is not None:
+            return summarize_task(inputs, tokenized)
+        publish_tokenized(workdir, inputs, tokenized)
+    return summarize(inputs.out)
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Print what was made."""
+    """Print the counts of the tokenized files."""
     show_summary(result, console)

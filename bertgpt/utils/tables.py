@@ -1,26 +1,38 @@
-"""How the commands show an artefact on disk."""
+"""Tables of artifacts on disk, as the commands print them."""
 
+from collections.abc import Container
 from typing import Any
 
 from bertgpt.utils.console import Console
 
 
 def show_summary(result: dict[str, Any], console: Console) -> None:
-    """A table of the splits, or what a dry run found."""
+    """Print a table of the splits; of a dry run or a task, what it returned."""
     if "counts" not in result:
-        console.table(("would be done", ""), ((name, format_number(value)) for name, value in result.items()))
+        show_dry_run(result, console)
         return
-    whole = {"files": result["files"]} | {name: result["counts"][name] for name in ("documents", "tokens", "bytes")}
-    rows = [(name, *(format_number(part.get(key, 0)) for key in whole)) for name, part in result["splits"].items()]
+    total = {"files": result["files"]} | {name: result["counts"][name] for name in ("documents", "tokens", "bytes")}
+    rows = [(name, *(format_number(split.get(key, 0)) for key in total)) for name, split in result["splits"].items()]
     if not rows:
-        rows = [("all", *(format_number(value) for value in whole.values()))]
+        rows = [("all", *(format_number(value) for value in total.values()))]
     console.heading(f"{result['kind']} in {result['path']} ({result['dtype']})")
     console.table(("split", "files", "documents", "tokens", "text bytes"), rows)
-    left_out = {name: n for name, n in result["counts"].items() if name not in whole and n}
-    if left_out:
-        console.text(", ".join(f"{name.replace('_', ' ')}: {format_number(n)}" for name, n in left_out.items()))
+    if others := format_counts(result["counts"], leave_out=total):
+        console.text(others)
+
+
+def show_dry_run(result: dict[str, Any], console: Console) -> None:
+    """Print what a dry run found, or what a task of an array job did."""
+    title = "task" if "task_index" in result else "dry run"
+    console.table((title, ""), ((name.replace("_", " "), format_number(value)) for name, value in result.items()))
+
+
+def format_counts(counts: dict[str, int], leave_out: Container[str]) -> str:
+    """Counts that are not zero as one line."""
+    shown = {name.replace("_", " "): n for name, n in counts.items() if n and name not in leave_out}
+    return ", ".join(f"{name}: {format_number(n)}" for name, n in shown.items())
 
 
 def format_number(value: Any) -> str:
-    """A number as people read it."""
+    """A number with thousands separators."""
     return f"{value:,}" if isinstance(value, int) else str(value)

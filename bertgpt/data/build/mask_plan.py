@@ -1,17 +1,20 @@
-"""The stage `mask`: shards to a plan of rows for masked-language-model training.
+"""Shards to a mask plan: the rows of masked-language-model training, and optionally static masks.
 
-A plan says where the pieces of each row are in the base shards; what is hidden in them is drawn when they are read.
+A plan says where the segments of each row are in the base shards. Without static masks, the masks are drawn when rows
+are read.
 """
 
 import os
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bertgpt.config.options import MaskOptions
+from bertgpt.data.build.files import FileSet, split_of, sum_by_split
 from bertgpt.data.build.static_masks import StaticMaskWorker, static_mask_tasks
+from bertgpt.data.build.tokenizer_cache import remember_tokenizer, worker_tokenizer
 from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup, TaskResult
 from bertgpt.data.execution.workdir import WorkDirectory, code_hash
 from bertgpt.data.format import TokenFile, build_manifest, read_manifest, verify, verify_tokenizer
@@ -27,170 +30,165 @@ from bertgpt.data.loading.segments import (
     split_into_segments,
 )
 from bertgpt.data.tokenizers.layouts import with_bert_specials
-from bertgpt.data.tokenizers.load import from_path
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import check_space, link_or_copy, sha256_of, write_json
+from bertgpt.utils.files import link_or_copy, sha256_of
 
-SPAN_SHARE, MASKS_SHARE = 0.4, 0.7  # bytes on disk for each byte of the shards, about; masks: for each stored epoch
+SPANS_RATIO, MASKS_RATIO = 0.4, 0.7  # bytes on disk per byte of the shards, about; of masks: per stored epoch
+ROW_OPTIONS = ("seq_len", "sentence_pairs", "pack", "seed", "static", "dupe_factor")
+MASK_OPTIONS = ("scheme", "mlm_probability", "mask_prob", "random_prob")
 
 
-def build_mask_plan(options: MaskOptions) -> Metadata:
-    """Make a plan."""
+class MaskInput:
+    """The base shards of a mask plan, and their tokenizer with the special tokens of BERT."""
+
+    def __init__(self, options: MaskOptions) -> None:
+        check_mask_options(options)
+        self.options, self.folder, self.out = options, Path(options.shards), Path(options.out)
+        self.manifest = read_manifest(self.folder)
+        if self.manifest["kind"] != "shards":
+            raise BertGPTError("BG211", f"{self.folder} holds {self.manifest['kind']}, not shards")
+        verify(self.folder, self.manifest)
+        self.base_tokenizer = verify_tokenizer(self.folder, self.manifest)
+        self.tokenizer = with_bert_specials(self.base_tokenizer)
+        remember_tokenizer(self.tokenizer)
+        self.parent = sha256_of(self.folder / "manifest.json")
+        # What decides the rows and their masks.
+        self.config = {"parent": self.parent} | {name: getattr(options, name) for name in (*ROW_OPTIONS, *MASK_OPTIONS)}
+        self.size = sum(file["bytes"] for file in self.manifest["files"])
+        self.disk_needed = int(self.size * (SPANS_RATIO + MASKS_RATIO * options.static * options.dupe_factor))
+
+    def plan(self) -> Metadata:
+        """The result of a dry run."""
+        return {
+            "path": str(self.out),
+            "files": len(self.manifest["files"]),
+            "tokens": self.manifest["counts"]["tokens"],
+        }
+
+    def tokenizer_folder(self, workdir: WorkDirectory) -> Path:
+        """Where the tokenizer is saved, for workers and for the plan."""
+        return workdir.folder(self.config, "tokenizer")
+
+
+def check_mask_options(options: MaskOptions) -> None:
+    """Refuse options that contradict each other."""
     if abs(options.mask_prob + options.random_prob + options.keep_prob - 1) > 1e-9:
         raise BertGPTError("BG204", "--mask-prob, --random-prob and --keep-prob do not add up to 1")
     if options.dupe_factor > 1 and not options.static:
         raise BertGPTError("BG203", "--dupe-factor needs --static")
-    shards, out = Path(options.shards), Path(options.out)
-    base = read_manifest(shards)
-    if base["kind"] != "shards":
-        raise BertGPTError("BG211", f"{shards} holds {base['kind']}, not shards")
-    verify(shards, base)
-    given = verify_tokenizer(shards, base)
-    tokenizer = with_bert_specials(given)
-    parent = sha256_of(shards / "manifest.json")
-    config = config_of(options, parent)
-    if options.dry_run:
-        return {"path": str(out), "files": len(base["files"]), "tokens": base["counts"]["tokens"]}
-    with WorkDirectory(out, options.overwrite) as work:
-        if work.finished(config):
-            return summary(out)
-        size = sum(file["bytes"] for file in base["files"])
-        check_space(work.root, int(size * disk_ratio(options)))
-        kept = work.folder(config, "tokenizer")
-        tokenizer.save(kept)
-        work.start_pool(options.workers, 2 * size)
-        job = TaskGroup(MaskPlanWorker, (str(kept), given.eos_id, options), work.folder(config, "spans"), code_hash())
-        tasks = tasks_of(shards, base, config)
-        receipts = work.run(job, tasks, "planning", durable=True)
-        pieces = max_segments(receipts)
-        storing = TaskGroup(StaticMaskWorker, (str(kept), config), work.folder(config, "stored"), code_hash())
-        tasks = static_mask_tasks(job.folder, tasks, receipts) if options.static else []
-        stored = work.run(storing, tasks, "storing", durable=True) if tasks else []
-        final = work.folder(config, "final", empty=True)
-        for folder, made in ((job.folder, receipts), (storing.folder, stored)):
-            for receipt in made:
-                link_or_copy(folder / receipt.name, final / receipt.name)
-        write_json(final / "plan.json", {"seq_len": options.seq_len, "pieces": pieces})
-        counts: Counter[str] = sum((Counter(receipt.metadata["counts"]) for receipt in receipts), Counter())
-        files = [*map(file_entry, [*receipts, *stored]), entry_of(final / "plan.json")]
-        manifest = build_manifest("plan", config, tokenizer, dict(counts), files)
-        manifest["tokenizer"]["base_sha256"] = given.fingerprint
-        manifest["base"] = {"manifest_sha256": parent, "path": os.path.relpath(shards, out)}
-        manifest["splits"] = splits_of(receipts, options.seq_len)
-        work.publish(final, manifest, kept, {"options": options.model_dump(mode="json")})
-    return summary(out)
 
 
-def config_of(options: MaskOptions, parent: str) -> Metadata:
-    """What decides the rows and their masks."""
-    rows = ("seq_len", "sentence_pairs", "pack", "seed", "static", "dupe_factor")
-    masks = ("scheme", "mlm_probability", "mask_prob", "random_prob")
-    return {"parent": parent} | {name: getattr(options, name) for name in (*rows, *masks)}
+def plan_rows(inputs: MaskInput, workdir: WorkDirectory) -> FileSet:
+    """Plan the rows of each shard: one file of spans per shard."""
+    folder = inputs.tokenizer_folder(workdir)
+    inputs.tokenizer.save(folder)
+    worker_args = (str(folder), inputs.tokenizer.fingerprint, inputs.base_tokenizer.eos_id, inputs.options)
+    group = TaskGroup(RowPlanWorker, worker_args, workdir.folder(inputs.config, "spans"), code_hash())
+    tasks = row_tasks(inputs)
+    with closing(workdir.run(group, tasks, "building mask plan", durable=True)) as results:
+        return FileSet(group.folder, list(results))
 
 
-def tasks_of(shards: Path, base: Metadata, config: Metadata) -> list[Task]:
+def draw_static_masks(inputs: MaskInput, workdir: WorkDirectory, spans: FileSet) -> FileSet:
+    """Draw the masks of the first epochs, with --static: one file of masks per shard."""
+    worker_args = (str(inputs.tokenizer_folder(workdir)), inputs.tokenizer.fingerprint, inputs.config)
+    group = TaskGroup(StaticMaskWorker, worker_args, workdir.folder(inputs.config, "masks"), code_hash())
+    tasks = static_mask_tasks(spans.folder, row_tasks(inputs), spans.results) if inputs.options.static else []
+    with closing(workdir.run(group, tasks, "drawing masks", durable=True)) as results:
+        return FileSet(group.folder, list(results))
+
+
+def publish_mask_plan(workdir: WorkDirectory, inputs: MaskInput, spans: FileSet, masks: FileSet) -> None:
+    """Publish the spans, the static masks and the tokenizer."""
+    final = workdir.folder(inputs.config, "final", empty=True)
+    for path in (*spans.paths, *masks.paths):
+        link_or_copy(path, final / path.name)
+    counts: Counter[str] = sum((Counter(result.metadata["counts"]) for result in spans.results), Counter())
+    files = [mask_file_entry(result) for result in (*spans.results, *masks.results)]
+    manifest = build_manifest("plan", inputs.config, inputs.tokenizer, dict(counts), files)
+    manifest["tokenizer"]["base_sha256"] = inputs.base_tokenizer.fingerprint
+    manifest["base"] = {"manifest_sha256": inputs.parent, "path": os.path.relpath(inputs.folder, inputs.out)}
+    manifest["splits"] = sum_by_split(spans.results, ("rows", "tokens", "padding"))
+    run_metadata = {"options": inputs.options.model_dump(mode="json")}
+    workdir.publish(final, manifest, inputs.tokenizer_folder(workdir), run_metadata)
+
+
+def row_tasks(inputs: MaskInput) -> list[Task]:
     """One task for each shard."""
     return [
         Task(
             file["path"].replace(".arrow", ".spans.arrow"),
-            config | {"shard": file["sha256"]},
+            inputs.config | {"shard": file["sha256"]},
             file["bytes"],
-            (str(shards / file["path"]), number),
+            (str(inputs.folder / file["path"]), number),
         )
-        for number, file in enumerate(base["files"])
+        for number, file in enumerate(inputs.manifest["files"])
     ]
 
 
-class MaskPlanWorker:
-    """The worker of the stage."""
+class RowPlanWorker:
+    """Worker that plans the rows of a shard."""
 
-    def __init__(self, tokenizer: str, end: int, options: MaskOptions) -> None:
-        self.tokenizer: Tokenizer = from_path(Path(tokenizer))
-        self.end, self.options = end, options
+    def __init__(self, tokenizer_folder: str, fingerprint: str, eos_id: int, options: MaskOptions) -> None:
+        self.tokenizer = worker_tokenizer(tokenizer_folder, fingerprint)
+        self.eos_id, self.options = eos_id, options
 
-    def run(self, work: tuple[str, int], path: Path) -> Metadata:
-        """Plan the rows of one shard."""
-        shard, number = work
+    def run(self, payload: tuple[str, int], path: Path) -> Metadata:
+        """Split the documents of a shard into segments and pack these into rows."""
+        shard, number = payload
         file = TokenFile(Path(shard))
-        pieces = self.pieces(file, number)
-        length = self.options.seq_len
+        segments = self.segments(file, number)
+        seq_len, lengths = self.options.seq_len, segments.length_with_specials
         if self.options.pack:
-            row_of, rows = best_fit_decreasing(pieces.length_with_specials, length)
+            row_of, rows = best_fit_decreasing(lengths, seq_len)
         else:
-            row_of, rows = np.arange(len(pieces)), len(pieces)
-        write_spans(path, pieces, row_of, rows)
-        text = int(pieces.a_len.sum() + pieces.b_len.sum())
-        labels = Counter(pieces.label.tolist())
+            row_of, rows = np.arange(len(segments)), len(segments)
+        write_spans(path, segments, row_of, rows)
+        tokens = int(segments.a_len.sum() + segments.b_len.sum())
+        labels = Counter(segments.label.tolist())
         return {
             "documents": len(file),
-            "tokens": text,
+            "tokens": tokens,
             "rows": rows,
-            "framed": int(pieces.length_with_specials.sum()),
-            "most_pieces": int(np.bincount(row_of).max(initial=0)) if rows else 0,
+            "padding": rows * seq_len - int(lengths.sum()),
+            "max_segments": int(np.bincount(row_of).max(initial=0)) if rows else 0,
             "counts": {
                 "rows": rows,
-                "pieces": len(pieces),
-                "tokens": text,
+                "segments": len(segments),
+                "tokens": tokens,
                 "next": labels[IS_NEXT] if self.options.sentence_pairs != "none" else 0,
                 "not_next": labels[NOT_NEXT],
             },
         }
 
-    def pieces(self, file: TokenFile, number: int) -> SegmentSpans:
-        """The documents of a shard cut up, and paired if that is wanted."""
+    def segments(self, file: TokenFile, number: int) -> SegmentSpans:
+        """The segments of a shard: sentence pairs with --sentence-pairs, else single spans; without end ids."""
         start, stop = file.offsets[:-1], file.offsets[1:]
-        closed = (stop > start) & (file.flat[np.maximum(stop - 1, 0)] == self.end)
-        cutter = WordBoundaries(self.tokenizer.starts_word[file.flat])
-        stop = stop - closed  # without the end id
+        has_end = (stop > start) & (file.flat[np.maximum(stop - 1, 0)] == self.eos_id)
+        boundaries = WordBoundaries(self.tokenizer.starts_word[file.flat])
+        stop = stop - has_end
         if self.options.sentence_pairs == "none":
-            return split_into_segments(start, stop, cutter, self.options.seq_len - 2)
+            return split_into_segments(start, stop, boundaries, self.options.seq_len - 2)
         room = self.options.seq_len - 3
-        pieces = split_into_pairs(start, stop, cutter, room // 2, room - room // 2)
-        return sample_negatives(pieces, self.options.sentence_pairs, self.options.seed, number, str(file.path))
+        pairs = split_into_pairs(start, stop, boundaries, room // 2, room - room // 2)
+        return sample_negatives(pairs, self.options.sentence_pairs, self.options.seed, number, str(file.path))
 
 
-def disk_ratio(options: MaskOptions) -> float:
-    """Bytes on disk for each byte of the shards, about."""
-    return SPAN_SHARE + MASKS_SHARE * options.static * options.dupe_factor
+def mask_file_entry(result: TaskResult) -> Metadata:
+    """The manifest entry of a file of spans or masks."""
+    entry = {"path": result.name, "bytes": result.bytes, "sha256": result.sha256, "split": split_of(result.name)}
+    return entry | {key: result.metadata[key] for key in ("rows", "max_segments") if key in result.metadata}
 
 
-def max_segments(receipts: list[TaskResult]) -> int:
-    """The most pieces of any row: as many slots has every row, so that shapes stay the same."""
-    return max((receipt.metadata["most_pieces"] for receipt in receipts), default=0)
-
-
-def splits_of(receipts: list[TaskResult], length: int) -> Metadata:
-    """Rows, ids and padding of each split."""
-    splits: dict[str, Counter[str]] = {}
-    for receipt in receipts:
-        split = splits.setdefault(receipt.name.rpartition("-")[0], Counter())
-        split.update(files=1, rows=receipt.metadata["rows"], tokens=receipt.metadata["tokens"])
-        split["padding"] += receipt.metadata["rows"] * length - receipt.metadata["framed"]
-    return {name: dict(counts) for name, counts in splits.items()}
-
-
-def file_entry(receipt: TaskResult) -> Metadata:
-    """What the manifest says of a file."""
-    split = receipt.name.rpartition("-")[0]
-    known = {"path": receipt.name, "bytes": receipt.bytes, "sha256": receipt.sha256, "split": split}
-    return known | {name: receipt.metadata[name] for name in ("rows", "most_pieces") if name in receipt.metadata}
-
-
-def entry_of(path: Path) -> Metadata:
-    """What it says of any other file."""
-    return {"path": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-def summary(out: Path) -> dict[str, Any]:
-    """The manifest in brief."""
-    manifest = read_manifest(out)
+def summarize_mask_plan(folder: Path) -> Metadata:
+    """The manifest of a mask plan in brief: what the command returns."""
+    manifest = read_manifest(folder)
     return {
-        "path": str(out),
+        "path": str(folder),
         "kind": "plan",
         "seq_len": manifest["config"]["seq_len"],
         "splits": manifest["splits"],
         "counts": manifest["counts"],
-        "vocabulary": manifest["tokenizer"]["max_id"] + 1,
-        "manifest_sha256": sha256_of(out / "manifest.json"),
+        "vocab_size": manifest["tokenizer"]["max_id"] + 1,
+        "manifest_sha256": sha256_of(folder / "manifest.json"),
     }

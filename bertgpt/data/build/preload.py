@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from bertgpt.data.build import shuffle, tokenize_worker
+from bertgpt.data.build import shard_worker, tokenize_worker
 from bertgpt.data.tokenizers.encoders import Encoder
 from bertgpt.data.tokenizers.load import from_path
 
@@ -27,4 +27,4 @@ with suppress(BaseException):  # the main process meets the same error, and repo
 
 gc.freeze()  # all of this lives on; a collection that walks through it would make every worker copy its pages
 
-__all__ = ["shuffle", "tokenize_worker"]
+__all__ = ["shard_worker", "tokenize_worker"]

@@ -1,237 +1,180 @@
-"""Token parts to shards: duplicates out, documents dealt to splits and files by hash, shuffled within each file.
+"""Tokenized files to shards: drop duplicates, assign documents to splits and files by hash, shuffle within each file.
 
-Where a document goes depends on its own hash and the seed, and on nothing that is beside it: not on workers, the order
-of files, or what else is in the corpus. So duplicates stay on one side of a split, and new data moves no old document.
-Splits that a corpus has by itself are kept, and none of the same name is made of it.
+Where a document goes depends on its own hash and the seed, and on nothing else: not on workers, the order of files, or
+the rest of the corpus. So exact duplicates stay on one side of a split, and new data moves no old document. Splits that
+a corpus comes with are kept, and no split of the same name is made from it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from bertgpt.config.options import ShardOptions
+from bertgpt.data.build.files import FileSet, TokenizedFiles
+from bertgpt.data.build.shard_worker import ShardRows, ShardWriter, fragments_per_document, ranges_within
+from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup
+from bertgpt.data.execution.workdir import WorkDirectory, code_hash
+from bertgpt.data.format import TokenFile
+from bertgpt.utils import console
+from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.rng import hash_key, splitmix64
-from bertgpt.data.format import DOCUMENT, TokenFile, bit_array, column, list_array, shard_schema, write_batch
-from bertgpt.data.execution.tasks import Facts, Task
 
 SPLITS = ("train", "val", "test")
-SPLIT_SALT, ORDER_SALT = 1, 2  # the same seed serves both, for different purposes
-BLOCK = 8192  # documents: so few that the cache holds all that is computed of them
+SPLIT_SALT, ORDER_SALT = 1, 2  # one seed serves both, for different draws
+BLOCK = 8192  # documents: few enough that the cache holds all that is computed from them
 
 
 @dataclass(frozen=True)
 class DocumentIndex:
-    """All documents of the parts, in canonical order."""
+    """All documents of the tokenized files, in canonical order."""
 
-    ids: NDArray[np.uint8]  # (documents, 16)
+    hashes: NDArray[np.uint8]  # (documents, 16)
     tokens: NDArray[np.int64]  # of each, without the end id
-    source_split: NDArray[np.int8]  # the split that it comes from, by its place in SPLITS
-    made: dict[str, NDArray[np.bool_]]  # whether this split is made by hash where it comes from
+    source_split: NDArray[np.int8]  # the split that it comes from, as an index into SPLITS
+    may_join: dict[str, NDArray[np.bool_]]  # split -> whether the document's source leaves it to us to make this split
 
     @classmethod
-    def of(cls, parts: Sequence[Path], facts: Sequence[Facts]) -> "DocumentIndex":
-        """Look into the indices of the parts; no token is read."""
-        files = [TokenFile(path) for path in parts]
+    def read(cls, tokenized: TokenizedFiles) -> "DocumentIndex":
+        """Read the indices of the files; no token is read."""
+        files = [TokenFile(path) for path in tokenized.paths]
+        metadata = [result.metadata for result in tokenized.results]
         sizes = [len(file) for file in files]
 
-        def each(values: Iterable[Any], kind: Any) -> NDArray[Any]:
-            return np.repeat(np.array(list(values), kind), sizes)
+        def per_document(values: Iterable[Any], dtype: Any) -> NDArray[Any]:
+            return np.repeat(np.array(list(values), dtype), sizes)
 
         return cls(
             np.concatenate([file.documents for file in files]),
             np.concatenate([np.diff(file.offsets) for file in files]),
-            each((SPLITS.index(some.get("split", "train")) for some in facts), np.int8),
-            {split: each((split not in some.get("splits", ()) for some in facts), np.bool_) for split in SPLITS},
+            per_document((SPLITS.index(file.get("split", "train")) for file in metadata), np.int8),
+            {split: per_document((split not in f.get("splits", ()) for f in metadata), np.bool_) for split in SPLITS},
         )
 
-    def halves(self, some: slice | NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """The ids of some documents as two numbers each."""
-        words = self.ids[some].view("<u8")
+    def halves(self, rows: slice | NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """The hashes of these documents as two 64-bit numbers each."""
+        words = self.hashes[rows].view("<u8")
         return words[:, 0], words[:, 1]
 
     def dedup_mask(self) -> NDArray[np.bool_]:
-        """Which documents are no exact duplicates of one before."""
-        first = np.ones(len(self.ids), np.bool_)
+        """Which documents to keep: the first of all exact duplicates."""
+        first = np.ones(len(self.hashes), np.bool_)
         low, _ = self.halves(slice(None))
-        in_order = np.sort(low)
-        twice = in_order[1:][in_order[1:] == in_order[:-1]]
-        if len(twice):
-            some = np.flatnonzero(np.isin(low, twice))  # few: there can be no duplicates elsewhere
-            held_out = self.source_split[some] == 0  # a copy in an official test split is not trained on
-            some = some[np.lexsort((some, held_out, *self.halves(some)))]
-            low, high = self.halves(some)
-            again = (low[1:] == low[:-1]) & (high[1:] == high[:-1])
-            first[some[1:][again]] = False
+        ordered = np.sort(low)
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+        if len(repeated):
+            rows = np.flatnonzero(np.isin(low, repeated))  # few: there can be no duplicates among the others
+            from_train = self.source_split[rows] == 0  # keep the copy in an official test split, drop that in train
+            rows = rows[np.lexsort((rows, from_train, *self.halves(rows)))]
+            low, high = self.halves(rows)
+            duplicate = (low[1:] == low[:-1]) & (high[1:] == high[:-1])
+            first[rows[1:][duplicate]] = False
         return first
 
     def assign_splits(self, seed: int, fractions: dict[str, float]) -> tuple[NDArray[np.int8], NDArray[np.uint64]]:
-        """The split and the sorting key of each."""
-        split_of, keys = self.source_split.copy(), np.empty(len(self.ids), np.uint64)
+        """The split of each document, and the key that decides its file and its place there."""
+        split_of, keys = self.source_split.copy(), np.empty(len(self.hashes), np.uint64)
         for start in range(0, len(keys), BLOCK):
-            some = slice(start, start + BLOCK)
-            low, high = self.halves(some)
-            mine = hash_key(seed, low)
-            keys[some] = splitmix64(mine ^ splitmix64(high + np.uint64(ORDER_SALT)))
-            draw = (splitmix64(mine + np.uint64(SPLIT_SALT)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+            block = slice(start, start + BLOCK)
+            low, high = self.halves(block)
+            hashed = hash_key(seed, low)
+            keys[block] = splitmix64(hashed ^ splitmix64(high + np.uint64(ORDER_SALT)))
+            draw = (splitmix64(hashed + np.uint64(SPLIT_SALT)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
             bound = 0.0
             for split, fraction in fractions.items():
-                drawn = (draw >= bound) & (draw < bound + fraction)
-                split_of[some][drawn & self.made[split][some] & (self.source_split[some] == 0)] = SPLITS.index(split)
+                chosen = (draw >= bound) & (draw < bound + fraction)
+                chosen &= self.may_join[split][block] & (self.source_split[block] == 0)
+                split_of[block][chosen] = SPLITS.index(split)
                 bound += fraction
         return split_of, keys
-
-
-@dataclass(frozen=True)
-class ShardRows:
-    """What goes into a shard, in canonical order, and the keys to sort it by."""
-
-    document: NDArray[np.int64]  # its number
-    piece: NDArray[np.int32]  # which piece of it: 0 unless it is longer than a shard
-    keys: NDArray[np.uint64]
-    tokens: int  # of all rows, about
-
-    @property
-    def order(self) -> NDArray[np.int64]:
-        """The shuffle."""
-        order = np.argsort(self.keys)
-        in_order = self.keys[order]
-        if (in_order[1:] == in_order[:-1]).any():  # duplicates that were kept: in canonical order, sorted more slowly
-            return np.argsort(self.keys, kind="stable")
-        return order
 
 
 @dataclass(frozen=True)
 class ShardPlan:
     """Which rows go into which shard."""
 
-    shards: dict[str, ShardRows]
+    shards: dict[str, ShardRows]  # by file name
+    max_tokens: int  # of a row
     duplicates: int
-    cut: int  # documents longer than a shard
+    fragmented: int  # documents longer than a shard
 
 
-def make_plan(documents: DocumentIndex, seed: int, shard_tokens: int, fractions: dict[str, float], dedup: bool) -> ShardPlan:
-    """Deal the documents to splits and files."""
-    kept = documents.dedup_mask() if dedup else np.ones(len(documents.ids), np.bool_)
-    split_of, keys = documents.assign_splits(seed, fractions)
+@dataclass(frozen=True)
+class Shards(FileSet):
+    """Shards, and the plan that they follow."""
+
+    plan: ShardPlan
+
+
+def shard_config(options: ShardOptions, tokens: Metadata) -> Metadata:
+    """What decides the bytes of the shards; `tokens` is what decides those of the tokenized files."""
+    names = ("shard_tokens", "val_fraction", "test_fraction", "seed", "dedup")
+    return {"tokens": tokens} | {name: getattr(options, name) for name in names}
+
+
+def check_fractions(options: ShardOptions) -> None:
+    """Refuse splits that leave nothing for training."""
+    if options.val_fraction + options.test_fraction >= 1:
+        raise BertGPTError("BG204", "--val-fraction and --test-fraction leave nothing for training")
+
+
+def assign_documents(tokenized: TokenizedFiles, options: ShardOptions) -> ShardPlan:
+    """Assign the documents to splits and files; a split that stays empty is named in a note."""
+    index = DocumentIndex.read(tokenized)
+    keep = index.dedup_mask() if options.dedup else np.ones(len(index.hashes), np.bool_)
+    fractions = {"val": options.val_fraction, "test": options.test_fraction}
+    fractions = {split: fraction for split, fraction in fractions.items() if fraction}
+    split_of, keys = index.assign_splits(options.seed, fractions)
     shards: dict[str, ShardRows] = {}
     for split in ("val", "test", "train"):
         inside = split_of == SPLITS.index(split)
-        chosen = np.flatnonzero(inside & kept)
+        chosen = np.flatnonzero(inside & keep)
         if split == "train" or len(chosen):
-            total = int(documents.tokens.sum(where=inside) + inside.sum())  # with end ids and duplicates
-            count = max(1, -(-total // shard_tokens))
-            for i, rows in enumerate(assign_files(chosen, documents.tokens[chosen], keys[chosen], shard_tokens, count)):
-                shards[f"{split}-{i:05}.arrow"] = rows
-    return ShardPlan(shards, int((~kept).sum()), int((kept & (documents.tokens >= shard_tokens)).sum()))
-
-
-def fragments_per_document(tokens: NDArray[np.int64], longest: int) -> NDArray[np.int64]:
-    """Into how many rows each document goes: one, or several where it is longer than a shard with its end id."""
-    return -(-(tokens + 1) // longest)
-
-
-def ranges_within(many: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0 1 2 for 3: the numbers of the pieces of each document, one after the other."""
-    return np.arange(int(many.sum())) - np.repeat(np.cumsum(many) - many, many)
+            total = int(index.tokens.sum(where=inside) + inside.sum())  # with end ids and duplicates
+            count = max(1, -(-total // options.shard_tokens))
+            rows = assign_files(chosen, index.tokens[chosen], keys[chosen], options.shard_tokens, count)
+            shards |= {f"{split}-{i:05}.arrow": each for i, each in enumerate(rows)}
+        elif split in fractions:
+            console.note(f"no document fell into {split}: a larger --{split}-fraction keeps some")
+    fragmented = int((keep & (index.tokens >= options.shard_tokens)).sum())
+    return ShardPlan(shards, options.shard_tokens, int((~keep).sum()), fragmented)
 
 
 def assign_files(
-    document: NDArray[np.int64], tokens: NDArray[np.int64], keys: NDArray[np.uint64], longest: int, count: int
+    document: NDArray[np.int64], tokens: NDArray[np.int64], keys: NDArray[np.uint64], max_tokens: int, count: int
 ) -> Iterator[ShardRows]:
-    """The rows of each of `count` files."""
-    piece = np.zeros(len(document), np.int32)
-    if (tokens >= longest).any():  # rare
-        many = fragments_per_document(tokens, longest)
-        document, keys, piece = np.repeat(document, many), np.repeat(keys, many), ranges_within(many).astype(np.int32)
-        keys = np.where(piece == 0, keys, splitmix64(keys + piece.astype(np.uint64)))  # a piece goes its own way
-    home = np.empty(len(keys), np.min_scalar_type(count))
-    np.remainder(keys, np.uint64(count), out=home, casting="unsafe")
-    by_home = np.argsort(home, kind="stable")
-    ends = np.bincount(home, minlength=count).cumsum().tolist()
+    """The rows of each of `count` files: a document goes to file (key mod count)."""
+    fragment = np.zeros(len(document), np.int32)
+    if (tokens >= max_tokens).any():  # rare
+        counts = fragments_per_document(tokens, max_tokens)
+        document, keys = np.repeat(document, counts), np.repeat(keys, counts)
+        fragment = ranges_within(counts).astype(np.int32)
+        keys = np.where(fragment == 0, keys, splitmix64(keys + fragment.astype(np.uint64)))  # each has its own key
+    file = np.empty(len(keys), np.min_scalar_type(count))
+    np.remainder(keys, np.uint64(count), out=file, casting="unsafe")
+    by_file = np.argsort(file, kind="stable")
+    ends = np.bincount(file, minlength=count).cumsum().tolist()
     for start, stop in pairwise([0, *ends]):
-        mine = by_home[start:stop]
-        yield ShardRows(document[mine], piece[mine], keys[mine], int(tokens.sum()) // count)
+        rows = by_file[start:stop]
+        yield ShardRows(document[rows], fragment[rows], keys[rows], int(tokens.sum()) // count)
 
 
-def shard_tasks(plan: ShardPlan, identity: Facts) -> list[Task]:
-    """One task for each shard."""
-    return [Task(name, identity | {"file": name}, 2 * rows.tokens, rows) for name, rows in plan.shards.items()]
-
-
-class PartReader:
-    """A token part whose rows are taken by the number of the document and the piece."""
-
-    def __init__(self, file: TokenFile, longest: int) -> None:
-        self.file = file
-        self.many = fragments_per_document(np.diff(file.offsets), longest)
-        start = np.repeat(file.offsets[:-1], self.many) + ranges_within(self.many) * longest
-        self.first = np.cumsum(self.many) - self.many  # the entry of each document's first piece
-        offsets = np.append(start, file.offsets[-1]) * file.flat.itemsize
-        # The ids as strings of bytes: those are what Arrow takes fastest.
-        self.rows = pa.Array.from_buffers(
-            pa.large_binary(), len(start), [None, pa.py_buffer(offsets), pa.py_buffer(file.flat)]
-        )
-
-    def take(self, document: NDArray[np.int64], piece: NDArray[np.int32]) -> pa.RecordBatch:
-        """Rows of a shard, their ids still as bytes."""
-        columns = [
-            self.rows.take(column(self.first[document] + piece)),
-            column(self.file.documents[document], DOCUMENT),
-        ]
-        return pa.RecordBatch.from_arrays(columns, ["tokens", "document"])
-
-    def text_bytes(self, document: NDArray[np.int64], piece: NDArray[np.int32]) -> int:
-        """The bytes of text of these rows; a document counts where it begins."""
-        return int(self.file.n_bytes[document[piece == 0]].sum(dtype=np.int64))
-
-    def are_last(self, document: NDArray[np.int64], piece: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Which of these rows are the last of their document."""
-        return np.equal(self.many[document], piece + 1)
-
-
-class ShardWriter:
-    """The worker of the second stage."""
-
-    def __init__(self, parts: list[str], longest: int, end: int, max_id: int) -> None:
-        self.parts = [PartReader(TokenFile(Path(part)), longest) for part in parts]
-        self.first = np.cumsum(
-            [0, *(len(part.file) for part in self.parts)]
-        )  # document of each part, and past the last
-        self.end, self.max_id = end, max_id
-
-    def run(self, work: ShardRows, path: Path) -> Facts:
-        """Write a shard: from each part in its order, then all in theirs."""
-        bounds = np.searchsorted(work.document, self.first).tolist()
-        mine = [
-            (part, work.document[start:stop] - first, work.piece[start:stop])
-            for part, first, (start, stop) in zip(self.parts, self.first.tolist(), pairwise(bounds), strict=False)
-        ]
-        order = work.order
-        rows = pa.concat_batches([part.take(*some) for part, *some in mine]).take(column(order))
-        last = np.concatenate([part.are_last(*some) for part, *some in mine])[order]
-        flat, offsets = self.with_ends(rows["tokens"], last)
-        if len(flat) and int(flat.max()) > self.max_id:
-            for part in self.parts:
-                part.file.check_ids(self.max_id)
-        continued = work.piece[order] > 0
-        columns = [list_array(flat, offsets), rows["document"], bit_array(continued)]
-        write_batch(path, pa.RecordBatch.from_arrays(columns, schema=shard_schema(flat.dtype)))
-        return {
-            "documents": int((~continued).sum()),
-            "tokens": len(flat),
-            "bytes": sum(part.text_bytes(*some) for part, *some in mine),
-            "min_id": int(flat.min()) if len(flat) else None,
-            "max_id": int(flat.max()) if len(flat) else None,
-        }
-
-    def with_ends(self, rows: pa.Array, last: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Ids as numbers, with the end id after each row that is the last of its document."""
-        dtype = self.parts[0].file.flat.dtype
-        offsets = np.frombuffer(rows.buffers()[1], np.int64, len(rows) + 1) // dtype.itemsize
-        flat = np.insert(np.frombuffer(rows.buffers()[2] or b"", dtype), offsets[1:][last], self.end)
-        return flat, offsets + np.concatenate([np.zeros(1, np.int64), last.cumsum()])
+def write_shards(
+    plan: ShardPlan, tokenized: TokenizedFiles, workdir: WorkDirectory, config: Metadata, only: set[str] | None = None
+) -> Shards:
+    """Write the shards of the plan, or `only` those of these names."""
+    paths = [str(path) for path in tokenized.paths]
+    worker_args = (paths, plan.max_tokens, tokenized.tokenizer.eos_id, tokenized.tokenizer.max_id)
+    group = TaskGroup(ShardWriter, worker_args, workdir.folder(config, "shards"), code_hash())
+    identity = config | {"tokenized": [result.sha256 for result in tokenized.results]}
+    tasks = [
+        Task(name, identity | {"file": name}, 2 * rows.tokens, rows)
+        for name, rows in plan.shards.items()
+        if only is None or name in only
+    ]
+    with closing(workdir.run(group, tasks, "writing shards", durable=True)) as results:
+        return Shards(group.folder, list(results), plan)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from bertgpt.data.build.files import split_of
+from bertgpt.data.build.tokenizer_cache import worker_tokenizer
 from bertgpt.data.execution.tasks import Metadata, Task, TaskResult
 from bertgpt.data.format import TokenFile
 from bertgpt.data.loading.mask_file import write_masks
 from bertgpt.data.loading.masking import MaskBatch
 from bertgpt.data.loading.mlm import Masker
 from bertgpt.data.loading.rows import RowBuilder, SpanFile, SpecialIds
-from bertgpt.data.tokenizers.load import from_path
 
 BLOCK_TOKENS = 1 << 21  # tokens of the rows that are masked at once
 
@@ -19,15 +20,15 @@ BLOCK_TOKENS = 1 << 21  # tokens of the rows that are masked at once
 class StaticMaskWorker:
     """Draws and writes the masks of one shard."""
 
-    def __init__(self, tokenizer: str, config: Metadata) -> None:
-        self.tokenizer, self.config = from_path(Path(tokenizer)), config
+    def __init__(self, tokenizer_folder: str, fingerprint: str, config: Metadata) -> None:
+        self.tokenizer, self.config = worker_tokenizer(tokenizer_folder, fingerprint), config
 
     def run(self, payload: tuple[str, str, str, int], path: Path) -> Metadata:
         """Write the masks of a shard for all epochs; `first_row` is the number of its first row within the split."""
         spans_path, shard, split, first_row = payload
         spans, tokens = SpanFile(Path(spans_path)), TokenFile(Path(shard)).flat
         length, dtype = self.config["seq_len"], self.tokenizer.dtype
-        builder = RowBuilder(length, spans.most_pieces, SpecialIds.of(self.tokenizer), dtype)
+        builder = RowBuilder(length, spans.max_segments, SpecialIds.from_tokenizer(self.tokenizer), dtype)
         masker = Masker(self.config, split, self.tokenizer)
         epochs = 1 if masker.fixed else self.config["dupe_factor"]
         step = max(1, BLOCK_TOKENS // length)
@@ -35,7 +36,7 @@ class StaticMaskWorker:
         def masks_of(epoch: int) -> Iterator[MaskBatch]:
             for start in range(0, len(spans), step):
                 rows = np.arange(start, min(start + step, len(spans)))
-                batch = builder.frames([(spans, tokens, row) for row in rows.tolist()])
+                batch = builder.build([(spans, tokens, row) for row in rows.tolist()])
                 yield masker.masks(batch, first_row + rows, np.full_like(rows, epoch))
 
         write_masks(path, dtype, map(masks_of, range(epochs)))
@@ -46,7 +47,7 @@ def static_mask_tasks(folder: Path, span_tasks: Sequence[Task], results: Sequenc
     """One task for each shard; rows are numbered through all shards of a split."""
     tasks, rows = [], dict[str, int]()
     for task, result in zip(span_tasks, results, strict=True):
-        split = result.name.rpartition("-")[0]
+        split = split_of(result.name)
         first_row = rows.setdefault(split, 0)
         rows[split] += result.metadata["rows"]
         name = result.name.replace(".spans.arrow", ".masks.arrow")

@@ -1,10 +1,9 @@
-"""The crash-safe parallel runner: tasks, each of which writes one file, and receipts of those that are done.
+"""Crash-safe parallel task runner: each task writes one file, then a JSON file with its result.
 
-A task is a pure function of its identity. Its file is written aside and renamed, then its receipt likewise; whoever
-comes again with the same identity and the same code takes the file, if it still has the hash that the receipt says. So
-a run may be killed at any instant and begun again, with any number of workers, and ends in the same bytes. Nothing is
-forced to the disk before the finished folder is: a machine that loses power costs the files that it had not yet
-written.
+A task is a pure function of its identity. Its file is written under a temporary name and renamed, then its result
+likewise. A later run with the same identity and the same code reuses the file if its hash still matches the result.
+So a run may be killed at any instant and started again, with any number of workers, and ends in the same bytes.
+Nothing is synced before the finished folder is: a power failure costs the files that were not yet on disk.
 """
 
 import hashlib
@@ -13,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -26,189 +25,173 @@ from typing import Any, Protocol
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import disk_error, fault_point, sha256_of, write_atomic, write_json
 
-SMALL_WORK = 40_000_000  # bytes: done in one process before others would have started
-PRELOAD = "bertgpt.data.build.preload"  # by its name: execution knows nothing of what it executes
-MAX_DEATHS = 3  # of workers, without a task finished in between
-USE_FORKSERVER = sys.platform == "linux"  # from a server that has the modules already; elsewhere that is not safe
-# Libraries that start threads of their own start none: there is a process for each core.
+SMALL_INPUT = 40_000_000  # bytes: one process is done with so few before others have started
+PRELOAD = "bertgpt.data.build.preload"  # as a string: this room does not import what it executes
+MAX_WORKER_DEATHS = 3  # in a row, without a task finished in between
+USE_FORKSERVER = sys.platform == "linux"  # workers fork with the modules imported; elsewhere that is not safe
+# Libraries must not start threads of their own: there is one process per core.
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-KEEP_MEMORY = {  # for the next task, instead of having the system clear it anew
+KEEP_MEMORY = {  # reuse memory for the next task; returned to the system, its pages would be zeroed again
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 26),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 
-Facts = dict[str, Any]
+Metadata = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What makes one file. The name decides where it is put, the identity whether it is there already."""
+    """Writes one file. The name is that of the file; the identity decides whether an existing file can be reused."""
 
     name: str
-    identity: Facts
-    weight: int
-    work: Any
+    identity: Metadata
+    weight: int  # bytes, about; for progress
+    payload: Any  # what the worker gets
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A finished task: its file, and the facts that were found while it was made."""
+    """A finished task: its file, and the metadata that the worker returned."""
 
     name: str
     bytes: int
     sha256: str
-    facts: Facts
+    metadata: Metadata
 
 
 class Worker(Protocol):
-    """Makes files for tasks; one lives in each process."""
+    """Writes the files of tasks; each process has one."""
 
-    def run(self, work: Any, path: Path) -> Facts:
-        """Write the file of a task, and say what is in it."""
+    def run(self, payload: Any, path: Path) -> Metadata:
+        """Write the file of a task and return its metadata."""
 
 
 @dataclass(frozen=True)
 class TaskGroup:
-    """Tasks of one kind: how a worker is made, and where their files go."""
+    """Tasks that share a worker class, its arguments and an output folder."""
 
-    make: Callable[..., Worker]
-    arguments: tuple[Any, ...]
+    make_worker: Callable[..., Worker]
+    worker_args: tuple[Any, ...]
     folder: Path
-    code_hash: str  # the fingerprint of the code; files made by other code are made again
+    code_hash: str  # files written by other code are written again
 
 
-def run(
-    job: TaskGroup,
-    tasks: Sequence[Task],
-    pool: "Pool | None",
-    report: Callable[[Task, TaskResult], None] = lambda task, receipt: None,
-    stop_when: Callable[[list[TaskResult]], bool] = lambda receipts: False,
-    alone: bool = True,
-) -> list[TaskResult]:
-    """Do the tasks that are not done, here or in a pool; the receipts come in the order of the tasks.
+def run_tasks(
+    group: TaskGroup, tasks: Sequence[Task], pool: "Pool | None" = None, alone: bool = True
+) -> Generator[tuple[int, TaskResult], None, None]:
+    """Yield the index and result of each task: completed ones first, the others as they finish, here or in a pool.
 
-    `enough` is asked about the unbroken beginning of the receipts; once it is, no further task begins. What a killed
-    run has left half-written goes, unless we are not `alone` in the folder.
+    Closing the iterator stops the group: no further task starts, and those that are running are waited for. Temporary
+    files of a killed run are removed, unless other processes write to the same folder (not `alone`).
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
-    for leftover in job.folder.glob(".*.tmp") if alone else ():
+    group.folder.mkdir(parents=True, exist_ok=True)
+    for leftover in group.folder.glob(".*.tmp") if alone else ():
         leftover.unlink(missing_ok=True)
-    receipts: dict[int, TaskResult] = {}
-    begun: list[TaskResult] = []  # those before the first that is missing
-
-    def beginning() -> list[TaskResult]:
-        while len(begun) in receipts:
-            begun.append(receipts[len(begun)])
-        return begun
-
+    pending = []
     for i, task in enumerate(tasks):
-        if receipt := completed_result(job, task):
-            receipts[i] = receipt
-            report(task, receipt)
-    waiting = [i for i in range(len(tasks)) if i not in receipts]
-    perform_all = run_serial if pool is None or len(waiting) <= 1 else pool.perform
-    if waiting and not stop_when(beginning()):
-        for i, receipt in perform_all(job, tasks, waiting, lambda: stop_when(beginning())):
-            receipts[i] = receipt
-            report(tasks[i], receipt)
-    return beginning()
+        if result := completed_result(group, task):
+            yield i, result
+        else:
+            pending.append(i)
+    yield from (
+        run_serial(group, tasks, pending) if pool is None or len(pending) <= 1 else pool.run(group, tasks, pending)
+    )
 
 
-def completed_result(job: TaskGroup, task: Task) -> TaskResult | None:
-    """The receipt of a task that this code has done before, with its file still there."""
+def completed_result(group: TaskGroup, task: Task) -> TaskResult | None:
+    """The result of a task that the same code has completed before, if its file is still intact."""
     try:
-        kept = json.loads((job.folder / f"{task.name}.json").read_text(encoding="utf-8"))
-        same_task = (kept["task"], kept["stamp"]) == (hash_of(task.identity), job.code_hash)
-        if same_task and kept["sha256"] == sha256_of(job.folder / task.name):
-            return TaskResult(task.name, kept["bytes"], kept["sha256"], kept["facts"])
+        stored = json.loads((group.folder / f"{task.name}.json").read_text(encoding="utf-8"))
+        same_task = (stored["task"], stored["code_hash"]) == (hash_of(task.identity), group.code_hash)
+        if same_task and stored["sha256"] == sha256_of(group.folder / task.name):
+            return TaskResult(task.name, stored["bytes"], stored["sha256"], stored["metadata"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return None
 
 
-def hash_of(identity: Facts) -> str:
-    """What a task is known by."""
+def hash_of(identity: Metadata) -> str:
+    """The sha256 of a task's identity."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def run_serial(
-    job: TaskGroup, tasks: Sequence[Task], waiting: Sequence[int], stop_when: Callable[[], bool]
-) -> Iterator[tuple[int, TaskResult]]:
-    """One after the other in this process."""
+def run_serial(group: TaskGroup, tasks: Sequence[Task], pending: Sequence[int]) -> Iterator[tuple[int, TaskResult]]:
+    """Run tasks one after the other in this process."""
+    if not pending:
+        return
     with environment(ONE_THREAD):
-        worker = job.make(*job.arguments)
-        for i in waiting:
-            if stop_when():
-                return
-            yield i, run_task(worker, job, tasks[i])
+        worker = group.make_worker(*group.worker_args)
+        for i in pending:
+            yield i, run_task(worker, group, tasks[i])
 
 
-def run_task(worker: Worker, job: TaskGroup, task: Task) -> TaskResult:
-    """Do one task: its file, then its receipt."""
-    if done := completed_result(job, task):  # by a worker that was killed just after
-        return done
-    path = job.folder / task.name
-    facts: Facts = {}
+def run_task(worker: Worker, group: TaskGroup, task: Task) -> TaskResult:
+    """Run one task: write its file, then its result."""
+    if completed := completed_result(group, task):  # by a worker that was killed just afterwards
+        return completed
+    path = group.folder / task.name
+    metadata: Metadata = {}
     try:
-        write_atomic(path, lambda aside: facts.update(worker.run(task.work, aside)), durable=False)
-        receipt = TaskResult(task.name, path.stat().st_size, sha256_of(path), facts)
-        fault_point("task.unreceipted")
-        kept = {
+        write_atomic(path, lambda aside: metadata.update(worker.run(task.payload, aside)), durable=False)
+        result = TaskResult(task.name, path.stat().st_size, sha256_of(path), metadata)
+        fault_point("task.file_written")
+        stored = {
             "task": hash_of(task.identity),
-            "stamp": job.code_hash,
-            "bytes": receipt.bytes,
-            "sha256": receipt.sha256,
+            "code_hash": group.code_hash,
+            "bytes": result.bytes,
+            "sha256": result.sha256,
+            "metadata": metadata,
         }
-        write_json(job.folder / f"{task.name}.json", kept | {"facts": facts}, durable=False)
+        write_json(group.folder / f"{task.name}.json", stored, durable=False)
     except OSError as error:
-        raise disk_error(error, job.folder) from None
+        raise disk_error(error, group.folder) from None
     fault_point("task.done")
-    return receipt
+    return result
 
 
 # ----------------------------------------------------------------------------------------------- processes
 
-_workers: dict[Path, Worker] = {}  # of this process, by the folder of their job
+_workers: dict[Path, Worker] = {}  # of this process, by the folder of their group
 
 
 def init_worker() -> None:
-    """What each worker process does first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; what is being written is finished
+    """Initializer of each worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; the file being written is finished
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(ONE_THREAD)
-    Finalize(None, os._exit, args=(0,), exitpriority=0)  # nothing is left to put away, which would take a while
+    Finalize(None, os._exit, args=(0,), exitpriority=0)  # skip the slow cleanup at exit: there is nothing to clean up
     threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def exit_with_parent() -> None:
-    """Go when the parent has gone: a killed parent tells nobody, and its workers would wait for ever."""
+    """Exit when the parent dies: a killed parent tells nobody, and its workers would wait for ever."""
     if parent := parent_process():
         parent.join()
         os._exit(1)
 
 
 def noop() -> None:
-    """A first task, which has a process started and this module imported."""
+    """A first task: it makes a process start and import this module."""
 
 
-def run_in_worker(job: TaskGroup, task: Task) -> TaskResult:
-    """One task, by the worker that this process has for its job."""
-    if job.folder not in _workers:
-        _workers[job.folder] = job.make(*job.arguments)
-    return run_task(_workers[job.folder], job, task)
+def run_in_worker(group: TaskGroup, task: Task) -> TaskResult:
+    """Run one task with the worker that this process has for the group."""
+    if group.folder not in _workers:
+        _workers[group.folder] = group.make_worker(*group.worker_args)
+    return run_task(_workers[group.folder], group, task)
 
 
-def worker_count(wanted: int, size: int) -> int:
-    """How many processes work: by default one for each core that we may use, unless they would start for too little."""
-    if wanted == 0 and size < SMALL_WORK:
+def worker_count(requested: int, input_bytes: int) -> int:
+    """The number of worker processes: by default one per usable core, or a single one for a small input."""
+    if requested == 0 and input_bytes < SMALL_INPUT:
         return 1
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return wanted or len(cores)
+    return requested or len(cores)
 
 
 def start_forkserver(tokenizer: str | None) -> None:
-    """Start the server that worker processes are forked from; it imports what they need, and loads the tokenizer."""
+    """Start the server that workers are forked from; it imports what they need and loads the tokenizer."""
     if USE_FORKSERVER:
         forkserver.set_forkserver_preload([PRELOAD])
         with environment(ONE_THREAD | KEEP_MEMORY | {"BERTGPT_TOKENIZER": tokenizer or ""}), hide_main_module():
@@ -216,14 +199,14 @@ def start_forkserver(tokenizer: str | None) -> None:
 
 
 class Pool:
-    """Worker processes that serve one job after the other, and are made anew when one of them is killed."""
+    """Worker processes that run one task group after the other; replaced when one of them is killed."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._executor: ProcessPoolExecutor | None = None
 
     def executor(self) -> ProcessPoolExecutor:
-        """The processes, which start when they are first asked for."""
+        """The processes, started on first use."""
         if self._executor is None:
             context = get_context("forkserver" if USE_FORKSERVER else "spawn")
             self._executor = ProcessPoolExecutor(self.workers, context, init_worker)
@@ -233,44 +216,47 @@ class Pool:
         return self._executor
 
     def close(self) -> None:
-        """Drop tasks that have not begun; wait for those that have."""
+        """Cancel tasks that have not started; wait for those that have."""
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None
 
-    def perform(
-        self, job: TaskGroup, tasks: Sequence[Task], waiting: Sequence[int], enough: Callable[[], bool]
-    ) -> Iterator[tuple[int, TaskResult]]:
-        """Do tasks in the processes, the earlier ones first."""
-        left, deaths = list(waiting), 0
+    def run(self, group: TaskGroup, tasks: Sequence[Task], pending: Sequence[int]) -> Iterator[tuple[int, TaskResult]]:
+        """Run the pending tasks in order of their index; yield each result as it arrives."""
+        queue, deaths = list(pending), 0
         running: dict[Future[TaskResult], int] = {}
-        while running or (left and not enough()):
-            try:
-                with hide_main_module():
-                    while left and len(running) <= self.workers and not enough():
-                        future = self.executor().submit(run_in_worker, job, tasks[left[0]])
-                        running[future] = left.pop(0)
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    receipt = future.result()
-                    deaths = 0
-                    yield running.pop(future), receipt
-            except BrokenProcessPool:
-                deaths += 1
-                if deaths >= MAX_DEATHS:
-                    raise BertGPTError(
-                        "BG406", "a worker process was killed three times in a row", hint="use fewer --workers"
-                    ) from None
-                left = sorted({*left, *running.values()})
-                running.clear()
-                self.close()
+        try:
+            while running or queue:
+                try:
+                    with hide_main_module():
+                        while queue and len(running) <= self.workers:
+                            future = self.executor().submit(run_in_worker, group, tasks[queue[0]])
+                            running[future] = queue.pop(0)
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        result = future.result()
+                        deaths = 0
+                        yield running.pop(future), result
+                except BrokenProcessPool:
+                    queue = sorted({*queue, *running.values()})
+                    running.clear()
+                    deaths += 1
+                    if deaths >= MAX_WORKER_DEATHS:
+                        raise BertGPTError(
+                            "BG406", "a worker process was killed three times in a row", hint="use fewer --workers"
+                        ) from None
+                    self.close()
+        finally:  # the consumer has stopped, or a task has failed
+            for future in running:
+                future.cancel()
+            wait(running)
 
 
 @contextmanager
-def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for a while."""
-    saved = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the duration of a block."""
+    saved = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -282,7 +268,7 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def hide_main_module() -> Iterator[None]:
-    """Keep spawned processes from importing the program that calls us: they need nothing of it."""
+    """Keep spawned processes from importing the calling program, of which they need nothing."""
     main = sys.modules["__main__"]
     saved = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
     main.__spec__ = None

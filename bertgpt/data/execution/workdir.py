@@ -1,7 +1,7 @@
-"""The work folder of an output: held by one process, named by what decides the bytes, gone when the output is there.
+"""Work directory of an output folder: locked by one process, keyed by config hash, removed once the output is published.
 
-Work goes to a hidden sibling of the output, `.NAME.work/HASH/` ($BERTGPT_WORK moves it). What is finished there is used
-again after a kill; the finished folder is renamed into place.
+Unfinished work goes to a hidden sibling of the output, `.NAME.work/HASH/` ($BERTGPT_WORK moves it). What a killed run
+has completed there is reused; the finished folder is renamed into place.
 """
 
 import hashlib
@@ -10,52 +10,65 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bertgpt.data.execution.tasks import Facts, Pool, Task, TaskGroup, TaskResult, run, start_forkserver, worker_count
+from bertgpt.data.execution.tasks import (
+    Metadata,
+    Pool,
+    Task,
+    TaskGroup,
+    TaskResult,
+    run_tasks,
+    start_forkserver,
+    worker_count,
+)
 from bertgpt.data.format import config_hash, read_manifest, verify
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import disk_error, ensure_writable_folder, lock, publish_atomic, sync, write_json
 from bertgpt.utils.version import __version__
 
-# What the bytes depend on; dvc.yaml says the same.
+# The code that output bytes depend on; dvc.yaml lists the same.
 STAGE_CODE = ("data", "tinyworld", "config", "utils")
+
+COUNTED = ("documents", "tokens", "rows")  # what progress shows, of the metadata that has it
 
 
 class WorkDirectory:
-    """The work folder of an output, held by one process at a time, or by one for each share of the work."""
+    """Work directory of an output folder, locked by one process, or by one process per --task-index."""
 
-    def __init__(self, out: Path, fresh: bool, share: int | None = None) -> None:
-        self.out, self.fresh, self.share = out.absolute(), fresh, share
+    def __init__(self, out: Path, overwrite: bool, task_index: int | None = None) -> None:
+        self.out, self.overwrite, self.task_index = out.absolute(), overwrite, task_index
         self.pool: Pool | None = None
+        self.opened = time.monotonic()
         moved = os.environ.get("BERTGPT_WORK")
         short = hashlib.sha256(str(self.out).encode()).hexdigest()[:12]
         self.root = Path(moved).absolute() / f"{out.name}-{short}" if moved else self.out.parent / f".{out.name}.work"
 
     def __enter__(self) -> "WorkDirectory":
         if self.out.exists() and not self.out.is_dir():
-            raise BertGPTError("BG404", "the output is a file, and should be a folder", path=str(self.out))
+            raise BertGPTError("BG404", "the output is a file, not a folder", path=str(self.out))
         ensure_writable_folder(self.out.parent)
         ensure_writable_folder(self.root)
-        name = "lock" if self.share is None else f"lock-{self.share}"
+        name = "lock" if self.task_index is None else f"lock-{self.task_index}"
         self._lock = lock(self.root / name, str(self.out))
         self._lock.__enter__()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if self.share is None and not any(path.is_dir() for path in self.root.glob("*")):
-            self.remove()  # nothing was begun
+        if self.task_index is None and not any(path.is_dir() for path in self.root.glob("*")):
+            self.remove()  # nothing was started
         if self.pool is not None:
             self.pool.close()
         self._lock.__exit__(kind, error, trace)
         if isinstance(error, OSError):
             raise disk_error(error, self.root) from None
 
-    def folder(self, config: Facts, name: str, empty: bool = False) -> Path:
-        """A folder for one purpose of one config."""
+    def folder(self, config: Metadata, name: str, empty: bool = False) -> Path:
+        """The folder of this name for a config; created, and cleared if it should be `empty`."""
         folder = self.root / config_hash(config)[:16] / name
         if empty:
             shutil.rmtree(folder, ignore_errors=True)
@@ -63,82 +76,83 @@ class WorkDirectory:
         return folder
 
     @property
-    def is_new(self) -> bool:
-        """Whether there is nothing yet that could be finished."""
-        return self.fresh or not self.out.exists() or not any(self.out.iterdir())
+    def will_build(self) -> bool:
+        """Whether the output must be built for certain: there is none, or it is to be overwritten."""
+        return self.overwrite or not self.out.exists() or not any(self.out.iterdir())
 
-    def finished(self, config: Facts) -> bool:
-        """Whether the output is there already; an error if what is there is something else."""
+    def finished(self, config: Metadata) -> bool:
+        """Whether the output exists with this config; an error if it exists with another, or is not ours."""
         if not self.out.exists() or not any(self.out.iterdir()):
             return False
         if not (self.out / "manifest.json").is_file():
-            hint = "give another --out, or remove it yourself"
-            raise BertGPTError("BG213", "this folder exists and is none of ours", path=str(self.out), hint=hint)
-        if self.fresh:
+            hint = "choose another --out, or remove the folder yourself"
+            message = "output folder exists but was not created by bertgpt"
+            raise BertGPTError("BG213", message, path=str(self.out), hint=hint)
+        if self.overwrite:
             return False
-        hint = "give another --out, or --overwrite to make it anew"
+        hint = "choose another --out, or --overwrite to replace it"
         manifest = read_manifest(self.out)
         if manifest["config"] != config:
             cause = "; ".join(config_diff(manifest["config"], config))
-            raise BertGPTError(
-                "BG213", "this exists, and was made otherwise", path=str(self.out), cause=cause, hint=hint
-            )
+            message = "output exists with different options"
+            raise BertGPTError("BG213", message, path=str(self.out), cause=cause, hint=hint)
         verify(self.out, manifest)
-        console.note(f"nothing to do: {self.out} is there already")
-        if self.share is None:
+        console.note(f"nothing to do: {self.out} is finished")
+        if self.task_index is None:
             self.remove()
         return True
 
-    def start_pool(self, wanted: int, size: int, tokenizer: str | None = None) -> None:
-        """Have worker processes start meanwhile, if there is enough for them to do."""
-        workers = worker_count(wanted, size)
-        if workers > 1:
+    def start_pool(self, workers: int, input_bytes: int, tokenizer: str | None = None) -> None:
+        """Start worker processes in the background, if the input is large enough for more than one."""
+        count = worker_count(workers, input_bytes)
+        if count > 1:
             start_forkserver(tokenizer)
-            self.pool = Pool(workers)
+            self.pool = Pool(count)
 
     def run(
-        self,
-        job: TaskGroup,
-        tasks: Sequence[Task],
-        label: str,
-        stop_when: Callable[[list[TaskResult]], bool] | None = None,
-        durable: bool = False,
-    ) -> list[TaskResult]:
-        """Do tasks, and show how far they are; what is `durable` is put on the disk meanwhile."""
+        self, group: TaskGroup, tasks: Sequence[Task], label: str, durable: bool = False
+    ) -> Generator[TaskResult, None, None]:
+        """Yield the results in the order of the tasks, which run meanwhile, and show progress; `durable` syncs files.
+
+        Closing the iterator starts no further task.
+        """
         progress = console.Progress(label, sum(task.weight for task in tasks))
         done: Counter[str] = Counter()
-
-        def report(task: Task, receipt: TaskResult) -> None:
-            if durable:
-                sync(job.folder / task.name)
-            counts = {name: receipt.facts[name] for name in ("documents", "tokens", "rows") if name in receipt.facts}
-            done.update(weight=task.weight, **counts)
-            progress.update(done["weight"], **{name: done[name] for name in counts})
-
-        receipts = run(job, tasks, self.pool, report, stop_when or (lambda receipts: False), self.share is None)
+        waiting: dict[int, TaskResult] = {}  # for an earlier task
+        following = 0
+        with closing(run_tasks(group, tasks, self.pool, alone=self.task_index is None)) as results:
+            for i, result in results:
+                if durable:
+                    sync(group.folder / result.name)
+                counts = {
+                    key: result.metadata[key] for key in ("documents", "tokens", "rows") if key in result.metadata
+                }
+                done.update(weight=tasks[i].weight, **counts)
+                progress.update(done["weight"], **{key: done[key] for key in counts})
+                waiting[i] = result
+                while following in waiting:
+                    yield waiting.pop(following)
+                    following += 1
         progress.end()
-        return receipts
 
-    def publish(self, final: Path, manifest: Facts, tokenizer: Path | None, facts: Facts) -> None:
-        """Put the finished folder in place: the manifest is written last."""
+    def publish(self, final: Path, manifest: Metadata, tokenizer: Path | None, run_metadata: Metadata) -> None:
+        """Move the finished folder into place; its manifest is written last."""
         if tokenizer is not None:
             shutil.copytree(tokenizer, final / "tokenizer", ignore=shutil.ignore_patterns(".*"))
         run_json = {"bertgpt": __version__, "python": platform.python_version(), "host": platform.node()}
-        write_json(
-            final / "run.json",
-            run_json | {"made": time.strftime("%FT%TZ", time.gmtime()), "fingerprint": code_hash()} | facts,
-        )
+        run_json |= {"created": time.strftime("%FT%TZ", time.gmtime()), "code_hash": code_hash()}
+        write_json(final / "run.json", run_json | run_metadata)
         write_json(final / "manifest.json", manifest)
         publish_atomic(final, self.out)
         self.remove()
 
     def remove(self) -> None:
-        """The work is done."""
+        """Remove the work directory."""
         shutil.rmtree(self.root, ignore_errors=True)
 
 
 def nearest_existing(path: Path) -> Path:
-    """The nearest folder above that exists."""
+    """The path itself, or its nearest parent folder that exists."""
     path = path.absolute()
     while not path.exists():
         path = path.parent
@@ -146,7 +160,7 @@ def nearest_existing(path: Path) -> Path:
 
 
 def code_hash(code: Sequence[str] = STAGE_CODE) -> str:
-    """A hash of the code that the bytes depend on."""
+    """The sha256 of the source code that the output bytes depend on."""
     package = Path(__file__).parents[2]
     files = sorted(
         file for name in code for file in ([package / name] if name.endswith(".py") else (package / name).rglob("*.py"))
@@ -158,7 +172,7 @@ def code_hash(code: Sequence[str] = STAGE_CODE) -> str:
 
 
 def config_diff(old: Any, new: Any, name: str = "") -> list[str]:
-    """Where two configs differ, in words."""
+    """The differences between two configs, one sentence each."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         return [text for key in keys for text in config_diff(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
@@ -166,6 +180,6 @@ def config_diff(old: Any, new: Any, name: str = "") -> list[str]:
 
 
 def truncate(value: Any) -> str:
-    """A value that is short enough to be read."""
+    """A value as text of at most 60 characters."""
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
