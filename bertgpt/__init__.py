@@ -1,7 +1,16 @@
 """bertgpt: pretrain BERT and GPT from scratch, as the same model.
 
-Every command of the command line is a function here, with the same options and the same result:
-`bertgpt inspect tinyworld --docs 2 --json` prints what `bertgpt.inspect("tinyworld", docs=2)` returns.
+Every command of the command line is a function with the same options, which returns what `--json` prints as `result`:
+
+    tokenize  shard  mask               data: tokenized files, shuffled shards, mask plans
+    pretrain  finetune                  training
+    evaluate  generate  report          `bertgpt eval`, samples and filled masks, an HTML report
+    inspect  export  import_hf          look at data, export for transformers or nanoGPT, `bertgpt import`
+
+`load` loads a model to generate, fill masks, score, embed and classify:
+
+    bertgpt.shard("tinyworld", out="data/tw", limit_docs=1000)
+    bertgpt.load("runs/gpt").generate("There was a")
 """
 
 import os
@@ -11,24 +20,27 @@ from typing import Any
 from bertgpt.utils.version import __version__ as __version__
 
 # OpenMP threads that spin while they wait make small training steps up to fifty times slower on a shared machine.
-# It is read when torch is imported, which nothing here does before this line.
+# torch reads this when it is imported, which nothing does before this line.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-
-# The commands as functions. They are made when first asked for: importing bertgpt imports almost nothing.
-SAME = ("tokenize", "shard", "mask", "pretrain", "finetune", "generate", "report", "inspect", "export")
-FUNCTIONS = dict(zip(SAME, SAME, strict=True)) | {"import_hf": "import", "evaluate": "eval"}
+# Python name of each command: the same, unless Python has taken it.
+COMMANDS = {
+    "tokenize": "tokenize", "shard": "shard", "mask": "mask", "pretrain": "pretrain", "finetune": "finetune",
+    "evaluate": "eval", "generate": "generate", "report": "report", "inspect": "inspect", "export": "export",
+    "import_hf": "import",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    """Import a function when it is first used, so that importing bertgpt imports almost nothing."""
     if name == "load":
-        import_module("bertgpt.utils.threads").stay_awake()
+        import_module("bertgpt.utils.threads").set_openmp_spin_count()
         return import_module("bertgpt.inference.language_model").load
-    if name not in FUNCTIONS:
-        raise AttributeError(f"module 'bertgpt' has no attribute {name!r}")
-    made = globals()[name] = import_module("bertgpt.cli.registry").as_python_function(FUNCTIONS[name], name)
-    return made
+    if name in COMMANDS:
+        function = globals()[name] = import_module("bertgpt.cli.registry").as_python_function(COMMANDS[name], name)
+        return function
+    raise AttributeError(f"module 'bertgpt' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *FUNCTIONS, "load"])
+    return sorted([*globals(), *COMMANDS, "load"])

@@ -8,18 +8,18 @@ from contextlib import suppress
 from types import FrameType
 
 
-def leave(signum: int, frame: FrameType | None) -> None:
-    """Exit at once and without a word: nothing has begun."""
+def exit_immediately(signum: int, frame: FrameType | None) -> None:
+    """Exit without a message: no work has started yet."""
     os._exit(128 + signum)
 
 
 def main() -> None:
-    """Run the command line; an interrupt while modules are still being imported is an exit code, not a traceback.
+    """Run the command line. An interrupt while modules are being imported exits with a code, not with a traceback.
 
-    Python's own tidying up is left out: all is closed and flushed, and it would take a tenth of a second.
+    Python's shutdown is skipped: everything is closed and flushed by then, and it would take a tenth of a second.
     """
-    previous = signal.signal(signal.SIGINT, leave)
-    gc.set_threshold(100_000)  # looking for cycles among all that imports make would be a tenth of the start
+    previous = signal.signal(signal.SIGINT, exit_immediately)
+    gc.set_threshold(100_000)  # garbage collection during imports would take a tenth of the startup time
     from bertgpt.cli.app import run
 
     signal.signal(signal.SIGINT, previous)

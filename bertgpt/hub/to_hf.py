@@ -75,8 +75,8 @@ def write_hf_folder(pretrained: PretrainedModel, layout: str, folder: Path, card
         weights = classifier_to_hf(model.config, layout, head.classifier.state_dict())
     write_json(folder / "config.json", hf_config)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    template: SpecialTokensTemplate | None = "around" if bidirectional else None if head is None else "before"
-    tokenizer.save(folder, pretrained.max_length, template, segments=layout == "bert")
+    template: SpecialTokensTemplate | None = "cls_sep" if bidirectional else None if head is None else "bos"
+    tokenizer.save(folder, pretrained.max_length, template, token_type_ids=layout == "bert")
     if not bidirectional and head is None:
         generation_config: dict[str, Any] = {name: hf_config[name] for name in ("bos_token_id", "eos_token_id")}
         suppressed = pretrained.suppressed_ids(allowed=[tokenizer.eos_id])

@@ -1,1 +1,1 @@
-"""Load a model; generate, fill masks, score, embed, classify."""
+"""Inference: load a model, then generate, fill masks, score, embed or classify."""

@@ -1,4 +1,4 @@
-"""What a fine-tuned model says of texts: a row of logits for each."""
+"""Text classification and regression with a fine-tuned model."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,94 +17,98 @@ from bertgpt.utils.errors import BertGPTError
 
 
 def encode_examples(
-    kept: PretrainedModel, texts: Sequence[str], others: Sequence[str] | None, longest: int
+    pretrained: PretrainedModel, texts: Sequence[str], second_texts: Sequence[str] | None, max_length: int
 ) -> list[EncodedExample]:
-    """Texts, or pairs of them, as a model reads them; what is too long is cut, the longer of two first, and counted.
+    """Encode texts, or pairs of them, for a classifier; too long ones are truncated, with a note.
 
-    To a model that looks both ways `[CLS] a [SEP] b [SEP]`, to one that looks back `<|end|> a <|end|> b`, where the
-    last id has seen all.
+    Bidirectional models read `[CLS] a [SEP] b [SEP]`, causal ones `<|end|> a <|end|> b`, whose last token sees all.
     """
-    causal, roles = kept.objective == "clm", kept.tokenizer.roles
-    first, between = (kept.tokenizer.eos_id,) * 2 if causal else (roles["cls"], roles["sep"])
-    around = (1 if others is None else 2) + int(not causal)
-    found, cut = [], 0
+    tokenizer, causal = pretrained.tokenizer, pretrained.objective == "clm"
+    first, separator = (tokenizer.eos_id,) * 2 if causal else (tokenizer.roles["cls"], tokenizer.roles["sep"])
+    num_specials = (1 if second_texts is None else 2) + int(not causal)
+    examples, num_truncated = [], 0
     for number, text in enumerate(texts):
-        a = encode_checked(kept.tokenizer, text)
-        b = [] if others is None else encode_checked(kept.tokenizer, others[number])
-        over = len(a) + len(b) - (longest - around)
-        if over > 0:
-            cut += 1
-            a, b = truncate_pair(a, b, longest - around)
-        ids = [first, *a] + ([] if causal else [between])
-        second = len(ids)
-        if others is not None:
-            ids += [between, *b] if causal else [*b, between]
-        found.append(EncodedExample(ids, second))
-    if cut:
-        console.note(f"{cut:,} of {len(texts):,} texts are longer than rows of {longest:,} tokens, and are cut")
-    return found
+        a = encode_checked(tokenizer, text)
+        b = [] if second_texts is None else encode_checked(tokenizer, second_texts[number])
+        if len(a) + len(b) > max_length - num_specials:
+            num_truncated += 1
+            a, b = truncate_pair(a, b, max_length - num_specials)
+        ids = [first, *a] + ([] if causal else [separator])
+        sentence_b_start = len(ids)
+        if second_texts is not None:
+            ids += [separator, *b] if causal else [*b, separator]
+        examples.append(EncodedExample(ids, sentence_b_start))
+    if num_truncated:
+        console.note(f"{num_truncated:,} of {len(texts):,} texts truncated to {max_length:,} tokens")
+    return examples
 
 
-def truncate_pair(a: list[int], b: list[int], room: int) -> tuple[list[int], list[int]]:
-    """As much of both as there is room for."""
+def truncate_pair(a: list[int], b: list[int], max_length: int) -> tuple[list[int], list[int]]:
+    """Truncate a pair to a total length, the longer text first."""
     if not b:
-        return a[:room], b
+        return a[:max_length], b
     shorter = min(len(a), len(b))
-    if 2 * shorter > room:
-        return a[: room - room // 2], b[: room // 2]
-    return (a[: room - len(b)], b) if len(a) > len(b) else (a, b[: room - len(a)])
+    if 2 * shorter > max_length:
+        return a[: max_length - max_length // 2], b[: max_length // 2]
+    return (a[: max_length - len(b)], b) if len(a) > len(b) else (a, b[: max_length - len(a)])
 
 
 def predict_logits(
-    classifier: SequenceClassifier, texts: Sequence[EncodedExample], device: torch.device
+    classifier: SequenceClassifier, examples: Sequence[EncodedExample], device: torch.device
 ) -> NDArray[np.float32]:
-    """Of each text, (texts, labels)."""
-    found = np.zeros((len(texts), classifier.classifier.out_features), np.float32)
-    for numbers, logits in iterate_logits(classifier, texts, device):
-        found[numbers] = logits
-    return found
+    """The logits of examples, (examples, labels)."""
+    result = np.zeros((len(examples), classifier.classifier.out_features), np.float32)
+    for indices, logits in iterate_logits(classifier, examples, device):
+        result[indices] = logits
+    return result
 
 
 def iterate_logits(
-    classifier: SequenceClassifier, texts: Sequence[EncodedExample], device: torch.device
+    classifier: SequenceClassifier, examples: Sequence[EncodedExample], device: torch.device
 ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """The numbers of some texts, and their logits."""
+    """Yield the indices of each batch of examples, and their logits (B, labels)."""
     classifier.eval()
-    progress = console.Progress("reading texts", len(texts), of_bytes=False)
+    progress = console.Progress("classifying", len(examples), in_bytes=False)
     done = 0
-    for numbers in batches_by_length([len(text.ids) for text in texts]):
-        some = pack_batch([texts[i] for i in numbers], np.zeros(len(numbers), np.int64), classifier.causal)
-        rows = to_device(to_tensors(some, pin=False), device)
+    for indices in batches_by_length([len(example.input_ids) for example in examples]):
+        packed = pack_batch([examples[i] for i in indices], np.zeros(len(indices), np.int64), classifier.causal)
+        batch = to_device(to_tensors(packed, pin=False), device)
         with torch.no_grad():
             logits = classifier(
-                rows.ids,
-                document_ids=rows.documents,
-                position_ids=rows.positions,
-                token_type_ids=rows.segments,
-                row_index=rows.rows,
-                pool_index=rows.places,
+                batch.input_ids,
+                document_ids=batch.document_ids,
+                position_ids=batch.position_ids,
+                token_type_ids=batch.token_type_ids,
+                row_index=batch.row_index,
+                pool_index=batch.pool_index,
             ).float()
-        yield numbers, logits.cpu().numpy()
-        done += len(numbers)
+        yield indices, logits.cpu().numpy()
+        done += len(indices)
         progress.update(done)
     progress.end()
 
 
-def classify(kept: PretrainedModel, texts: Sequence[str], others: Sequence[str] | None = None) -> NDArray[np.float32]:
-    """What a fine-tuned model says of texts."""
-    if kept.head is None:
-        hint = "bertgpt finetune TASK --model RUN --out RUN2 makes one that does"
-        raise BertGPTError("BG222", "this model was not fine-tuned, and tells no labels", hint=hint)
-    device = kept.model.token_embedding.weight.device
-    logits = predict_logits(kept.head.classifier, encode_examples(kept, texts, others, kept.max_length), device)
+def classify(
+    pretrained: PretrainedModel, texts: Sequence[str], second_texts: Sequence[str] | None = None
+) -> NDArray[np.float32]:
+    """The logits of a fine-tuned model for texts, or pairs of them: (texts, labels), one column for regression.
+
+    Raises BertGPTError if the model has no classification head, or if a logit is not finite.
+    """
+    if pretrained.head is None:
+        hint = "bertgpt finetune TASK --model RUN --out RUN2 trains one"
+        raise BertGPTError("BG222", "model has no classification head", hint=hint)
+    device = pretrained.model.token_embedding.weight.device
+    examples = encode_examples(pretrained, texts, second_texts, pretrained.max_length)
+    logits = predict_logits(pretrained.head.classifier, examples, device)
     if not np.isfinite(logits).all():
-        raise BertGPTError("BG321", "the model's answer is not a number")
+        raise BertGPTError("BG321", "model output is NaN or infinite")
     return logits
 
 
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of each class, (texts, labels)."""
+    """Class probabilities (softmax in fp64) of logits, (texts, labels)."""
     exact = logits.astype(np.float64)
-    odds = np.exp(exact - exact.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
-    return shares
+    exponentials = np.exp(exact - exact.max(axis=1, keepdims=True))
+    probs: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probs

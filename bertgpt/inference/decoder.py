@@ -1,7 +1,7 @@
-"""Rows that grow: the logits of what comes next, by keys and values that are kept from what was computed before.
+"""Incremental decoding of a batch with a KV cache.
 
-A row that has filled the window is cut to its last half, and goes on: what lies further back is forgotten. So the
-window slides in leaps, at places that depend on the row alone, and a leap costs what reading half a window costs.
+A row that fills the window is cut to its last half and read again; earlier tokens are forgotten. So the window slides
+in jumps, at positions that depend on the row alone, and a jump costs as much as reading half a window.
 """
 
 from collections.abc import Sequence
@@ -13,54 +13,52 @@ from bertgpt.model import KVCache, Transformer
 
 
 class Decoder:
-    """Some rows, and what a model remembers of them."""
+    """A batch of growing rows of ids, with the KV cache of a model."""
 
-    def __init__(self, model: Transformer, rows: Sequence[Sequence[int]], window: int, room: int) -> None:
+    def __init__(self, model: Transformer, rows: Sequence[Sequence[int]], window: int, max_new_tokens: int) -> None:
         self.model, self.window, self.device = model, window, model.token_embedding.weight.device
         self.rows = [list(row[-window:]) for row in rows]
-        self.max_new_tokens = room  # for how many more ids
+        self.max_new_tokens = max_new_tokens  # that are still to come
 
     @torch.inference_mode()
     def prefill(self) -> Tensor:
-        """All rows from their beginnings: the logits of what comes next, (B, V)."""
+        """Fill the cache with all rows; returns the next-token logits (B, V)."""
         lengths = torch.tensor([len(row) for row in self.rows], device=self.device)
         longest = int(lengths.max())
-        self.cache = KVCache(
-            self.model.config,
-            len(self.rows),
-            min(self.window, longest + self.max_new_tokens),
-            self.model.token_embedding.weight,
-        )
-        fill = [[0] * (longest - len(row)) for row in self.rows]  # before each, so that all end at the same place
-        ids = torch.tensor([before + row for before, row in zip(fill, self.rows, strict=True)], device=self.device)
-        self.documents, positions = None, None
+        capacity = min(self.window, longest + self.max_new_tokens)
+        self.cache = KVCache(self.model.config, len(self.rows), capacity, self.model.token_embedding.weight)
+        padded = [[0] * (longest - len(row)) + row for row in self.rows]  # on the left, so that all rows end together
+        input_ids = torch.tensor(padded, device=self.device)
+        self.document_ids, position_ids = None, None
         if int(lengths.min()) < longest:
-            positions = torch.arange(longest, device=self.device) - (longest - lengths)[:, None]  # (B, T)
-            self.documents = (positions >= 0).long()
-            positions = positions.clamp(min=0)
-        return self.next_logits(ids, self.documents, positions)
+            position_ids = torch.arange(longest, device=self.device) - (longest - lengths)[:, None]  # (B, T)
+            self.document_ids = (position_ids >= 0).long()
+            position_ids = position_ids.clamp(min=0)
+        return self.next_logits(input_ids, self.document_ids, position_ids)
 
     @torch.inference_mode()
     def step(self, ids: Tensor) -> Tensor:
-        """One more id for each row, (B,): the logits of what comes after it, (B, V)."""
+        """Append one id to each row, (B,); returns the next-token logits (B, V)."""
         for row, i in zip(self.rows, ids.tolist(), strict=True):
             row.append(i)
         self.max_new_tokens -= 1
         if self.cache.length == self.cache.capacity:
             self.rows = [row if len(row) <= self.window else row[-(self.window // 2) :] for row in self.rows]
             return self.prefill()
-        if self.documents is None:
+        if self.document_ids is None:
             return self.next_logits(ids[:, None], None, None)
-        positions = torch.tensor([[len(row) - 1] for row in self.rows], device=self.device)
-        return self.next_logits(ids[:, None], torch.ones_like(positions), positions)
+        position_ids = torch.tensor([[len(row) - 1] for row in self.rows], device=self.device)
+        return self.next_logits(ids[:, None], torch.ones_like(position_ids), position_ids)
 
-    def next_logits(self, ids: Tensor, documents: Tensor | None, positions: Tensor | None) -> Tensor:
-        """Logits behind the last of some ids (B, T)."""
-        hidden = self.model(ids, causal=True, document_ids=documents, position_ids=positions, cache=self.cache)
+    def next_logits(self, input_ids: Tensor, document_ids: Tensor | None, position_ids: Tensor | None) -> Tensor:
+        """Logits (B, V) after the last of the ids (B, T), which follow those in the cache."""
+        hidden = self.model(
+            input_ids, causal=True, document_ids=document_ids, position_ids=position_ids, cache=self.cache
+        )
         logits: Tensor = self.model.logits(hidden[:, -1]).float()
         return logits
 
-    def select_rows(self, numbers: list[int]) -> None:
-        """Forget all rows but these."""
-        self.rows = [self.rows[number] for number in numbers]
-        self.cache.select_rows(torch.tensor(numbers, device=self.device))
+    def select_rows(self, indices: list[int]) -> None:
+        """Keep only these rows, in this order."""
+        self.rows = [self.rows[index] for index in indices]
+        self.cache.select_rows(torch.tensor(indices, device=self.device))

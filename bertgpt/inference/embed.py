@@ -1,4 +1,4 @@
-"""What a model makes of texts, as numbers: a vector for each."""
+"""Text embeddings: one vector per text, pooled from the hidden states."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
@@ -17,72 +17,71 @@ from bertgpt.utils.errors import BertGPTError, short_repr
 Pooling = Literal["mean", "pooled", "first", "last"]
 
 
-def embed(kept: PretrainedModel, texts: Sequence[str], pooling: Pooling = "mean") -> NDArray[np.float32]:
-    """A vector for each text, (texts, D): the mean of its own ids, or the state of the first or last one of its row, or
-    what BERT's pooler makes of the first.
+def embed(pretrained: PretrainedModel, texts: Sequence[str], pooling: Pooling = "mean") -> NDArray[np.float32]:
+    """Embed texts as (texts, D), from the hidden states of the last layer.
 
-    A model that looks both ways sees a text framed, one that looks back sees it behind an end; texts that are longer
-    than its rows are cut, and counted in a note.
+    `pooling` is "mean" over the text's own tokens, the "first" or "last" token of its row, or "pooled", the output of
+    BERT's pooler. A bidirectional model reads `[CLS] text [SEP]`, a causal one `<|end|> text`. Texts longer than the
+    context are truncated, with a note. Raises BertGPTError for an unknown pooling, or for "pooled" without a pooler.
     """
     if pooling not in get_args(Pooling):
-        raise BertGPTError(
-            "BG204", f"there is no pooling {short_repr(pooling)}", hint=f"{', '.join(get_args(Pooling))}"
-        )
-    has_pooler = kept.model.config.token_types and kept.objective == "mlm" and bool(kept.model.pooler.weight.any())
+        raise BertGPTError("BG204", f"no such pooling: {short_repr(pooling)}", hint=", ".join(get_args(Pooling)))
+    model = pretrained.model
+    has_pooler = model.config.token_types and pretrained.objective == "mlm" and bool(model.pooler.weight.any())
     if pooling == "pooled" and not has_pooler:
-        hint = "mean, or last for a model that looks back"
+        hint = "use mean, or last for a causal model"
         raise BertGPTError("BG222", "this model has no pooler: it was not trained with one", hint=hint)
-    found = np.zeros((len(texts), kept.model.config.dim), np.float32)
-    for numbers, hidden, lengths in hidden_states(kept, texts):
-        found[numbers] = pool(kept, hidden, lengths, pooling).float().cpu().numpy()
-    return found
+    vectors = np.zeros((len(texts), model.config.dim), np.float32)
+    for indices, hidden, lengths in hidden_states(pretrained, texts):
+        vectors[indices] = pool(pretrained, hidden, lengths, pooling).float().cpu().numpy()
+    return vectors
 
 
-def embed_all_layers(kept: PretrainedModel, texts: Sequence[str]) -> NDArray[np.float32]:
-    """The mean of each text's own ids after every layer, (L + 1, texts, D): the embeddings first."""
-    found = np.zeros((kept.model.config.layers + 1, len(texts), kept.model.config.dim), np.float32)
-    for numbers, states, lengths in hidden_states(kept, texts, every_layer=True):
+def embed_all_layers(pretrained: PretrainedModel, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Mean-pooled embeddings after every layer, (L + 1, texts, D); the token embeddings come first."""
+    config = pretrained.model.config
+    vectors = np.zeros((config.layers + 1, len(texts), config.dim), np.float32)
+    for indices, states, lengths in hidden_states(pretrained, texts, all_layers=True):
         for layer, hidden in enumerate(states):
-            found[layer, numbers] = pool(kept, hidden, lengths, "mean").float().cpu().numpy()
-    return found
+            vectors[layer, indices] = pool(pretrained, hidden, lengths, "mean").float().cpu().numpy()
+    return vectors
 
 
 def hidden_states(
-    kept: PretrainedModel, texts: Sequence[str], every_layer: bool = False
+    pretrained: PretrainedModel, texts: Sequence[str], all_layers: bool = False
 ) -> Iterator[tuple[list[int], Any, Tensor]]:
-    """Batches of texts of like length: their numbers, hidden states (B, T, D), and lengths (B,) in their frames."""
-    causal = kept.objective == "clm"
-    frame = 1 if causal else 2
-    longest = kept.max_length - frame
-    ids = [encode_checked(kept.tokenizer, text) for text in texts]
-    cut = sum(len(row) > longest for row in ids)
-    if cut:
-        console.note(f"{cut:,} of {len(texts):,} texts are longer than {longest:,} tokens, and are cut")
-    rows = [(kept.prepend_end if causal else kept.add_cls_sep)(row[:longest]) for row in ids]
-    model = kept.model.eval()
-    progress = console.Progress("reading texts", sum(map(len, rows)), of_bytes=False)
+    """Yield batches of similar length: indices of texts, hidden states (B, T, D), and lengths with specials (B,)."""
+    model, causal = pretrained.model.eval(), pretrained.objective == "clm"
+    longest = pretrained.max_length - (1 if causal else 2)
+    encoded = [encode_checked(pretrained.tokenizer, text) for text in texts]
+    if num_truncated := sum(len(ids) > longest for ids in encoded):
+        console.note(f"{num_truncated:,} of {len(texts):,} texts truncated to {longest:,} tokens")
+    rows = [(pretrained.prepend_end if causal else pretrained.add_cls_sep)(ids[:longest]) for ids in encoded]
+    progress = console.Progress("encoding", sum(map(len, rows)), in_bytes=False)
     done = 0
-    for numbers in batches_by_length(list(map(len, rows))):
+    for indices in batches_by_length(list(map(len, rows))):
         with torch.inference_mode():
-            inside, lengths = pad([rows[number] for number in numbers], model.token_embedding.weight.device)
-            fill = None if causal else padding_document_ids(inside, lengths)
-            hidden = model(inside, causal=causal, document_ids=fill, output_hidden_states=every_layer)
-        yield numbers, hidden, lengths
+            input_ids, lengths = pad([rows[index] for index in indices], model.token_embedding.weight.device)
+            document_ids = None if causal else padding_document_ids(input_ids, lengths)
+            hidden = model(input_ids, causal=causal, document_ids=document_ids, output_hidden_states=all_layers)
+        yield indices, hidden, lengths
         done += int(lengths.sum())
         progress.update(done)
     progress.end()
 
 
 @torch.inference_mode()
-def pool(kept: PretrainedModel, hidden: Tensor, lengths: Tensor, pooling: Pooling) -> Tensor:
-    """One vector for each row, (B, D)."""
-    rows, causal = torch.arange(len(hidden), device=hidden.device), kept.objective == "clm"
+def pool(pretrained: PretrainedModel, hidden: Tensor, lengths: Tensor, pooling: Pooling) -> Tensor:
+    """Pool hidden states (B, T, D) to one vector per row, (B, D)."""
+    causal = pretrained.objective == "clm"
     if pooling == "pooled":
-        return kept.model.pool(hidden[:, 0])
+        return pretrained.model.pool(hidden[:, 0])
     if pooling == "first":
         return hidden[:, 0]
     if pooling == "last":
-        return hidden[rows, lengths - 1]
-    place = torch.arange(hidden.size(1), device=hidden.device)
-    own = (place > 0) & (place < (lengths - int(not causal))[:, None])  # (B, T): neither the frame nor what fills up
-    return (hidden * own[..., None]).sum(dim=1) / own.sum(dim=1, keepdim=True).clamp(min=1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+    position = torch.arange(hidden.size(1), device=hidden.device)
+    is_text = (position > 0) & (
+        position < (lengths - int(not causal))[:, None]
+    )  # (B, T): no special tokens, no padding
+    return (hidden * is_text[..., None]).sum(dim=1) / is_text.sum(dim=1, keepdim=True).clamp(min=1)

@@ -1,14 +1,14 @@
-"""Text from a model that looks back: prompts in, samples out, each token with its probability.
+"""Text generation with a causal model: prompts in, samples with the log-probability of each token out.
 
-Which token is drawn is a function of the seed, the prompt, the number of the sample and the place in it, so a text is
-the same whatever else is generated beside it.
+Which token is drawn is a function of the seed, the prompt, the number of the sample and the position in it, so a text
+is the same whatever else is generated in its batch.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -23,71 +23,84 @@ from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.rng import GOLDEN, splitmix64, uniform
 
-MAX_ROWS, CACHE_BYTES = 64, 1 << 30  # of rows that grow together, at most
+MAX_ROWS, CACHE_BYTES = 64, 1 << 30  # of a batch, at most
 
 
 @dataclass
 class Sample:
-    """A text that grows."""
+    """A text that is being generated."""
 
     prompt: str
-    ids: list[int]  # that it begins with
-    speller: IncrementalDetokenizer
+    prompt_ids: list[int]
+    detokenizer: IncrementalDetokenizer
     stop: Sequence[str] = ()
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    text: str = ""
-    finish_reason: str = ""  # why: end, stop or length
-    flushed: int = 0  # characters of the text
-    pieces: list[tuple[str, float]] = field(default_factory=list)  # that are not shown yet
-    pending_logprob: float = 0.0  # the log-probability of tokens that are no whole character yet
+    text: str = ""  # without the prompt
+    finish_reason: str = ""  # eos, stop or length; empty while it grows
+    num_flushed: int = 0  # characters of the text
+    unflushed: list[tuple[str, float]] = field(default_factory=list)  # pieces of text with their log-probabilities
+    pending_logprob: float = 0.0  # of tokens that do not make a whole character yet
 
-    def add(self, token: int, logprob: float, is_end: bool, is_last: bool) -> None:
-        """One more token."""
+    def add(self, token: int, logprob: float, is_eos: bool, is_last: bool) -> None:
+        """Append a token; sets `finish_reason` if the text ends with it."""
         self.tokens.append(token)
         self.logprobs.append(logprob)
-        before = len(self.text)
-        self.append_text("" if is_end else self.speller.add(token), logprob)
-        reach = max(0, before - max(map(len, self.stop), default=0))
-        stops = [place for place in (self.text.find(stop, reach) for stop in self.stop) if place >= 0]
+        old_length = len(self.text)
+        self.append_text("" if is_eos else self.detokenizer.add(token), logprob)
+        search_start = max(0, old_length - max(map(len, self.stop), default=0))
+        stops = [index for index in (self.text.find(stop, search_start) for stop in self.stop) if index >= 0]
         if stops:
             self.text, self.finish_reason = self.text[: min(stops)], "stop"
-        elif is_end or is_last:
-            self.append_text(self.speller.end(), 0.0)
-            self.finish_reason = "end" if is_end else "length"
+        elif is_eos or is_last:
+            self.append_text(self.detokenizer.flush(), 0.0)
+            self.finish_reason = "eos" if is_eos else "length"
 
     def append_text(self, text: str, logprob: float) -> None:
-        """Some more text, if these tokens finish any."""
+        """Append the text of some tokens; it is empty while they do not make a whole character."""
         self.pending_logprob += logprob
         if text:
-            self.pieces.append((text, self.pending_logprob))
+            self.unflushed.append((text, self.pending_logprob))
             self.text, self.pending_logprob = self.text + text, 0.0
 
     def flush(self) -> Iterator[tuple[str, float]]:
-        """Pieces that were not shown yet and can be: those that will not turn out to begin what ends the text."""
-        until = len(self.text)
+        """Yield new pieces of the text for display; what may turn out to begin a stop string is held back."""
+        end = len(self.text)
         if not self.finish_reason:
-            begun = (n for stop in self.stop for n in range(1, len(stop)) if self.text.endswith(stop[:n]))
-            until -= max(begun, default=0)
-        while self.pieces and (self.finish_reason or self.flushed + len(self.pieces[0][0]) <= until):
-            text, logprob = self.pieces.pop(0)
-            text = text[: until - self.flushed]
-            self.flushed += len(text)
+            overlaps = (n for stop in self.stop for n in range(1, len(stop)) if self.text.endswith(stop[:n]))
+            end -= max(overlaps, default=0)
+        while self.unflushed and (self.finish_reason or self.num_flushed + len(self.unflushed[0][0]) <= end):
+            text, logprob = self.unflushed.pop(0)
+            text = text[: end - self.num_flushed]
+            self.num_flushed += len(text)
             if text:
                 yield text, logprob
 
     def as_json(self) -> dict[str, Any]:
-        """What `--json` shows of it."""
-        found = {"prompt": self.prompt, "text": self.text, "tokens": self.tokens, "logprobs": self.logprobs}
-        return found | {"ended": self.finish_reason}
+        """The sample as `--json` prints it."""
+        return {
+            "prompt": self.prompt, "text": self.text, "tokens": self.tokens, "logprobs": self.logprobs,
+            "finish_reason": self.finish_reason,
+        }  # fmt: skip
 
 
-StreamCallback = Callable[[list[Sample]], None]  # is called whenever they have grown
+class GenerationOptions(TypedDict, total=False):
+    """Options of generation, as on the command line."""
+
+    temperature: float  # default 0.8; 0: greedy
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    max_new_tokens: int
+    num_samples: int  # for each prompt
+    stop: str | Sequence[str]  # strings that end a text and are not part of it
+    seed: int
+    truncate: bool  # truncate long prompts on the left instead of refusing them
 
 
 @dataclass(frozen=True)
 class Generator:
-    """How texts go on."""
+    """Generates text. Options out of range raise BertGPTError."""
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
     max_new_tokens: int = 200
@@ -98,93 +111,113 @@ class Generator:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 0 or self.num_samples < 1:
-            raise BertGPTError("BG204", "max_new_tokens is 0 or more, and num_samples 1 or more")
-        if isinstance(self.stop, str) or not all(self.stop):
-            raise BertGPTError("BG204", "stop is a list of strings, none of them empty")
+            raise BertGPTError("BG204", "max_new_tokens must be 0 or more, and num_samples 1 or more")
+        if isinstance(self.stop, str) or not all(isinstance(stop, str) and stop for stop in self.stop):
+            raise BertGPTError("BG204", "stop must be a list of non-empty strings")
 
-    def __call__(
-        self, kept: PretrainedModel, prompts: Sequence[str], watch: StreamCallback | None = None
-    ) -> list[dict[str, Any]]:
-        """Every prompt gone on with, so many times."""
-        kept.model.eval()
-        rows = [row for prompt in prompts for row in self.encode_prompt(kept, prompt)]
-        keys = sample_keys(rows)
-        several = max_batch_size(kept.model.config, kept.max_length)
-        progress = console.Progress("generating", self.max_new_tokens * len(rows), of_bytes=False)
-        for start in range(0, len(rows), several):
-            stop = start + several
-            for step in self.decode_batch(kept, rows[start:stop], keys[start:stop]):
-                if watch is not None:
-                    watch(rows)
-                else:
-                    progress.update(self.max_new_tokens * start + len(rows[start:stop]) * step)
+    @classmethod
+    def from_options(cls, **options: Unpack[GenerationOptions]) -> "Generator":
+        """A generator with these options; an unknown one is a BertGPTError."""
+        known = GenerationOptions.__annotations__
+        if unknown := sorted(options.keys() - known):
+            raise BertGPTError("BG208", f"no such option: {unknown[0]}", hint=f"options: {', '.join(known)}")
+        given: dict[str, Any] = {"temperature": 0.8, **options}
+        if isinstance(given.get("stop"), str):
+            given["stop"] = [given["stop"]]
+        sampling = {each.name: given.pop(each.name) for each in fields(SamplingParams) if each.name in given}
+        return cls(SamplingParams(**sampling), **given)
+
+    def __call__(self, pretrained: PretrainedModel, prompts: Sequence[str]) -> list[dict[str, Any]]:
+        """Generate `num_samples` texts for each prompt: `prompt`, `text`, `tokens`, `logprobs`, `finish_reason`."""
+        samples = self.start(pretrained, prompts)
+        progress = console.Progress("generating", self.max_new_tokens * len(samples), in_bytes=False)
+        for done in self.decode(pretrained, samples):
+            progress.update(done)
         progress.end()
-        return [row.as_json() for row in rows]
+        return [sample.as_json() for sample in samples]
 
-    def encode_prompt(self, kept: PretrainedModel, prompt: str) -> list[Sample]:
-        """The samples of a prompt, which is cut from the left where it is too long."""
-        ids = kept.prepend_end(encode_checked(kept.tokenizer, prompt))
-        if len(ids) > kept.max_length:
-            cause = f"{len(ids) - 1:,} tokens behind an end, rows of {kept.max_length:,}"
+    def start(self, pretrained: PretrainedModel, prompts: Sequence[str]) -> list[Sample]:
+        """The samples of all prompts, for `decode` to grow."""
+        return [sample for prompt in prompts for sample in self.encode_prompt(pretrained, prompt)]
+
+    def decode(self, pretrained: PretrainedModel, samples: list[Sample]) -> Iterator[int]:
+        """Grow samples in place until all are finished; yields after each step how many tokens are done, at most."""
+        pretrained.model.eval()
+        keys = sample_keys(samples)
+        batch_size = max_batch_size(pretrained.model.config, pretrained.max_length)
+        for start in range(0, len(samples), batch_size):
+            batch = samples[start : start + batch_size]
+            for step in self.decode_batch(pretrained, batch, keys[start : start + batch_size]):
+                yield self.max_new_tokens * start + len(batch) * step
+
+    def encode_prompt(self, pretrained: PretrainedModel, prompt: str) -> list[Sample]:
+        """The samples of a prompt, which is truncated on the left if it is longer than the context."""
+        tokenizer, max_length = pretrained.tokenizer, pretrained.max_length
+        ids = pretrained.prepend_end(encode_checked(tokenizer, prompt))
+        if len(ids) > max_length:
+            cause = f"{len(ids) - 1:,} tokens after an end token, context {max_length:,}"
             if not self.truncate:
                 raise BertGPTError("BG204", "the prompt is longer than the model's context", cause=cause)
-            console.note(f"the prompt is longer than the model's context ({cause}): its beginning is not read")
-            ids = ids[-kept.max_length :]
-        ended = "" if self.max_new_tokens else "length"
-        samples = range(self.num_samples)
+            console.note(f"the prompt is longer than the model's context ({cause}): truncated on the left")
+            ids = ids[-max_length:]
+        finish_reason = "" if self.max_new_tokens else "length"
         return [
-            Sample(prompt, ids, IncrementalDetokenizer(kept.tokenizer, bool(prompt)), self.stop, finish_reason=ended)
-            for _ in samples
+            Sample(prompt, ids, IncrementalDetokenizer(tokenizer, bool(prompt)), self.stop, finish_reason=finish_reason)
+            for _ in range(self.num_samples)
         ]
 
-    def decode_batch(self, kept: PretrainedModel, rows: list[Sample], keys: NDArray[np.uint64]) -> Iterator[int]:
-        """Rows that are computed together, until all have ended; gives the number of each step."""
+    def decode_batch(
+        self, pretrained: PretrainedModel, samples: list[Sample], keys: NDArray[np.uint64]
+    ) -> Iterator[int]:
+        """Grow one batch of samples until all are finished; yields the number of each step."""
         if not self.max_new_tokens:
             yield 0
             return
-        decoder, left = Decoder(kept.model, [row.ids for row in rows], kept.max_length, self.max_new_tokens), rows
+        eos_id = pretrained.tokenizer.eos_id
+        prompts = [sample.prompt_ids for sample in samples]
+        decoder = Decoder(pretrained.model, prompts, pretrained.max_length, self.max_new_tokens)
         logits = decoder.prefill()
-        unsaid = torch.tensor(kept.suppressed_ids(but=[kept.tokenizer.eos_id]), dtype=torch.long, device=logits.device)
+        suppressed = torch.tensor(pretrained.suppressed_ids(allowed=[eos_id]), dtype=torch.long, device=logits.device)
         seen = seen_tokens(decoder.rows, logits) if self.sampling.repetition_penalty != 1 else None
         for step in range(1, self.max_new_tokens + 1):
             draws = uniform(self.seed, keys, 1, first=step)[:, 0]
-            chances = logits.log_softmax(dim=1)
-            ids = self.sampling.sample(logits.index_fill(1, unsaid, -torch.inf), seen, draws)  # (B,)
-            chances = chances.gather(1, ids[:, None])[:, 0]
-            for row, i, chance in zip(left, ids.tolist(), chances.tolist(), strict=True):
-                if not row.finish_reason:
-                    row.add(i, chance, i == kept.tokenizer.eos_id, step == self.max_new_tokens)
+            logprobs = logits.log_softmax(dim=1)
+            ids = self.sampling.sample(logits.index_fill(1, suppressed, -torch.inf), seen, draws)  # (B,)
+            logprobs = logprobs.gather(1, ids[:, None])[:, 0]
+            for sample, i, logprob in zip(samples, ids.tolist(), logprobs.tolist(), strict=True):
+                if not sample.finish_reason:
+                    sample.add(i, logprob, i == eos_id, step == self.max_new_tokens)
             yield step
-            going = [number for number, row in enumerate(left) if not row.finish_reason]
-            if not going:
+            active = [index for index, sample in enumerate(samples) if not sample.finish_reason]
+            if not active:
                 return
-            if 2 * len(going) <= len(left):  # the others are dropped now and then only, as all that is kept is copied
-                left, keys, ids = [left[number] for number in going], keys[going], ids[going]
-                seen = None if seen is None else seen[going]
-                decoder.select_rows(going)
+            if 2 * len(active) <= len(samples):  # not more often: dropping the finished rows copies the whole cache
+                samples, keys, ids = [samples[index] for index in active], keys[active], ids[active]
+                seen = None if seen is None else seen[active]
+                decoder.select_rows(active)
             if seen is not None:
                 seen.scatter_(1, ids[:, None], True)
             logits = decoder.step(ids)
 
 
-def sample_keys(rows: Sequence[Sample]) -> NDArray[np.uint64]:
-    """What the draws of each row depend on beside the seed: its prompt, and which sample of that it is."""
-    times = Counter[str]()
+def sample_keys(samples: Sequence[Sample]) -> NDArray[np.uint64]:
+    """The random key of each sample, from its prompt and its number among the samples of that prompt."""
+    counts = Counter[str]()
     keys = []
-    for row in rows:
-        digest = blake2b(row.prompt.encode(), digest_size=8).digest()
-        keys.append((int.from_bytes(digest, "little") + times[row.prompt] * GOLDEN) % (1 << 64))
-        times[row.prompt] += 1
+    for sample in samples:
+        digest = blake2b(sample.prompt.encode(), digest_size=8).digest()
+        keys.append((int.from_bytes(digest, "little") + counts[sample.prompt] * GOLDEN) % (1 << 64))
+        counts[sample.prompt] += 1
     return splitmix64(np.array(keys, np.uint64))
 
 
 def max_batch_size(config: ModelConfig, window: int) -> int:
-    """How many rows grow together."""
+    """How many rows are decoded together: as many as the memory for the KV cache allows."""
     return max(1, min(MAX_ROWS, CACHE_BYTES // (8 * config.layers * config.dim * window)))
 
 
 def seen_tokens(rows: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:
-    """Which ids stand in each row, (B, V)."""
+    """Which ids occur in each row, (B, V), for the repetition penalty."""
     seen = torch.zeros_like(logits, dtype=torch.bool)
     for row, ids in zip(seen, rows, strict=True):
         row[torch.tensor(ids, device=seen.device)] = True

@@ -1,4 +1,4 @@
-"""Any model that somebody names: a run, its `final/`, or a checkpoint of a run that is not finished."""
+"""Load a model by path or name: a run, its `final/`, a checkpoint, a transformers folder or a model of the hub."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,7 @@ from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub.from_hf import download, is_hf_folder, load_hf
 from bertgpt.hub.pretrained import PretrainedModel, build, load
 from bertgpt.model import Transformer
-from bertgpt.training.checkpoints import Checkpoints, state_of
+from bertgpt.training.checkpoints import Checkpoints, read_state
 from bertgpt.training.init import init_model
 from bertgpt.training.logger import JsonlLogger, validation_scores
 from bertgpt.training.run_directory import read_config
@@ -23,9 +23,10 @@ from bertgpt.utils.files import sha256_of
 
 
 def load_model(name: str | Path) -> tuple[PretrainedModel, Path]:
-    """A model and the folder that its weights are in.
+    """Load a model; returns it and the folder of its weights.
 
-    Of a run that is not finished, its best or newest checkpoint; what is no folder here may be a model of the hub.
+    For an unfinished run this is its best or latest checkpoint. A path that does not exist is looked up on the hub.
+    Raises BertGPTError if there is no model, or if it is corrupt or incomplete.
     """
     path = Path(name)
     if not path.exists():
@@ -35,64 +36,65 @@ def load_model(name: str | Path) -> tuple[PretrainedModel, Path]:
     folder = resolve_artifact(path)
     if (folder / "manifest.json").is_file() or not (path / "checkpoints").is_dir():
         return (load_checkpoint(path), path) if is_checkpoint(path) else (load(path), folder)
-    kept = Checkpoints(path / "checkpoints")
-    found = kept.best(validation_scores(JsonlLogger(path / "metrics.jsonl").read())) or kept.latest()
-    if found is None:
+    checkpoints = Checkpoints(path / "checkpoints")
+    scores = validation_scores(JsonlLogger(path / "metrics.jsonl").read())
+    checkpoint = checkpoints.best(scores) or checkpoints.latest()
+    if checkpoint is None:
         raise BertGPTError("BG211", "this run has no checkpoint yet", path=str(path))
-    console.note(f"{path} is not finished: this is {found.name}")
-    return load_checkpoint(found), found
+    console.note(f"{path} is not finished: loading checkpoint {checkpoint.name}")
+    return load_checkpoint(checkpoint), checkpoint
 
 
 def fetch_from_hub(name: str) -> Path:
-    """A model of the hub, unless the name is that of a folder which somebody has misspelled."""
+    """Download a model of the hub; a name that looks like a misspelled local path is an error with a suggestion."""
     parent = Path(name).parent
     if "/" in name and parent.is_dir():
-        beside = [str(run) for run in sorted(parent.iterdir()) if run.is_dir()]
-        hint = did_you_mean(name, beside)
+        hint = did_you_mean(name, [str(folder) for folder in sorted(parent.iterdir()) if folder.is_dir()])
         raise BertGPTError("BG211", "no model found", path=name, hint=hint)
     return download(name)
 
 
 def list_runs(folder: Path = Path("runs")) -> list[Path]:
-    """The runs in a folder."""
+    """The runs in a folder, sorted by name."""
     return sorted(file.parent for file in folder.glob("*/config.yaml")) if folder.is_dir() else []
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder is one of a run's checkpoints."""
+    """Whether a folder is a checkpoint of a run."""
     run = folder.parent.parent
     return folder.parent.name == "checkpoints" and folder.is_dir() and (run / "config.yaml").is_file()
 
 
 def load_checkpoint(folder: Path) -> PretrainedModel:
-    """The model of a checkpoint; its shape and its tokenizer are those of the run."""
+    """Load the model of a checkpoint, with the config and tokenizer of its run."""
     if not Checkpoints(folder.parent).is_valid(folder):
-        raise BertGPTError("BG304", "this checkpoint is not whole", path=str(folder))
+        raise BertGPTError("BG304", "checkpoint is corrupt or incomplete", path=str(folder))
     run = folder.parent.parent
     settings = read_config(run)
-    state_of(folder)  # is of a version that we know
+    read_state(folder)  # checks the format version
     config, weights = ModelConfig(**settings["model"]), load_file(folder / "model.safetensors")
     return build(config, settings, weights, load_tokenizer(run / "tokenizer"), str(folder))
 
 
-def extend_vocabulary(kept: PretrainedModel, tokenizer: Tokenizer, dropout: float, seed: int) -> Transformer:
-    """The weights of a model for a tokenizer that has all of its ids, and perhaps more, which begin at random."""
-    known = len(kept.tokenizer.tokens)
-    if tokenizer.tokens[:known] != kept.tokenizer.tokens:
-        cause = f"{kept.tokenizer.fingerprint[:12]} there, {tokenizer.fingerprint[:12]} here"
-        hint = "make the data with the tokenizer of that model: --tokenizer RUN/final/tokenizer"
-        raise BertGPTError("BG308", "the model was trained with another tokenizer", cause=cause, hint=hint)
-    vocab = max(kept.model.config.vocab_size, tokenizer.max_id + 1)
-    model = init_model(kept.model.config.model_copy(update={"vocab_size": vocab, "dropout": dropout}), seed)
+def extend_vocabulary(pretrained: PretrainedModel, tokenizer: Tokenizer, dropout: float, seed: int) -> Transformer:
+    """A copy of a model for a tokenizer that extends its own; the embeddings of new ids are initialised at random."""
+    num_known = len(pretrained.tokenizer.tokens)
+    if tokenizer.tokens[:num_known] != pretrained.tokenizer.tokens:
+        cause = f"model {pretrained.tokenizer.fingerprint[:12]}, data {tokenizer.fingerprint[:12]}"
+        hint = "make the data with the model's tokenizer: --tokenizer RUN/final/tokenizer"
+        raise BertGPTError("BG308", "model and data use different tokenizers", cause=cause, hint=hint)
+    vocab_size = max(pretrained.model.config.vocab_size, tokenizer.max_id + 1)
+    config = pretrained.model.config.model_copy(update={"vocab_size": vocab_size, "dropout": dropout})
+    model = init_model(config, seed)
     weights = model.state_dict()
-    for name, given in kept.model.state_dict().items():
-        with torch.no_grad():
-            weights[name][: len(given)] = given
+    with torch.no_grad():
+        for name, weight in pretrained.model.state_dict().items():
+            weights[name][: len(weight)] = weight
     model.load_state_dict(weights)
     return model
 
 
 def weights_hash(folder: Path) -> str:
-    """By which weights are known, be they in one file or in several."""
+    """The SHA-256 of a model's weights, in one file or several; optimizer states do not count."""
     digests = [sha256_of(file) for file in sorted(folder.glob("*.safetensors")) if file.name != "optim.safetensors"]
     return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()

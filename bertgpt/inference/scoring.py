@@ -1,4 +1,4 @@
-"""How likely a text is to a model: token by token, given what came before, or given all the others (a BERT's way)."""
+"""Log-likelihoods of texts: autoregressive, or pseudo-log-likelihoods of a masked language model."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -19,62 +19,66 @@ from bertgpt.utils.errors import BertGPTError
 
 @dataclass(frozen=True)
 class SequenceScore:
-    """Of one text."""
+    """The log-likelihood of a text, token by token."""
 
     tokens: list[int]
-    logprobs: list[float]  # of each
-    bytes: int  # of the text
-    bits_per_byte: float | None  # nothing where a tokenizer does not keep the text
+    logprobs: list[float]  # of each token, in nats
+    bytes: int  # length of the text in UTF-8
+    bits_per_byte: float | None  # None for an empty text, a masked model, or a tokenizer that does not preserve text
 
     @property
     def logprob(self) -> float:
-        """Of the whole text, in nats."""
+        """The log-probability of the whole text, in nats."""
         return math.fsum(self.logprobs)
 
 
-def score_texts(kept: PretrainedModel, texts: Sequence[str], stride: int | None = None) -> list[SequenceScore]:
-    """Of each text: the log-likelihood of a model that looks back; the pseudo-log-likelihood of one that fills gaps."""
-    rows = [encode_checked(kept.tokenizer, text) for text in texts]
-    found = pseudo_logprobs(kept, rows) if kept.objective == "mlm" else token_logprobs(kept, rows, stride)
-    exact = kept.tokenizer.token_bytes is not None and kept.objective != "mlm"
-    made = []
-    for text, ids, logprobs in zip(texts, rows, found, strict=True):
+def score_texts(pretrained: PretrainedModel, texts: Sequence[str], stride: int | None = None) -> list[SequenceScore]:
+    """Score texts: log-likelihoods of a causal model or hybrid, pseudo-log-likelihoods of a masked language model.
+
+    `stride` is that of `token_logprobs`. A text too long for a masked model is a BertGPTError.
+    """
+    tokenizer, is_mlm = pretrained.tokenizer, pretrained.objective == "mlm"
+    rows = [encode_checked(tokenizer, text) for text in texts]
+    logprobs_by_row = pseudo_logprobs(pretrained, rows) if is_mlm else token_logprobs(pretrained, rows, stride)
+    is_exact = tokenizer.token_bytes is not None and not is_mlm
+    scores = []
+    for text, ids, logprobs in zip(texts, rows, logprobs_by_row, strict=True):
         size = len(text.encode())
-        per_byte = -math.fsum(logprobs) / math.log(2) / size if exact and size else None
-        made.append(SequenceScore(ids, logprobs, size, per_byte))
-    return made
+        bits_per_byte = -math.fsum(logprobs) / math.log(2) / size if is_exact and size else None
+        scores.append(SequenceScore(ids, logprobs, size, bits_per_byte))
+    return scores
 
 
-# ------------------------------------------------------------------------------------- given what came before
+# ------------------------------------------------------------------------------------- autoregressive
 
 
 def token_logprobs(
-    kept: PretrainedModel, rows: Sequence[Sequence[int]], stride: int | None = None
+    pretrained: PretrainedModel, rows: Sequence[Sequence[int]], stride: int | None = None
 ) -> list[list[float]]:
-    """The log-probability of each id of each row, from one end id on.
+    """The log-probability of each token given those before it, after one end token.
 
-    A row that is longer than the model's is read in windows that each score `stride` ids, behind as much of what came
-    before as there is room for; without it, windows stand side by side, each behind one id only.
+    A row longer than the model's context is scored in windows of `stride` new tokens, with as many earlier tokens as
+    fit before them as context. By default windows do not overlap: the context of each is a single token.
     """
-    window = kept.max_length
+    window = pretrained.max_length
     stride = window if stride is None else stride
     if not 1 <= stride <= window:
-        raise BertGPTError("BG204", f"the stride is 1 to {window} ids, the model's rows, not {stride}")
-    parts, skipped, owners = [], [], []
+        raise BertGPTError("BG204", f"stride must be 1 to {window}, the model's context, not {stride}")
+    inputs, context_sizes, owners = [], [], []
     for number, row in enumerate(rows):
-        whole = kept.prepend_end(row)
+        ids = pretrained.prepend_end(row)
         for first, start, stop in rolling_windows(len(row), window, stride):
-            parts.append(whole[first : stop + 1])
-            skipped.append(start - first)
+            inputs.append(ids[first : stop + 1])
+            context_sizes.append(start - first)
             owners.append(number)
-    found: list[list[float]] = [[] for _ in rows]
-    for owner, skip, costs in zip(owners, skipped, token_nlls(kept.model, parts), strict=True):
-        found[owner] += [-cost for cost in costs[skip:]]
-    return found
+    logprobs: list[list[float]] = [[] for _ in rows]
+    for owner, context_size, nlls in zip(owners, context_sizes, token_nlls(pretrained.model, inputs), strict=True):
+        logprobs[owner] += [-nll for nll in nlls[context_size:]]
+    return logprobs
 
 
 def rolling_windows(targets: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """How targets are scored in windows: each reads from `first` on and scores from `start` to `stop`."""
+    """Windows that score every target once: each reads from `first` and scores targets `start` to `stop`."""
     start = 0
     while start < targets:
         stop = min(targets, start + (stride if start else window))
@@ -83,82 +87,84 @@ def rolling_windows(targets: int, window: int, stride: int) -> Iterator[tuple[in
 
 
 def token_nlls(model: Transformer, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-    """The nats of each id of each row but its first, given those before it."""
-    return [costs for costs, _ in token_nlls_and_greedy(model, rows)]
+    """The negative log-likelihood, in nats, of each token of each row but the first, given those before it."""
+    return [nlls for nlls, _ in token_nlls_and_greedy(model, rows)]
 
 
 @torch.inference_mode()
 def token_nlls_and_greedy(model: Transformer, rows: Sequence[Sequence[int]]) -> list[tuple[list[float], list[bool]]]:
-    """The same, and whether each is the likeliest."""
+    """The same, and whether each token is the most likely one."""
     model.eval()
-    found: list[tuple[list[float], list[bool]]] = [([], []) for _ in rows]
-    progress = console.Progress("scoring", sum(map(len, rows)), of_bytes=False)
+    results: list[tuple[list[float], list[bool]]] = [([], []) for _ in rows]
+    progress = console.Progress("scoring", sum(map(len, rows)), in_bytes=False)
     done = 0
-    for numbers in batches_by_length(list(map(len, rows))):
-        ids, _ = pad([rows[number] for number in numbers], model.token_embedding.weight.device)  # (B, T + 1)
-        hidden = model(ids[:, :-1], causal=True)  # (B, T, D): nobody who is scored looks at what fills up
-        scored = lm_loss(model, hidden.flatten(0, 1), ids[:, 1:].flatten())
-        columns = (scored.losses.view(len(numbers), -1).tolist(), scored.correct.view(len(numbers), -1).tolist())
-        for number, costs, right in zip(numbers, *columns, strict=True):
-            targets = len(rows[number]) - 1
-            found[number] = (costs[:targets], right[:targets])
+    for indices in batches_by_length(list(map(len, rows))):
+        ids, _ = pad([rows[index] for index in indices], model.token_embedding.weight.device)  # (B, T + 1)
+        hidden = model(ids[:, :-1], causal=True)  # (B, T, D): no token sees the padding after it
+        output = lm_loss(model, hidden.flatten(0, 1), ids[:, 1:].flatten())
+        columns = (output.losses.view(len(indices), -1).tolist(), output.correct.view(len(indices), -1).tolist())
+        for index, nlls, is_greedy in zip(indices, *columns, strict=True):
+            targets = len(rows[index]) - 1
+            results[index] = (nlls[:targets], is_greedy[:targets])
             done += targets
         progress.update(done)
     progress.end()
-    return found
+    return results
 
 
-# ------------------------------------------------------------------------------------- given all the others
+# ------------------------------------------------------------------------------------- masked
 
 
-def pseudo_logprobs(kept: PretrainedModel, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-    """The log-probability of each id of each row, given the others (Salazar et al., 2020).
+def pseudo_logprobs(pretrained: PretrainedModel, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+    """The log-probability of each token given all others (pseudo-log-likelihood; Salazar et al., 2020).
 
-    With an id the later ones of its word are hidden too (Kauf and Ivanova, 2023): else a word in several pieces gives
-    itself away.
+    The later tokens of its word are masked too (Kauf and Ivanova, 2023): otherwise they give the token away.
     """
-    found: list[list[float]] = []
+    logprobs: list[list[float]] = []
     for number, row in enumerate(rows):
-        longest = kept.max_length - 2
+        longest = pretrained.max_length - 2
         if len(row) > longest:
-            cause = f"{len(row):,} tokens, rows of {longest:,} beside two special ones"
+            cause = f"{len(row):,} tokens, at most {longest:,} fit beside two special tokens"
             raise BertGPTError("BG204", f"text {number} is longer than the model's context", cause=cause)
-        begins = [*kept.tokenizer.starts_word[list(row)].tolist(), True]
-        gaps = [list(range(at, begins.index(True, at + 1))) for at in range(len(row))]
-        logits = masked_logits(kept, row, gaps)
-        found.append([float(some[0].log_softmax(dim=-1)[i]) for some, i in zip(logits, row, strict=True)])
-    return found
+        is_start = [*pretrained.tokenizer.starts_word[list(row)].tolist(), True]
+        masks = [list(range(position, is_start.index(True, position + 1))) for position in range(len(row))]
+        logits_by_mask = masked_logits(pretrained, row, masks)
+        logprobs.append(
+            [float(logits[0].log_softmax(dim=-1)[i]) for logits, i in zip(logits_by_mask, row, strict=True)]
+        )
+    return logprobs
 
 
 @torch.inference_mode()
-def masked_logits(kept: PretrainedModel, ids: Sequence[int], gaps: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-    """The logits of what some places of a text hide, (places, V), each gap in a row where nothing else is hidden."""
-    model = kept.model.eval()
-    row = torch.tensor(kept.add_cls_sep(ids), device=model.token_embedding.weight.device)
-    several = max(1, batching.MAX_BATCH_TOKENS // len(row))
-    for some in (gaps[first : first + several] for first in range(0, len(gaps), several)):
-        number = torch.tensor([n for n, places in enumerate(some) for _ in places], device=row.device)
-        place = torch.tensor([1 + place for places in some for place in places], device=row.device)
-        holed = row.repeat(len(some), 1)  # (B, T)
-        holed[number, place] = kept.tokenizer.roles["mask"]
-        hidden = model(holed, causal=False)[number, place - kept.mlm_shift]  # (all places, D)
-        yield from torch.split(model.logits(hidden).float(), [len(places) for places in some])
+def masked_logits(pretrained: PretrainedModel, ids: Sequence[int], masks: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    """Yield the logits (positions, V) at each of `masks`: sets of positions, each masked in a row of its own."""
+    model = pretrained.model.eval()
+    row = torch.tensor(pretrained.add_cls_sep(ids), device=model.token_embedding.weight.device)
+    batch_size = max(1, batching.MAX_BATCH_TOKENS // len(row))
+    for batch in (masks[first : first + batch_size] for first in range(0, len(masks), batch_size)):
+        row_index = torch.tensor([n for n, positions in enumerate(batch) for _ in positions], device=row.device)
+        position = torch.tensor([1 + position for positions in batch for position in positions], device=row.device)
+        input_ids = row.repeat(len(batch), 1)  # (B, T)
+        input_ids[row_index, position] = pretrained.tokenizer.roles["mask"]
+        hidden = model(input_ids, causal=False)[row_index, position - pretrained.mlm_shift]  # (all positions, D)
+        yield from torch.split(model.logits(hidden).float(), [len(positions) for positions in batch])
 
 
 @torch.inference_mode()
 def masked_logits_batched(
-    kept: PretrainedModel, rows: Sequence[Sequence[int]], gaps: Sequence[Sequence[int]]
+    pretrained: PretrainedModel, rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]]
 ) -> Iterator[tuple[int, Tensor]]:
-    """The logits (places, V) of some places of each text, which are hidden already, with the number of the text."""
-    model = kept.model.eval()
-    progress = console.Progress("filling gaps", len(rows), of_bytes=False)
+    """Yield each row's index and its logits (positions, V) at its `masks`; the rows are already masked there."""
+    model = pretrained.model.eval()
+    progress = console.Progress("predicting masks", len(rows), in_bytes=False)
     done = 0
-    for numbers in batches_by_length(list(map(len, rows))):
-        ids, lengths = pad([kept.add_cls_sep(rows[number]) for number in numbers], model.token_embedding.weight.device)
-        hidden = model(ids, causal=False, document_ids=padding_document_ids(ids, lengths))  # (B, T, D)
-        for line, number in enumerate(numbers):
-            places = torch.tensor(gaps[number], device=ids.device) + 1 - kept.mlm_shift
-            yield number, model.logits(hidden[line, places]).float()
-        done += len(numbers)
+    for indices in batches_by_length(list(map(len, rows))):
+        batch = [pretrained.add_cls_sep(rows[index]) for index in indices]
+        input_ids, lengths = pad(batch, model.token_embedding.weight.device)
+        hidden = model(input_ids, causal=False, document_ids=padding_document_ids(input_ids, lengths))  # (B, T, D)
+        for row, index in enumerate(indices):
+            positions = torch.tensor(masks[index], device=input_ids.device) + 1 - pretrained.mlm_shift
+            yield index, model.logits(hidden[row, positions]).float()
+        done += len(indices)
         progress.update(done)
     progress.end()

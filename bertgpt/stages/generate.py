@@ -1,4 +1,4 @@
-"""`bertgpt generate`: text from a GPT, filled gaps from a BERT."""
+"""`bertgpt generate`: text from a GPT, filled masks from a BERT, both from a hybrid."""
 
 import math
 import os
@@ -11,25 +11,28 @@ from bertgpt.config.options import GenerateOptions
 from bertgpt.utils import console as console_module
 from bertgpt.utils.console import Console, flush
 from bertgpt.utils.errors import BertGPTError, short_repr
-from bertgpt.utils.threads import stay_awake
+from bertgpt.utils.threads import set_openmp_spin_count
 
 if TYPE_CHECKING:
     from bertgpt.inference.generate import Sample
     from bertgpt.inference.language_model import LanguageModel
 
-TENTHS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
-COLOURS = ("red", "magenta", "yellow", "", "green")  # of probabilities in fifths
+SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"  # tenths of a probability
+COLORS = ("red", "magenta", "yellow", "", "green")  # of fifths of a probability
 
 
 def run(options: GenerateOptions) -> dict[str, Any]:
-    """Do it; on the command line texts are shown as they grow."""
+    """Generate or fill masks; returns `samples`, or `masked_prediction` for --mask-text.
+
+    On the command line generated text is shown while it grows.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise BertGPTError("BG223", "generate runs in one process", hint="leave out torchrun")
+        raise BertGPTError("BG223", "generate runs in one process", hint="run it without torchrun")
     if options.model is None:
-        raise no_model()
+        raise missing_model_error()
     if not all(options.stop):
-        raise BertGPTError("BG204", "--stop is a string that is not empty")
-    stay_awake()
+        raise BertGPTError("BG204", "--stop must not be empty")
+    set_openmp_spin_count()  # before torch is imported
     from bertgpt.hub.pretrained import not_a_language_model
     from bertgpt.inference.language_model import load
 
@@ -38,188 +41,200 @@ def run(options: GenerateOptions) -> dict[str, Any]:
         raise not_a_language_model(model.pretrained.head)
     if options.mask_text is not None:
         if options.prompt or options.prompts_file:
-            raise BertGPTError("BG203", "--mask-text is a text of its own", hint="leave out the prompts")
-        check_fills(model, options.model)
-        return {"quiz": model.mask_and_predict(text_of(options.mask_text), options.candidates, options.seed)}
-    prompts = prompts_of(options)
-    check_size(model, options)
-    masked = [model.mask in prompt for prompt in prompts]
-    if any(masked) or not model.can_generate:
-        check_fills(model, options.model)
-        if not all(masked):
-            raise no_mask(model, options.model)
-        return {"samples": model.fill(prompts, options.candidates)}
-    names = ("temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "num_samples", "stop", "seed")
-    how = {name: getattr(options, name) for name in (*names, "truncate")}
+            raise BertGPTError("BG203", "--mask-text and prompts are mutually exclusive", hint="leave out the prompts")
+        require_mask_filling(model, options.model)
+        text = read_text_argument(options.mask_text)
+        return {"masked_prediction": model.mask_and_predict(text, options.candidates, options.seed)}
+    prompts = read_prompts(options)
+    warn_top_k(model, options)
+    has_mask = [model.mask_token in prompt for prompt in prompts]
+    if any(has_mask) or not model.can_generate:
+        require_mask_filling(model, options.model)
+        if not all(has_mask):
+            raise missing_mask_error(model, options.model)
+        return {"samples": model.fill_mask(prompts, options.candidates)}
+    return {"samples": generate(model, prompts, options)}
+
+
+def generate(model: "LanguageModel", prompts: list[str], options: GenerateOptions) -> list[dict[str, Any]]:
+    """Generate from all prompts, live on the command line unless it prints JSON."""
+    from bertgpt.inference.generate import GenerationOptions
+
+    generation = {name: getattr(options, name) for name in GenerationOptions.__annotations__}
     console = console_module.current
-    live = None if console is None or console.json else Live(console, options.logprobs)
-    samples = model.generate(prompts, watch=live, **how)
-    if live is not None:
-        live.end()
-    return {"samples": samples}
+    if console is None or console.json:
+        return model.generate(prompts, **generation)
+    display = LiveDisplay(console, options.logprobs)
+    samples: list[Sample] = []
+    for samples in model.stream(prompts, **generation):
+        display.update(samples)
+    display.end()
+    return [sample.as_json() for sample in samples]
 
 
-# ---------------------------------------------------------------------------------------------- what is asked
+# ---------------------------------------------------------------------------------------------- input
 
 
-def prompts_of(options: GenerateOptions) -> list[str]:
-    """Prompts from options, from a file, or from what is piped into the command; else one that is empty."""
+def read_prompts(options: GenerateOptions) -> list[str]:
+    """Prompts from the options and from a file, else from a pipe, else an empty one."""
     prompts = list(options.prompt)
     if options.prompts_file is not None:
-        lines = text_of_file(options.prompts_file).split("\n")
+        lines = read_text_file(options.prompts_file).split("\n")
         prompts += [line.removesuffix("\r") for line in lines if line.strip()]
         if not prompts:
-            raise BertGPTError("BG310", "there is no prompt in this file", path=options.prompts_file)
+            raise BertGPTError("BG310", "no prompt in this file", path=options.prompts_file)
     if not prompts and console_module.current is not None and sys.stdin is not None and not sys.stdin.isatty():
-        prompts = [piped().removesuffix("\n")]
+        prompts = [read_stdin().removesuffix("\n")]
     return prompts or [""]
 
 
-def piped() -> str:
-    """What somebody else writes into this command."""
+def read_stdin() -> str:
+    """The text that is piped into the command."""
     try:
-        return decoded(sys.stdin.buffer.read(), "standard input")
+        return decode_utf8(sys.stdin.buffer.read(), "standard input")
     except OSError as error:
         raise BertGPTError("BG313", "standard input cannot be read", cause=str(error)) from None
 
 
-def text_of(given: str) -> str:
-    """A text, or that of a file."""
-    if len(given.split()) == 1 and Path(given).suffix and not os.path.exists(given):  # noqa: PTH110 - as below
-        raise BertGPTError("BG211", f"there is no file {short_repr(given)}, and this is too short for a text")
-    return text_of_file(given) if os.path.isfile(given) else given  # noqa: PTH113 - a Path of an impossible name raises
+def read_text_argument(value: str) -> str:
+    """A text that is given as such, or as the name of its file."""
+    if len(value.split()) == 1 and Path(value).suffix and not os.path.exists(value):  # noqa: PTH110 - as below
+        raise BertGPTError("BG211", f"no such file: {short_repr(value)}, and too short for a text")
+    return read_text_file(value) if os.path.isfile(value) else value  # noqa: PTH113 - Path raises on impossible names
 
 
-def text_of_file(name: str) -> str:
-    """The text of a file."""
+def read_text_file(name: str) -> str:
+    """The text of a UTF-8 file."""
     try:
-        return decoded(Path(name).read_bytes(), name)
+        return decode_utf8(Path(name).read_bytes(), name)
     except (OSError, ValueError) as error:
-        raise BertGPTError("BG313", "this file cannot be read", path=name, cause=str(error)) from None
+        raise BertGPTError("BG313", "file cannot be read", path=name, cause=str(error)) from None
 
 
-def decoded(data: bytes, where: str) -> str:
-    """Bytes as text."""
+def decode_utf8(data: bytes, source: str) -> str:
+    """Decode UTF-8, with or without a byte order mark; `source` names the bytes in the error."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BertGPTError("BG301", "this text is not UTF-8", path=where, cause=f"byte {error.start:,}") from None
+        raise BertGPTError("BG301", "text is not UTF-8", path=source, cause=f"byte {error.start:,}") from None
 
 
-# ----------------------------------------------------------------------------------------- what cannot be asked
+# ----------------------------------------------------------------------------------------- errors and notes
 
 
-def no_model(command: str = "generate") -> BertGPTError:
-    """Which models there are."""
+def missing_model_error(command: str = "generate") -> BertGPTError:
+    """The error of a missing --model; its hint lists the runs in `runs/`."""
     from bertgpt.inference.load import list_runs
 
-    there = [f"bertgpt {command} --model {run}" for run in list_runs()]
-    hint = "; or ".join(there) if there else "bertgpt pretrain makes one"
+    commands = [f"bertgpt {command} --model {run}" for run in list_runs()]
+    hint = "; or ".join(commands) if commands else "bertgpt pretrain trains one"
     return BertGPTError("BG203", "--model is missing", hint=hint)
 
 
-def check_fills(model: "LanguageModel", name: str) -> None:
-    """Gaps are for models that look both ways."""
+def require_mask_filling(model: "LanguageModel", name: str) -> None:
+    """Refuse mask filling with a causal model."""
     if not model.can_fill_mask:
-        hint = f'bertgpt generate --model {name} --prompt "..." goes on with a text; a BERT or a hybrid fills gaps'
-        raise BertGPTError("BG222", "this is a causal model: it goes on with text, and does not fill gaps", hint=hint)
+        hint = f'generate: bertgpt generate --model {name} --prompt "..."; to fill masks, use a BERT or a hybrid'
+        raise BertGPTError("BG222", "causal model: mask filling is not supported", hint=hint)
 
 
-def no_mask(model: "LanguageModel", name: str) -> BertGPTError:
-    """A BERT needs something to fill."""
-    kind = (
-        "a hybrid either fills the gaps of all prompts or goes on with all"
+def missing_mask_error(model: "LanguageModel", name: str) -> BertGPTError:
+    """The error of prompts without a mask, where masks are to be filled."""
+    token = model.mask_token
+    message = (
+        f"a hybrid either fills masks or generates: some prompts have no {token}"
         if model.can_generate
-        else "this is a masked model: it fills gaps"
+        else f"masked language model: generation is not supported, and a prompt has no {token}"
     )
-    hint = f'bertgpt generate --model {name} --prompt "A text with a {model.mask} in it." or --mask-text TEXT'
-    return BertGPTError("BG222", f"{kind}, and there is no {model.mask} in a prompt", hint=hint)
+    hint = f'bertgpt generate --model {name} --prompt "A text with a {token} in it." or --mask-text TEXT'
+    return BertGPTError("BG222", message, hint=hint)
 
 
-def check_size(model: "LanguageModel", options: GenerateOptions) -> None:
-    """More choices than there are ids are all of them."""
-    vocab = model.pretrained.model.config.vocab_size
-    if options.top_k > vocab:
-        console_module.note(f"--top-k {options.top_k:,} is more than there are: all {vocab:,} ids may be drawn")
+def warn_top_k(model: "LanguageModel", options: GenerateOptions) -> None:
+    """Note a --top-k larger than the vocabulary."""
+    vocab_size = model.pretrained.model.config.vocab_size
+    if options.top_k > vocab_size:
+        console_module.note(f"--top-k {options.top_k:,} exceeds the vocabulary: sampling from all {vocab_size:,} ids")
 
 
-# ---------------------------------------------------------------------------------------------------- on paper
+# ---------------------------------------------------------------------------------------------------- output
 
 
-class Live:
-    """Samples on the screen while they grow: the first that is not over, and then what has grown behind it."""
+class LiveDisplay:
+    """Shows samples while they grow, in order: the first unfinished one, then what has grown after it meanwhile."""
 
     def __init__(self, console: Console, logprobs: bool) -> None:
         self.console, self.logprobs = console, logprobs
-        self.number, self.begun, self.tokens = 0, False, 0
-        self.start: float | None = None
+        self.current, self.has_header = 0, False  # the sample that is shown, and whether its prompt is
+        self.num_tokens = self.num_first = 0  # of all samples, now and after the first step
+        self.start: float | None = None  # time of the first step
 
-    def __call__(self, samples: list["Sample"]) -> None:
+    def update(self, samples: list["Sample"]) -> None:
+        """Show what has grown since the last update."""
+        self.num_tokens = sum(len(sample.tokens) for sample in samples)
         if self.start is None:
-            self.start, self.first = time.monotonic(), sum(len(sample.tokens) for sample in samples)
-        for sample in samples[self.number :]:
-            if not self.begun:
-                self.begin(sample, len(samples))
+            self.start, self.num_first = time.monotonic(), self.num_tokens
+        for sample in samples[self.current :]:
+            if not self.has_header:
+                self.show_prompt(sample, len(samples))
             for text, logprob in sample.flush():
-                self.console.inline(*self.shaded(text, logprob) if self.logprobs else (text, ""))
+                self.console.inline(*self.with_probability(text, logprob) if self.logprobs else (text, ""))
             if not sample.finish_reason:
                 break
             self.console.inline("\n", "")
-            self.number, self.begun = self.number + 1, False
-        self.tokens = sum(len(sample.tokens) for sample in samples)
+            self.current, self.has_header = self.current + 1, False
         flush()
 
-    def begin(self, sample: "Sample", count: int) -> None:
-        """Its prompt, and a title where there are several."""
-        self.begun = True
+    def show_prompt(self, sample: "Sample", count: int) -> None:
+        """Show the prompt of a sample, with a heading if there are several samples."""
+        self.has_header = True
         if count > 1:
-            if self.number:
+            if self.current:
                 self.console.text()
-            self.console.heading(f"{self.number + 1} of {count}")
+            self.console.heading(f"{self.current + 1} of {count}")
         self.console.inline(sample.prompt, "bold")
 
-    def shaded(self, text: str, logprob: float) -> tuple[str, str]:
-        """A piece with its probability, in tenths behind it and as its colour."""
-        odds = min(math.exp(logprob), 1 - 1e-9)
+    def with_probability(self, text: str, logprob: float) -> tuple[str, str]:
+        """A piece of text with its probability, in tenths after it, and as a colour."""
+        prob = min(math.exp(logprob), 1 - 1e-9)
         body = text.rstrip("\n")
-        return body + TENTHS[int(odds * 10)] + text[len(body) :], COLOURS[int(odds * 5)]
+        return body + SUPERSCRIPTS[int(prob * 10)] + text[len(body) :], COLORS[int(prob * 5)]
 
     def end(self) -> None:
-        """How fast it was."""
+        """Print a legend, and the speed after the first step, which includes reading the prompts."""
         if self.logprobs:
-            self.console.note(
-                "the figure behind a piece is its probability in tenths: ⁰ is under 0.1, ⁹ is 0.9 and more"
-            )
-        made = self.tokens - self.first if self.start is not None else 0
-        if made > 0 and self.start is not None:
-            self.console.note(f"{self.tokens:,} tokens, {made / (time.monotonic() - self.start):,.0f} a second")
+            self.console.note("digits are probabilities in tenths: ⁰ is below 0.1, ⁹ is 0.9 or more")
+        num_timed = self.num_tokens - self.num_first
+        if num_timed > 0 and self.start is not None:
+            speed = num_timed / (time.monotonic() - self.start)
+            self.console.note(f"{self.num_tokens:,} tokens, {speed:,.0f} tokens/s")
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Print filled gaps; texts that grew were shown then."""
-    if "quiz" in result:
-        show_quiz(result["quiz"], console)
+    """Print filled masks and masked predictions; generated text was shown while it grew."""
+    if "masked_prediction" in result:
+        show_masked_prediction(result["masked_prediction"], console)
     for number, sample in enumerate(result.get("samples", ())):
         if "masks" in sample:
             if number:
                 console.text()
             console.text(sample["text"])
             rows = [
-                [str(n), *(f"{each['text'].strip()} {each['probability']:.3f}" for each in mask["candidates"])]
+                [str(n), *(f"{each['token_str'].strip()} {each['score']:.3f}" for each in mask["candidates"])]
                 for n, mask in enumerate(sample["masks"], 1)
             ]
-            best = len(sample["masks"][0]["candidates"])
-            console.table(("gap", "likeliest", *[""] * (best - 1)), rows)
+            num_candidates = len(sample["masks"][0]["candidates"])
+            console.table(("mask", "most likely", *[""] * (num_candidates - 1)), rows)
 
 
-def show_quiz(quiz: dict[str, Any], console: Console) -> None:
-    """A text with what was hidden of it, and what the model made of that."""
+def show_masked_prediction(result: dict[str, Any], console: Console) -> None:
+    """Print a text with its masked words and their predictions, and the masked accuracy."""
     from bertgpt.inference.fill_mask import format_segment
 
-    console.inline_styled(map(format_segment, quiz["segments"]))
-    right = sum(mask["correct"] for mask in quiz["masks"])
+    console.inline_styled(map(format_segment, result["segments"]))
+    num_correct = sum(mask["correct"] for mask in result["masks"])
     console.text()
     console.text(
-        f"{right} of {len(quiz['masks'])} hidden tokens found, {quiz['accuracy']:.1%}. "
-        "{word}: hidden and found; {word: guess}: hidden, and taken for another"
+        f"{num_correct} of {len(result['masks'])} masked tokens predicted correctly, {result['accuracy']:.1%}. "
+        "{word}: predicted correctly; {word: prediction}: predicted wrongly"
     )

@@ -1,13 +1,13 @@
-"""How OpenMP threads wait, which torch reads when it is imported."""
+"""How long OpenMP threads spin before they sleep; torch reads it once, when it is imported."""
 
 import os
 
 
-def stay_awake() -> None:
-    """Have threads wait for a tenth of a millisecond before they sleep, if this machine has nothing else to do.
+def set_openmp_spin_count() -> None:
+    """Let OpenMP threads spin for a tenth of a millisecond before they sleep, unless the machine is busy.
 
-    Generation goes from one small product to the next: to wake a thread for each would be a third of its time. But
-    where others compute, threads that wait awake take from everybody. Before torch is imported, as above.
+    Call it before torch is imported. Generation is a sequence of small matrix products: waking a thread for each would
+    take a third of its time. On a busy machine, though, spinning threads take time from every other process.
     """
     if hasattr(os, "getloadavg") and os.getloadavg()[0] < (os.cpu_count() or 1) / 2:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")

@@ -138,7 +138,7 @@ def test_a_bert_hides_the_rest_of_a_word_with_each_of_its_ids(runs: Path) -> Non
 
 def test_what_is_wrong_is_said(runs: Path) -> None:
     model = bertgpt.load(str(runs / "bert"))
-    with pytest.raises(BertGPTError, match="no pooling 'cls'"):
+    with pytest.raises(BertGPTError, match="no such pooling: 'cls'"):
         model.embed("a", "cls")  # type: ignore[arg-type]
     for ask in (model.embed, model.score):
         with pytest.raises(BertGPTError, match="UTF-8"):

@@ -37,7 +37,7 @@ def test_gaps_are_filled_as_transformers_fills_them(runs: Path, tmp_path: Path, 
     for gap, mask in zip(gaps, found["masks"], strict=True):
         best = odds[gap].topk(3)
         assert [each["token"] for each in mask["candidates"]] == best.indices.tolist()
-        assert [each["probability"] for each in mask["candidates"]] == pytest.approx(best.values.tolist(), abs=1e-4)
+        assert [each["score"] for each in mask["candidates"]] == pytest.approx(best.values.tolist(), abs=1e-4)
         ids[gap] = int(best.indices[0])
     assert found["text"] == kept.tokenizer.decode(ids[1:-1])
 
@@ -57,7 +57,7 @@ def test_a_hybrid_answers_from_the_position_before(runs: Path) -> None:
     with torch.no_grad():
         logits = kept.model.logits(kept.model(torch.tensor([ids]), causal=False))[0]
     gaps = [place for place, i in enumerate(ids) if i == kept.tokenizer.roles["mask"]]
-    [found] = bertgpt.load(str(runs / "both")).fill(TEXT, candidates=1)
+    [found] = bertgpt.load(str(runs / "both")).fill_mask(TEXT, candidates=1)
     logits[:, kept.suppressed_ids()] = -torch.inf  # special ids are no part of a text
     wanted = logits[[gap - 1 for gap in gaps]].argmax(dim=1).tolist()
     assert [mask["candidates"][0]["token"] for mask in found["masks"]] == wanted
@@ -71,7 +71,7 @@ def test_gaps_of_a_long_text_are_each_seen_with_what_is_around_them(runs: Path) 
     words = ["sun "] * 300
     for place in (0, 150, 299):
         words[place] = "[MASK] "
-    [found] = bertgpt.load(str(runs / "bert")).fill("".join(words), candidates=1)
+    [found] = bertgpt.load(str(runs / "bert")).fill_mask("".join(words), candidates=1)
     ids = encode_with_masks(kept.tokenizer, "".join(words))
     mask = kept.tokenizer.roles["mask"]
     gaps = [place for place, i in enumerate(ids) if i == mask]
@@ -95,16 +95,16 @@ def test_a_quiz_counts_what_is_found_and_marks_it(run: Run, runs: Path, tmp_path
     text = "There was a hard frost in the clock shop, and the tall engineer was the first to come. " * 12
     text = text.strip()
     argv = ["generate", "--model", str(runs / "bert"), "--mask-text", text]
-    quiz = json.loads(run(*argv, "--json").out)["result"]["quiz"]
+    quiz = json.loads(run(*argv, "--json").out)["result"]["masked_prediction"]
     kept = load(runs / "bert")
     ids = kept.tokenizer.encode(text)
     assert len(ids) > 128  # several rows
     assert 0.1 * len(ids) < len(quiz["masks"]) <= 0.15 * len(ids) + 3
-    assert [ids[mask["place"]] for mask in quiz["masks"]] == [mask["token"] for mask in quiz["masks"]]
+    assert [ids[mask["position"]] for mask in quiz["masks"]] == [mask["label"] for mask in quiz["masks"]]
     assert "".join(segment["text"] for segment in quiz["segments"]) == text
     knows(kept, kept.tokenizer.encode(" the"))
     easy = FillMask().mask_and_predict(kept, text)
-    right = [mask["token"] == kept.tokenizer.encode(" the")[0] for mask in easy["masks"]]
+    right = [mask["label"] == kept.tokenizer.encode(" the")[0] for mask in easy["masks"]]
     assert [mask["correct"] for mask in easy["masks"]] == right
     assert easy["accuracy"] == sum(right) / len(right) > 0
     shown = run(*argv).out
@@ -112,9 +112,9 @@ def test_a_quiz_counts_what_is_found_and_marks_it(run: Run, runs: Path, tmp_path
     assert shown.count(": ") >= len(wrong) > 0
     file = tmp_path / "text.txt"
     file.write_text(text, encoding="utf-8")
-    assert json.loads(run(*argv[:-1], str(file), "--json").out)["result"]["quiz"] == quiz
-    again = json.loads(run(*argv, "--seed", "5", "--json").out)["result"]["quiz"]
-    assert [mask["place"] for mask in again["masks"]] != [mask["place"] for mask in quiz["masks"]]
+    assert json.loads(run(*argv[:-1], str(file), "--json").out)["result"]["masked_prediction"] == quiz
+    again = json.loads(run(*argv, "--seed", "5", "--json").out)["result"]["masked_prediction"]
+    assert [mask["position"] for mask in again["masks"]] != [mask["position"] for mask in quiz["masks"]]
     assert "too short" in run(*argv[:-1], "so").err
 
 
@@ -142,18 +142,18 @@ def test_what_drives_a_terminal_is_escaped(run: Run, runs: Path) -> None:
 def test_a_text_without_a_gap_is_as_it_was_and_the_rest_of_one_too(runs: Path, tmp_path: Path) -> None:
     """Also where the tokenizer lower-cases, and knows some of its words only as unknown."""
     model = bertgpt.load(str(runs / "bert"))
-    assert model.fill("The dog") == [{"prompt": "The dog", "text": "The dog", "masks": []}]
+    assert model.fill_mask("The dog") == [{"prompt": "The dog", "text": "The dog", "masks": []}]
     pieces = train_tokenizer("wordpiece", 300, ["the dog is here and sleeps"] * 9)
     text = "The Zebra's [MASK] quizzed 日本 in Tarn. [MASK]"
-    [found] = LanguageModel(written(tmp_path, "bert", pieces)).fill(text)
-    first, second = (mask["candidates"][0]["text"] for mask in found["masks"])
+    [found] = LanguageModel(written(tmp_path, "bert", pieces)).fill_mask(text)
+    first, second = (mask["candidates"][0]["token_str"] for mask in found["masks"])
     wanted = append_token(pieces, "The Zebra's ", first) + " quizzed 日本 in Tarn. "
     assert found["text"] == append_token(pieces, wanted, second)
 
 
 def test_a_file_that_is_not_there_is_no_text(run: Run, runs: Path) -> None:
     done = run("generate", "--model", str(runs / "bert"), "--mask-text", "missing.txt")
-    assert (done.code, "there is no file" in done.err) == (2, True)
+    assert (done.code, "no such file" in done.err) == (2, True)
     both = run("generate", "--model", str(runs / "bert"), "--mask-text", "a text of some words", "--prompt", "a")
     assert both.code == 2
 
@@ -161,7 +161,7 @@ def test_a_file_that_is_not_there_is_no_text(run: Run, runs: Path) -> None:
 def test_a_word_of_several_tokens_is_one_gap_for_who_reads(runs: Path) -> None:
     text = "The extraordinarily wonderful clockmakers astonished everybody, unbelievably. " * 5
     quiz = bertgpt.load(str(runs / "bert")).mask_and_predict(text)
-    hidden = [segment for segment in quiz["segments"] if "guess" in segment]
+    hidden = [segment for segment in quiz["segments"] if "prediction" in segment]
     assert len(hidden) < len(quiz["masks"])
     assert all(word.strip(" .,") in text.split() or word.strip(" .,") == "" or word.strip() in text
                for word in (segment["text"] for segment in hidden))  # fmt: skip

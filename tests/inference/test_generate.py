@@ -83,13 +83,13 @@ def test_a_text_ends_where_a_document_does_or_at_a_stop(runs: Path, monkeypatch:
     stop = text[6:9]
     place = text.index(stop)
     [cut] = model.generate("It", max_new_tokens=40, seed=11, stop=["never there", stop])
-    assert (cut["text"], cut["ended"]) == (text[:place], "stop")
+    assert (cut["text"], cut["finish_reason"]) == (text[:place], "stop")
     assert whole["tokens"][: len(cut["tokens"])] == cut["tokens"]
     with torch.no_grad():
         model.pretrained.model.token_embedding.weight[model.pretrained.tokenizer.eos_id] *= 30
     model.pretrained.model.prepack_weights()
     ends = model.generate("It", num_samples=20, max_new_tokens=40)
-    ended = [each for each in ends if each["ended"] == "end"]
+    ended = [each for each in ends if each["finish_reason"] == "eos"]
     assert ended
     for each in ended:
         assert each["tokens"][-1] == model.pretrained.tokenizer.eos_id
@@ -108,7 +108,7 @@ def test_what_is_shown_as_it_grows_is_the_text(run: Run, runs: Path, monkeypatch
     shown = "\n\n".join(f"{n} of 3\nShe {console.printable(sample['text'])}" for n, sample in enumerate(samples, 1))
     assert "".join(written) == shown + "\n"
     assert len(written) > 40
-    assert {key for sample in samples for key in sample} == {"prompt", "text", "tokens", "logprobs", "ended"}
+    assert {key for sample in samples for key in sample} == {"prompt", "text", "tokens", "logprobs", "finish_reason"}
 
 
 def test_a_stop_over_two_tokens_is_not_shown_even_for_a_moment(run: Run, runs: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_prompt_that_is_too_long(run: Run, runs: Path) -> None:
     """F41: cut from the left with a notice, or refused."""
     argv = ["generate", "--model", str(runs / "gpt"), "--max-new-tokens", "5", "--prompt", "She was glad. " * 60]
     done = run(*argv, "--json")
-    assert "its beginning is not read" in done.err
+    assert "truncated on the left" in done.err
     [sample] = json.loads(done.out)["result"]["samples"]
     assert len(sample["tokens"]) == 5
     refused = run(*argv, "--no-truncate")
@@ -206,7 +206,7 @@ def test_without_a_model_those_that_there_are_are_named(
     assert "bertgpt generate --model runs/bert; or bertgpt generate --model runs/gpt" in done.err
     assert "did you mean runs/gpt?" in run("generate", "--model", "runs/gtp").err
     monkeypatch.chdir(tmp_path)
-    assert "bertgpt pretrain makes one" in run("generate").err
+    assert "bertgpt pretrain trains one" in run("generate").err
 
 
 def test_a_model_is_refused_what_it_cannot_do_with_the_command_that_works(
@@ -219,17 +219,17 @@ def test_a_model_is_refused_what_it_cannot_do_with_the_command_that_works(
         ([bert, "--prompt", "no gap"], f'--model {bert} --prompt "A text with a [MASK] in it."'),
         ([bert], "[MASK]"),
         ([gpt, "--prompt", "a [MASK]"], f'--model {gpt} --prompt "..."'),
-        ([gpt, "--mask-text", "a text"], "goes on with text"),
-        ([both, "--prompt", "a [MASK]", "--prompt", "a"], "hybrid either fills"),
+        ([gpt, "--mask-text", "a text"], "mask filling is not supported"),
+        ([both, "--prompt", "a [MASK]", "--prompt", "a"], "hybrid either fills masks"),
     ):
         done = run("generate", "--model", *argv)
         assert done.code == 2, argv
         assert "BG222" in done.err
         assert told in done.err
-    with pytest.raises(BertGPTError, match="masked model"):
+    with pytest.raises(BertGPTError, match="masked language model"):
         bertgpt.load(bert).generate("a")
     with pytest.raises(BertGPTError, match="causal model"):
-        bertgpt.load(gpt).fill("a [MASK]")
+        bertgpt.load(gpt).fill_mask("a [MASK]")
 
 
 def test_one_process(run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +286,7 @@ def test_threads_stay_awake_only_where_nobody_else_computes(monkeypatch: pytest.
     for load_average, wanted in ((0.1, "5000"), (64.0, None)):
         monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
         monkeypatch.setattr(os, "getloadavg", lambda load_average=load_average: (load_average,) * 3)
-        threads.stay_awake()
+        threads.set_openmp_spin_count()
         assert os.environ.get("GOMP_SPINCOUNT") == wanted
 
 
@@ -349,9 +349,9 @@ def test_loading_is_told_what_is_wrong(runs: Path, tmp_path: Path) -> None:
     for given in ({"precision": "int8"}, {"device": "tpu"}):
         with pytest.raises(BertGPTError):
             bertgpt.load(str(runs / "gpt"), **given)
-    with pytest.raises(BertGPTError, match="no model here"):
+    with pytest.raises(BertGPTError, match="no model found"):
         bertgpt.load(tmp_path / "nowhere")
-    assert repr(bertgpt.load(runs / "gpt")).startswith("<causal model of ")
+    assert repr(bertgpt.load(runs / "gpt")).startswith("<causal language model, ")
     bertgpt.export(str(runs / "gpt"), out=str(tmp_path / "hf"))
     assert bertgpt.load(tmp_path / "hf").pretrained.max_length == bertgpt.load(runs / "gpt").pretrained.max_length
 
