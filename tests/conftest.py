@@ -1,4 +1,4 @@
-"""What the tests share: ways to run the command line, and the real data where there is any."""
+"""Shared fixtures: ways to run the command line, real data if there is any, a small tokenizer."""
 
 import gc
 import os
@@ -23,24 +23,24 @@ pytest_plugins = ["tests.fixtures.training", "tests.fixtures.finetuning", "tests
 
 HERE = Path(__file__).parent
 
-# Tests that run side by side share the cores; nothing above imports torch, which reads this once.
-BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // BESIDE)))
+# Parallel tests share the cores. torch reads this when it is imported, which happens later.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that are given longest come first, so that in the end none of several processes waits for another."""
+    """Start tests with long timeouts first, so that no worker is left with a long one at the end."""
 
-    def given(item: pytest.Item) -> float:
+    def timeout(item: pytest.Item) -> float:
         marker = item.get_closest_marker("timeout")
         return marker.args[0] if marker else 0.0
 
-    items.sort(key=given, reverse=True)
+    items.sort(key=timeout, reverse=True)
 
 
 @dataclass
 class Outcome:
-    """What a command left behind."""
+    """Exit code, stdout and stderr of a command."""
 
     code: int
     out: str
@@ -49,9 +49,9 @@ class Outcome:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real data: $BERTGPT_TEST_DATA, else a folder beside the checkout; skips without it."""
-    named = os.environ.get("BERTGPT_TEST_DATA")
-    folder = Path(named) if named else HERE.parent.parent / "shared" / "data"
+    """The folder of real data: $BERTGPT_TEST_DATA, or a folder beside the checkout; the test is skipped without it."""
+    given = os.environ.get("BERTGPT_TEST_DATA")
+    folder = Path(given) if given else HERE.parent.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("no real data: set BERTGPT_TEST_DATA")
     return folder
@@ -59,7 +59,7 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def hard_strings() -> list[str]:
-    """Strings of our own that break careless programs: many scripts, marks, controls and invisible characters."""
+    """Strings that break careless programs: many scripts, combining marks, controls and invisible characters."""
     return (HERE / "assets" / "hard_strings.txt").read_text(encoding="utf-8").split("\n%%\n")
 
 
@@ -67,22 +67,22 @@ def hard_strings() -> list[str]:
 def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run a command line in this process."""
 
-    def running(*argv: str) -> Outcome:
+    def run_command(*argv: str) -> Outcome:
         capfd.readouterr()
         code = app.run(list(argv))
         sys.stdout.flush()
         return Outcome(code, *capfd.readouterr())
 
-    return running
+    return run_command
 
 
 @pytest.fixture(scope="session")
 def process() -> Callable[..., Outcome]:
-    """Run a command line in a process of its own; `env` is laid over the environment, None takes a variable away."""
+    """Run a command line in a new process; `env` updates the environment, None removes a variable."""
 
-    def running(*argv: str, env: dict[str, str | None] | None = None, **options: Any) -> Outcome:
+    def run_process(*argv: str, env: dict[str, str | None] | None = None, **options: Any) -> Outcome:
         merged = {k: v for k, v in (os.environ | (env or {})).items() if v is not None}
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "bertgpt", *argv],
             env=merged,
             capture_output=True,
@@ -90,61 +90,62 @@ def process() -> Callable[..., Outcome]:
             timeout=60,
             **options,
         )
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return Outcome(completed.returncode, completed.stdout, completed.stderr)
 
-    return running
+    return run_process
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Options], Callable[[Any], dict[str, Any]]], None]:
     """Add a command to the command line for one test."""
 
-    def add(name: str, model: type[Options], do: Callable[[Any], dict[str, Any]]) -> None:
-        real = registry.module
-        made = SimpleNamespace(run=do, show=lambda result, console: console.text(str(result)))
+    def add_command(name: str, model: type[Options], function: Callable[[Any], dict[str, Any]]) -> None:
+        import_stage = registry.module
+        stage = SimpleNamespace(run=function, show=lambda result, console: console.text(str(result)))
         monkeypatch.setitem(registry.COMMANDS, name, model)
-        monkeypatch.setattr(registry, "module", lambda wanted: made if wanted == name else real(wanted))
+        monkeypatch.setattr(registry, "module", lambda command: stage if command == name else import_stage(command))
 
-    return add
+    return add_command
 
 
 @pytest.fixture(autouse=True)
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of tests would wait for the disk for half of their time; only where power fails does that matter.
+def fast_io(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip fsync and forced garbage collection.
 
-    And for a look through all objects as each begins, of which there are a million here: Python's own looks remain.
+    Waiting for the disk would take half of the time of the tests, and only matters when the power fails. Each run
+    forces a collection over the million objects of the test process; Python's own collections remain.
     """
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.setattr(gc, "collect", lambda generation=2: 0)
 
 
 @pytest.fixture(autouse=True)
-def needs_gpu(request: pytest.FixtureRequest) -> None:
-    """Tests that are marked so run where there is a GPU."""
+def skip_without_gpu(request: pytest.FixtureRequest) -> None:
+    """Skip tests marked `gpu` where there is no CUDA device."""
     if request.node.get_closest_marker("gpu"):
         import torch
 
         if not torch.cuda.is_available():
-            pytest.skip("no GPU here")
+            pytest.skip("no CUDA device")
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> "Tokenizer":
-    """Trained on a little tinyworld."""
+    """A BPE tokenizer trained on 800 tinyworld documents."""
     from bertgpt.data.tokenizers.train import train_tokenizer
     from bertgpt.tinyworld import World
 
     return train_tokenizer("bpe", 700, [document.text for document in World(0).documents(0, 800)])
 
 
-def seconds_of_processes() -> float:
-    """Of a core, in processes that have ended: what others do meanwhile, such as tests beside, is not in it."""
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return spent.ru_utime + spent.ru_stime
+def subprocess_cpu_seconds() -> float:
+    """CPU time of all child processes that have ended; unlike wall time, parallel tests do not add to it."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
-def seconds_of_libraries() -> float:
-    """What Typer and pydantic take to be imported: by how much a machine is slow, or busy, now."""
-    before = seconds_of_processes()
+def libraries_cpu_seconds() -> float:
+    """CPU time of importing Typer and pydantic: the yardstick for how slow or busy the machine is now."""
+    before = subprocess_cpu_seconds()
     subprocess.run([sys.executable, "-c", "import typer, pydantic.fields; from pydantic import BaseModel"], check=True)
-    return seconds_of_processes() - before
+    return subprocess_cpu_seconds() - before

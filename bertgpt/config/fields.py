@@ -1,61 +1,81 @@
-"""What every option is made of: how it is given, how numbers and times are read, and what a field says of itself."""
+"""The base class of options, the types that parse counts and durations, and helpers that read what a field declares."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from bertgpt.config.renamed import RENAMED_OPTIONS
 from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 
+Panel = Literal[
+    "Arguments",
+    "Data",
+    "Tokenizer",
+    "Model",
+    "Sampling",
+    "Optimization",
+    "Schedule",
+    "Evaluation",
+    "Checkpoints and logging",
+    "Run",
+]
+PANELS: tuple[str, ...] = get_args(Panel)  # the order of the panels on a help page
 
-@dataclass(frozen=True)
-class PositionalArgument:
-    """Marks a field that is given by its place on the command line."""
 
-    metavar: str
-
-
-@dataclass(frozen=True)
-class CommonFlag:
-    """An option of every command; it shapes what is shown and is no part of what is done."""
-
-    metavar: str  # empty: it takes no value
-    help: str
+def option(panel: Panel, default: Any, description: str, *, metavar: str = "", **constraints: Any) -> Any:
+    """A field that is set by --its-name: the panel of its help, its default (`...` if required), help and bounds."""
+    return Field(
+        default, description=description, json_schema_extra={"panel": panel, "metavar": metavar}, **constraints
+    )
 
 
-COMMON = {
-    "config": CommonFlag(
-        "FILE[:SECTION]", "Read options from a YAML file, or from a section of it such as pretrain.bert."
+def argument(metavar: str, default: Any, description: str) -> Any:
+    """A field that is a positional argument of the command."""
+    return option("Arguments", default, description, metavar=metavar)
+
+
+COMMON_OPTIONS = {  # of every command; they change what is printed, not what is computed
+    "config": (
+        "Read options from a YAML file, or from a section such as pretrain.bert.",
+        "FILE[:SECTION]",
     ),
-    "show_config": CommonFlag("", "Print the value and the source of every option, and do nothing else."),
-    "json": CommonFlag("", "Print one JSON object instead of text."),
-    "quiet": CommonFlag("", "Print no notes and no progress."),
+    "show_config": ("Print the value and the source of every option, then exit.", ""),
+    "json": ("Print the result, or the error, as one JSON object.", ""),
+    "quiet": ("Print no notes and no progress.", ""),
 }
 
 
 class Options(BaseModel):
     """The options of a command. The docstring of a subclass is the help text of its command."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Validators are built when they are first used: a command line needs those of one command only.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
+    command: ClassVar[str] = ""
     examples: ClassVar[tuple[str, ...]] = ()
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # used where a field `preset` names one
-    alternatives: ClassVar[tuple[str, ...]] = ()  # fields of which one stands in the place of the others
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # values of the other options for each `preset`
+    alternatives: ClassVar[tuple[str, ...]] = ()  # options that exclude each other
 
     @classmethod
     def preset_of(cls, values: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
-        """The preset that other values call for, by its name."""
+        """The name and the values of the preset that these values select."""
         name = values.get("preset")
         return None if name is None else (str(name), preset_values(cls, name))
 
+    @classmethod
+    def renamed(cls, old: str) -> str | None:
+        """A hint if this option, or option with a value, has a new name."""
+        new = RENAMED_OPTIONS.get(cls.command, {}).get(old)
+        return f"{old} is now {new}" if new else None
+
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: Any) -> Any:
+    def _reject_bool_for_number(cls, value: Any, info: Any) -> Any:
         if isinstance(value, bool) and base_type(cls.model_fields[info.field_name]) in (int, float):
             raise ValueError("should be a number")
         return value
@@ -68,7 +88,7 @@ UNITS = {
 
 
 def parse_count(value: Any) -> Any:
-    """A count as people write it: 250k, 1.5M, 10B, 64MiB."""
+    """Parse a count with a unit: 250k, 1.5M, 10B, 64MiB. Anything else is returned unchanged."""
     match = re.fullmatch(r"([0-9][0-9_]*(?:[.][0-9]+)?)([A-Za-z]*)", value) if isinstance(value, str) else None
     if match is None or match[2] not in UNITS:
         return value
@@ -80,7 +100,7 @@ Count = Annotated[int, BeforeValidator(parse_count)]
 
 
 def parse_duration(value: Any) -> Any:
-    """A length of time as people write it: 90s, 10m, 1.5h."""
+    """Parse a duration in seconds, minutes or hours: 90s, 10m, 1.5h. Anything else is returned unchanged."""
     match = re.fullmatch(r"([0-9]+(?:[.][0-9]+)?)([smh])", value) if isinstance(value, str) else None
     return value if match is None else float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
@@ -89,7 +109,7 @@ Duration = Annotated[float, BeforeValidator(parse_duration)]
 
 
 def as_list(value: Any) -> Any:
-    """Python may give a single text where the command line repeats an option."""
+    """Put a single string into a list: Python callers may pass one where the command line repeats an option."""
     return [value] if isinstance(value, str) else value
 
 
@@ -97,7 +117,7 @@ StrList = Annotated[list[str], BeforeValidator(as_list)]
 
 
 def base_type(field: FieldInfo) -> Any:
-    """The type of a field without its None."""
+    """The type of a field without `| None` and without annotations."""
     kind = field.annotation
     members = [member for member in get_args(kind) if member is not type(None)]
     if get_origin(kind) not in (Literal, list) and len(members) == 1:
@@ -105,14 +125,8 @@ def base_type(field: FieldInfo) -> Any:
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
-def is_parsed_by(reads: Callable[[Any], Any], field: FieldInfo) -> bool:
-    """Whether a field takes what `counted` or `seconds` read."""
-    inner = [marker for member in get_args(field.annotation) for marker in getattr(member, "__metadata__", ())]
-    return any(getattr(marker, "func", None) is reads for marker in (*field.metadata, *inner))
-
-
 def choices(field: FieldInfo) -> tuple[str, ...]:
-    """The words that a field accepts, if it accepts only certain words."""
+    """The values that a field accepts, if it accepts a fixed set."""
     kind = base_type(field)
     return get_args(kind) if get_origin(kind) is Literal else ()
 
@@ -122,28 +136,70 @@ def takes_several(field: FieldInfo) -> bool:
     return get_origin(base_type(field)) is list
 
 
+def declared(field: FieldInfo, key: str) -> str:
+    """The panel or metavar that `option` declared; empty if the field was made without it."""
+    extra = field.json_schema_extra
+    return str(extra.get(key, "")) if isinstance(extra, dict) else ""
+
+
+def panel_of(field: FieldInfo) -> str:
+    """The panel of the help page that shows a field."""
+    return declared(field, "panel") or "Run"
+
+
+def metavar(field: FieldInfo) -> str:
+    """The placeholder for a value in the help: the choices, or the kind of value."""
+    if text := declared(field, "metavar"):
+        return text
+    if words := choices(field):
+        return f"[{'|'.join(words)}]"
+    parsers = [*field.metadata, *(marker for kind in get_args(field.annotation) for marker in metadata_of(kind))]
+    for parse, name in ((parse_count, "COUNT"), (parse_duration, "TIME")):
+        if any(getattr(parser, "func", None) is parse for parser in parsers):
+            return name
+    return {int: "INT", float: "FLOAT"}.get(base_type(field), "TEXT")
+
+
+def metadata_of(kind: Any) -> tuple[Any, ...]:
+    """The annotations of a type."""
+    return getattr(kind, "__metadata__", ())
+
+
+def format_default(field: FieldInfo) -> str:
+    """The default of a field as one would type it; empty if there is none to show."""
+    value = field.default
+    if field.is_required() or value is None or value is False or value == []:
+        return ""
+    if metavar(field) == "COUNT":
+        for unit in ("B", "M", "k"):
+            if value and value % UNITS[unit] == 0:
+                return f"{value // UNITS[unit]}{unit}"
+    return "yes" if value is True else str(value)
+
+
 def flag_name(key: str) -> str:
-    """An option as it is typed."""
+    """The option of a field as it is typed."""
     return "--" + key.replace("_", "-")
 
 
+def flag_names(key: str, field: FieldInfo) -> list[str]:
+    """Every option that sets a field: two for a switch."""
+    return [flag_name(key), "--no-" + flag_name(key)[2:]] if base_type(field) is bool else [flag_name(key)]
+
+
 @cache
-def arguments(model: type[Options]) -> dict[str, PositionalArgument]:
-    """The fields that are given by their place, in order."""
-    return {
-        name: marker
-        for name, field in model.model_fields.items()
-        for marker in field.metadata
-        if isinstance(marker, PositionalArgument)
-    }
+def arguments(model: type[Options]) -> dict[str, str]:
+    """The fields that are positional arguments with their metavars, in order."""
+    return {name: metavar(field) for name, field in model.model_fields.items() if panel_of(field) == "Arguments"}
 
 
 def preset_values(model: type[Options], preset: Any) -> Mapping[str, Any]:
-    """What a preset sets."""
+    """The values that a preset sets."""
     if not isinstance(preset, str) or preset not in model.presets:
-        known = ", ".join(model.presets)
-        near = did_you_mean(str(preset), model.presets)
         raise BertGPTError(
-            "BG209", f"there is no preset {short_repr(preset)}", cause=f"the presets are {known}", hint=near
+            "BG209",
+            f"no such preset: {short_repr(preset)}",
+            cause=f"the presets are {', '.join(model.presets)}",
+            hint=did_you_mean(str(preset), model.presets),
         )
     return model.presets[preset]

@@ -1,13 +1,11 @@
-"""Options: the one place where each is defined, with its type, default, bounds and help."""
+"""The options of every command: type, default, bounds, help and help panel, each defined once."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import Any, ClassVar, Literal
 
 from bertgpt.config.corpora import CORPORA
-from bertgpt.config.fields import Count, Duration, Options, PositionalArgument, StrList
+from bertgpt.config.fields import Count, Duration, Options, StrList, argument, option
 from bertgpt.config.presets import PRESETS
 
 Suite = Literal[
@@ -15,71 +13,89 @@ Suite = Literal[
     "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "imdb", "topic", "sentiment", "acceptability", "predict",
     "compare",
 ]  # fmt: skip
+Device = Literal["auto", "cuda", "mps", "cpu"]
+Optimizer = Literal["adamw", "muon"]
+Schedule = Literal["cosine", "linear", "wsd", "constant"]
+MAX_SEED = 2**63
 
 
 class TextOptions(Options):
-    """What `tokenize` and `shard` have in common: how text is read and becomes ids."""
+    """What `tokenize` and `shard` have in common: how text is read and tokenized."""
 
-    kind: ClassVar[str]  # of artefact
+    kind: ClassVar[str]  # of artifact
 
-    sources: Annotated[list[str], PositionalArgument("SOURCE...")] = Field(
+    sources: list[str] = argument(
+        "SOURCE...",
         [],
-        description="Files, globs or folders of txt, jsonl, csv, parquet or arrow (also .gz, .zst), here or at an "
-        "address (https://, s3://, gs://); a corpus by its name (shard --list); hf:org/name; or tinyworld. "
-        "SOURCE=0.25 takes a quarter of its documents.",
+        "Files, globs or folders of txt, jsonl, csv, parquet or arrow (also .gz and .zst), local or at https://, s3:// "
+        "or gs://; a named corpus (shard --list); hf:org/name; or tinyworld. SOURCE=0.25 samples a quarter of the "
+        "documents.",
     )
-    out: str | None = Field(None, description="The folder to make; data/tokens/NAME or data/shards/NAME of a corpus.")
-    subset: str | None = Field(None, description="Another part of a corpus, such as sample-100BT or 20231101.de.")
-    split: str | None = Field(None, description="Only this split of hf:org/name.")
-    revision: str | None = Field(None, description="A branch, tag or commit of hf:org/name.")
-    tokenizer: str | None = Field(None, description="gpt2, or the folder or file of a tokenizer.")
-    train_tokenizer: Literal["bpe", "wordpiece"] | None = Field(
-        None, description="Train a tokenizer on the source instead."
+    subset: str | None = option(
+        "Data", None, "Subset of a named corpus, such as sample-100BT or 20231101.de.", metavar="NAME"
     )
-    vocab_size: Count | None = Field(None, ge=300, le=1 << 24, description="How many tokens the trained one has.")
-    train_bytes: Count = Field(
-        50_000_000, ge=1000, description="How much text it is trained on, spread over the source."
+    split: str | None = option("Data", None, "Split of hf:org/name to read; all splits by default.", metavar="NAME")
+    revision: str | None = option("Data", None, "Branch, tag or commit of hf:org/name.", metavar="REV")
+    text_column: str = option("Data", "text", "Column that holds the text.", metavar="NAME")
+    txt_documents: Literal["blank-line", "file"] = option(
+        "Data", "blank-line", "Boundary between documents in txt files."
     )
-    text_column: str = Field("text", description="The column that holds the text.")
-    txt_documents: Literal["blank-line", "file"] = Field("blank-line", description="What ends a document in txt.")
-    separator: str | None = Field(None, min_length=1, description="A string that ends a document in txt instead.")
-    limit_docs: Count | None = Field(None, ge=1, description="Take the first documents only.")
-    limit_tokens: Count | None = Field(None, ge=1, description="Take the first documents up to so many tokens.")
-    limit_bytes: Count | None = Field(None, ge=1, description="Take the first documents up to so many bytes.")
-    on_error: Literal["stop", "skip", "replace"] | None = Field(
-        None, description="What to do with bad data: stop, but skip in what comes from the hub."
+    separator: str | None = option(
+        "Data", None, "String that separates documents in txt files, instead of --txt-documents.", min_length=1
     )
-    max_doc_bytes: Count = Field(100_000_000, ge=1, description="Longer documents are bad data.")
-    workers: int = Field(0, ge=0, le=1024, description="Worker processes; 0 is one for each core.")
-    task_index: int | None = Field(None, ge=0, description="Tokenize only this share of the pieces, from 0 on.")
-    num_tasks: int | None = Field(None, ge=1, le=100_000, description="How many such shares there are.")
-    finalize: bool = Field(False, description="Put together what all the shares have tokenized.")
-    overwrite: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
-    dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
+    limit_docs: Count | None = option("Data", None, "Read at most this many documents.", ge=1)
+    limit_tokens: Count | None = option("Data", None, "Stop after the document that reaches this many tokens.", ge=1)
+    limit_bytes: Count | None = option("Data", None, "Stop after the document that reaches this many bytes.", ge=1)
+    max_doc_bytes: Count = option("Data", 100_000_000, "Longest document in bytes; anything longer is bad data.", ge=1)
+    on_error: Literal["stop", "skip", "replace"] | None = option(
+        "Data", None, "How to handle bad data; by default stop, but skip in data from the hub."
+    )
+    tokenizer: str | None = option(
+        "Tokenizer", None, "Tokenizer to use: gpt2, or a folder or file with a tokenizer.", metavar="NAME|PATH"
+    )
+    train_tokenizer: Literal["bpe", "wordpiece"] | None = option(
+        "Tokenizer", None, "Train a tokenizer of this type on the source, instead of --tokenizer."
+    )
+    vocab_size: Count | None = option(
+        "Tokenizer", None, "Vocabulary size of the trained tokenizer, in tokens.", ge=300, le=1 << 24
+    )
+    train_bytes: Count = option(
+        "Tokenizer", 50_000_000, "Bytes of text to train the tokenizer on, sampled from the whole source.", ge=1000
+    )
+    out: str | None = option(
+        "Run", None, "Output folder; for a named corpus data/tokens/NAME or data/shards/NAME.", metavar="PATH"
+    )
+    workers: int = option("Run", 0, "Number of worker processes; 0 starts one per core.", ge=0, le=1024)
+    task_index: int | None = option("Run", None, "Index of this task in an array job, counted from 0.", ge=0)
+    num_tasks: int | None = option("Run", None, "Number of tasks in the array job.", ge=1, le=100_000)
+    finalize: bool = option("Run", False, "Merge what all tasks of the array job have tokenized.")
+    overwrite: bool = option("Run", False, "Overwrite an output with different options.")
+    dry_run: bool = option("Run", False, "Print the plan and exit without writing anything.")
 
     @classmethod
     def preset_of(cls, values: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
-        """A corpus known by name says how it is best sharded."""
+        """A named corpus is a preset of tokenizer, shard size and output folder."""
         sources = values.get("sources")
         name = sources[0] if isinstance(sources, list) and len(sources) == 1 else None
         corpus = CORPORA.get(name) if isinstance(name, str) else None
         if corpus is None or Path(str(name)).exists():
             return None
-        found: dict[str, Any] = {"out": f"data/{cls.kind}/{name}"}
-        if "train" not in values:
-            found["tokenizer"] = corpus.tokenizer
+        preset: dict[str, Any] = {"out": f"data/{cls.kind}/{name}"}
+        if "train_tokenizer" not in values:
+            preset["tokenizer"] = corpus.tokenizer
         if "shard_tokens" in cls.model_fields:
-            found["shard_tokens"] = corpus.shard_tokens
-        return str(name), found
+            preset["shard_tokens"] = corpus.shard_tokens
+        return str(name), preset
 
 
 class TokenizeOptions(TextOptions):
-    """Turn text into token parts.
+    """Tokenize text into Arrow files of token ids.
 
-    The tokenizer is given or trained. A part holds the documents of a piece of the source in their order, without
-    special ids. Killed at any instant and run again, it goes on where it was and ends in the same bytes.
+    Uses an existing tokenizer or trains one on the text. Documents stay in order and get no special tokens. A killed
+    command resumes when it is run again, and its output is the same, byte for byte.
     """
 
+    command = "tokenize"
     kind = "tokens"
     examples = (
         "bertgpt tokenize tinyworld --limit-docs 2k --train-tokenizer bpe --vocab-size 1024 --out work/tokens",
@@ -88,68 +104,70 @@ class TokenizeOptions(TextOptions):
 
 
 class ShardOptions(TextOptions):
-    """Turn text or token parts into training shards.
+    """Build shuffled train, val and test shards from text or tokenized files.
 
-    Exact duplicates are dropped, documents are dealt to train, val and test by hash, and shuffled. The bytes depend
-    on the texts, the tokenizer and the seed alone, not on workers, the order of files, or how often it was killed.
+    Drops exact duplicates, splits documents by their hash and shuffles them. The output depends on the texts, the
+    tokenizer and the seed only, not on the number of workers, the order of the files or restarts.
     """
 
+    command = "shard"
     kind = "shards"
     examples = (
-        "bertgpt shard tinyworld --limit-docs 2k --train-tokenizer bpe --vocab-size 1024 --shard-tokens 100k --out work/tw",
+        "bertgpt shard tinyworld --limit-docs 2k --train-tokenizer bpe --vocab-size 1024 --shard-tokens 100k "
+        "--out work/tw",
         "bertgpt shard work/tokens --out work/shards --shard-tokens 50k --val-fraction 0.02",
         "bertgpt shard --list",
     )
 
-    shard_tokens: Count = Field(100_000_000, ge=1000, description="Tokens in a shard, about.")
-    val_fraction: float = Field(0.005, ge=0, lt=1, description="Share of the documents for validation.")
-    test_fraction: float = Field(0.0, ge=0, lt=1, description="Share of the documents for testing.")
-    seed: int = Field(1337, ge=0, lt=2**63, description="Decides the split and the order.")
-    dedup: bool = Field(True, description="Drop exact duplicates.")
-    repair: str | None = Field(None, description="Rebuild the broken files of this folder from its SOURCE.")
-    list: bool = Field(False, description="List the corpora that are known by name.")
+    shard_tokens: Count = option("Data", 100_000_000, "Approximate number of tokens per shard.", ge=1000)
+    val_fraction: float = option("Data", 0.005, "Fraction of the documents in the validation split.", ge=0, lt=1)
+    test_fraction: float = option("Data", 0.0, "Fraction of the documents in the test split.", ge=0, lt=1)
+    dedup: bool = option("Data", True, "Drop exact duplicates of documents.")
+    seed: int = option("Run", 1337, "Random seed of the split and the shuffle.", ge=0, lt=MAX_SEED)
+    repair: str | None = option("Run", None, "Rebuild the corrupt files of this folder from SOURCE.", metavar="PATH")
+    list: bool = option("Run", False, "List the named corpora and exit.")
 
 
 class MaskOptions(Options):
-    """Plan the rows that BERT is trained on.
+    """Build a mask plan: the rows of text that BERT trains on.
 
-    Documents are cut at words into pieces, framed, and packed into rows. What is hidden in them is drawn when they are
-    read, anew in each epoch: the same for the same seed, epoch and row.
+    Splits documents at word boundaries into segments, adds [CLS] and [SEP], and packs segments into rows. Masks are
+    drawn when the rows are read, new ones in each epoch, and depend only on the seed, the epoch and the row.
     """
 
+    command = "mask"
     examples = (
         "bertgpt mask work/tw --out work/plan --seq-len 128",
         "bertgpt mask work/tw --out work/pairs --sentence-pairs nsp --scheme whole-word --dry-run",
     )
 
-    shards: Annotated[str, PositionalArgument("SHARDS")] = Field(description="A folder of shards.")
-    out: str = Field(description="The folder to make.")
-    seq_len: int = Field(128, ge=8, le=32768, description="The length of a row.")
-    sentence_pairs: Literal["none", "nsp", "sop"] = Field(
-        "none", description="Pairs: is B the next, are they in order."
+    shards: str = argument("SHARDS", ..., "Folder of shards.")
+    seq_len: int = option("Data", 128, "Sequence length of a row, in tokens.", ge=8, le=32768)
+    sentence_pairs: Literal["none", "nsp", "sop"] = option(
+        "Data", "none", "Sentence pairs: next sentence prediction or sentence order prediction."
     )
-    scheme: Literal["token", "whole-word", "span"] = Field("token", description="What is hidden together.")
-    mlm_probability: float = Field(0.15, gt=0, lt=1, description="Share of the ids that is scored.")
-    mask_prob: float = Field(0.8, ge=0, le=1, description="Share of those that the mask stands for.")
-    random_prob: float = Field(0.1, ge=0, le=1, description="Share that another id stands for.")
-    keep_prob: float = Field(0.1, ge=0, le=1, description="Share that is left as it is.")
-    pack: bool = Field(True, description="Several pieces in a row, instead of one.")
-    static: bool = Field(False, description="Store the masks too, which else are drawn anew in each epoch.")
-    materialize: bool = Field(False, description="Store whole rows too, which need the shards no more.")
-    dupe_factor: int = Field(1, ge=1, le=1000, description="For how many epochs; then they come again.")
-    seed: int = Field(1337, ge=0, lt=2**63, description="Decides pairs and masks.")
-    workers: int = Field(0, ge=0, le=1024, description="Worker processes; 0 is one for each core.")
-    overwrite: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
-    dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
+    scheme: Literal["token", "whole-word", "span"] = option("Data", "token", "Unit that is masked together.")
+    mlm_probability: float = option("Data", 0.15, "Fraction of the tokens to predict.", gt=0, lt=1)
+    mask_prob: float = option("Data", 0.8, "Fraction of the predicted tokens replaced by [MASK].", ge=0, le=1)
+    random_prob: float = option("Data", 0.1, "Fraction of the predicted tokens replaced by a random one.", ge=0, le=1)
+    keep_prob: float = option("Data", 0.1, "Fraction of the predicted tokens left unchanged.", ge=0, le=1)
+    pack: bool = option("Data", True, "Pack several segments into a row.")
+    static: bool = option("Data", False, "Draw the masks once and store them, instead of new ones in each epoch.")
+    dupe_factor: int = option("Data", 1, "Number of epochs with different masks that --static stores.", ge=1, le=1000)
+    out: str = option("Run", ..., "Output folder.", metavar="PATH")
+    seed: int = option("Run", 1337, "Random seed of sentence pairs and masks.", ge=0, lt=MAX_SEED)
+    workers: int = option("Run", 0, "Number of worker processes; 0 starts one per core.", ge=0, le=1024)
+    overwrite: bool = option("Run", False, "Overwrite an output with different options.")
+    dry_run: bool = option("Run", False, "Print the plan and exit without writing anything.")
 
 
 class PretrainOptions(Options):
-    """Train a model from scratch.
+    """Pretrain a model from scratch: GPT on shards, BERT on a mask plan, or both at once (hybrid).
 
-    Shards train a GPT, a plan trains a BERT, or both at once (hybrid). A run that was interrupted goes on when the same
-    command is given again, and ends in the same bytes.
+    An interrupted run resumes when the same command is run again, and ends in the same weights, bit for bit.
     """
 
+    command = "pretrain"
     examples = (
         "bertgpt pretrain work/tw --preset tiny-gpt --seq-len 64 --tokens-per-step 512 --max-steps 4 --out runs/gpt",
         "bertgpt pretrain work/plan --preset tiny-bert --tokens-per-step 1024 --max-steps 4 --out runs/bert",
@@ -159,283 +177,345 @@ class PretrainOptions(Options):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: preset.training for name, preset in PRESETS.items()}
     alternatives = ("max_steps", "max_tokens", "max_time", "epochs")
 
-    data: Annotated[str, PositionalArgument("DATA")] = Field(description="A folder of shards, or a plan.")
-    preset: str | None = Field(None, description="The shape of the model, and defaults that go with it.")
-    out: str = Field(description="The run to make, or to go on with.")
-    init: str | None = Field(None, description="Begin with the weights and the shape of this run, not at random.")
-    embedding_init: Literal["random", "counts"] = Field(
-        "random", description="How embeddings begin; counts: by which ids stand near each other, counted before."
+    data: str = argument("DATA", ..., "Folder of shards, or a mask plan.")
+    seq_len: int = option(
+        "Data", 256, "Sequence length of causal rows, in tokens; a mask plan has its own.", ge=8, le=32768
     )
-    objective: Literal["clm", "mlm", "hybrid"] | None = Field(None, description="The default is the preset's.")
-    mlm_ratio: float = Field(0.5, gt=0, lt=1, description="Share of masked samples in a hybrid's steps.")
-    seq_len: int = Field(256, ge=8, le=32768, description="The length of causal rows; a plan has its own.")
-    cross_document_attention: bool | None = Field(None, description="Whether rows see past the end of a document.")
-    tokenizer: str | None = Field(None, description="A plan whose ids, more than the shards', the model is to have.")
-    tokens_per_step: Count = Field(16_384, ge=1, description="Ids of a step, however they are divided.")
-    micro_batch_size: int = Field(0, ge=0, description="Rows that are computed at once; 0: about 32k ids.")
-    max_steps: int | None = Field(None, ge=1, description="How long: in steps,")
-    max_tokens: Count | None = Field(None, ge=1, description="or in ids,")
-    max_time: Duration | None = Field(
-        None, gt=0, description="or in time, such as 10m, which is made so many steps after the first 20;"
+    cross_document_attention: bool | None = option(
+        "Data", None, "Let tokens attend to other documents in the same row; the default depends on the preset."
     )
-    epochs: float = Field(1.0, gt=0, description="or in rounds through the data.")
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="What moves matrices; AdamW moves the rest.")
-    lr: float = Field(1e-3, gt=0, description="The highest learning rate.")
-    embedding_lr_scale: float = Field(1.0, ge=0, le=1, description="Share of it for embeddings and heads beside Muon.")
-    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="What is left of it at the end.")
-    warmup: int = Field(50, ge=0, description="Steps until it is reached.")
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="How it falls.")
-    weight_decay: float = Field(0.1, ge=0, description="Of matrices.")
-    beta2: float = Field(0.95, gt=0, lt=1, description="How long squares of gradients are remembered.")
-    grad_clip: float = Field(1.0, gt=0, description="The longest gradient.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of features that is left out.")
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="Of products, weights are always fp32; auto: bf16 where the device has it."
+    preset: str | None = option(
+        "Model", None, f"Model shape with its training defaults: {', '.join(PRESETS)}.", metavar="NAME"
     )
-    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where to compute.")
-    compile: bool | None = Field(None, description="Compile the step; the default is to do so on CUDA.")
-    deterministic: bool = Field(
-        False, description="The same bits from every run on CUDA or compiled, as on CPUs always; slower."
+    objective: Literal["clm", "mlm", "hybrid"] | None = option(
+        "Model", None, "Training objective: causal or masked language modeling, or both; the default is the preset's."
     )
-    activation_checkpointing: bool = Field(
-        False, description="Compute blocks again on the way back: slower, in less memory."
+    mlm_ratio: float = option("Model", 0.5, "Fraction of masked rows in a batch of --objective hybrid.", gt=0, lt=1)
+    init: str | None = option(
+        "Model", None, "Initialize from the weights of this run, and take its shape.", metavar="RUN"
     )
-    eval_every: int = Field(250, ge=1, description="Steps between looks at held-out rows.")
-    eval_tokens: Count = Field(500_000, ge=1, description="How many held-out ids are looked at, always the same.")
-    probe: Literal["agnews"] | None = Field(None, description="Ask frozen features about this on the way.")
-    probe_every: int = Field(200, ge=1, description="Steps between such probes.")
-    probe_data: str | None = Field(None, description="Where its files are; else the hub.")
-    eval: Literal["hellaswag"] | None = Field(None, description="Ask this at every look at held-out rows.")
-    eval_data: str | None = Field(None, description="Where its files are; else the hub.")
-    eval_items: Count = Field(2000, ge=10, description="How many items of either are asked, the first ones.")
-    save_every: int = Field(500, ge=1, description="Steps between checkpoints.")
-    log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
-    sample_every: int = Field(
-        0, ge=0, description="Steps between samples, which samples.txt collects; 0: there are none."
+    embedding_init: Literal["random", "ppmi"] = option(
+        "Model", "random", "Initialize embeddings at random, or by factorizing the PPMI of token co-occurrences."
     )
-    tensorboard: bool = Field(False, description="Write a folder for TensorBoard too.")
-    seed: int = Field(1337, ge=0, lt=2**63, description="Decides weights, order and dropout.")
-    overwrite: bool = Field(False, description="Begin anew, even if there is a run.")
-    overwrite_if_changed: bool = Field(False, description="Begin anew if the run was begun otherwise; pipelines do so.")
-    dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
+    tokenizer: str | None = option(
+        "Model", None, "Extend the vocabulary to that of this mask plan, made from the same shards.", metavar="PATH"
+    )
+    dropout: float = option("Model", 0.0, "Dropout probability.", ge=0, lt=1)
+    optimizer: Optimizer = option(
+        "Optimization", "adamw", "Optimizer of the weight matrices; AdamW updates all other parameters."
+    )
+    lr: float = option("Optimization", 1e-3, "Peak learning rate.", gt=0)
+    embedding_lr_scale: float = option(
+        "Optimization", 1.0, "Learning rate of embeddings and heads, as a fraction of --lr, with Muon.", ge=0, le=1
+    )
+    weight_decay: float = option("Optimization", 0.1, "Weight decay of the weight matrices.", ge=0)
+    beta2: float = option("Optimization", 0.95, "Adam's beta2.", gt=0, lt=1)
+    grad_clip: float = option("Optimization", 1.0, "Clip the gradient norm to this.", gt=0)
+    tokens_per_step: Count = option("Optimization", 16_384, "Global batch size in tokens.", ge=1)
+    micro_batch_size: int = option(
+        "Optimization", 0, "Rows per forward pass on each device; 0 takes about 32k tokens.", ge=0
+    )
+    activation_checkpointing: bool = option(
+        "Optimization", False, "Recompute activations in the backward pass: less memory, slower."
+    )
+    max_steps: int | None = option("Schedule", None, "Train for this many steps.", ge=1)
+    max_tokens: Count | None = option("Schedule", None, "Train for this many tokens.", ge=1)
+    max_time: Duration | None = option(
+        "Schedule", None, "Train for this long, such as 10m; the first 20 steps set the number of steps.", gt=0
+    )
+    epochs: float = option("Schedule", 1.0, "Train for this many passes over the data.", gt=0)
+    schedule: Schedule = option("Schedule", "cosine", "Learning rate decay after warmup.")
+    warmup: int = option("Schedule", 50, "Linear warmup of the learning rate, in steps.", ge=0)
+    min_lr_ratio: float = option("Schedule", 0.1, "Final learning rate as a fraction of --lr.", ge=0, le=1)
+    eval_every: int = option("Evaluation", 250, "Steps between validations.", ge=1)
+    eval_tokens: Count = option("Evaluation", 500_000, "Number of validation tokens, the same ones each time.", ge=1)
+    eval: Literal["hellaswag"] | None = option("Evaluation", None, "Score this benchmark at each validation.")
+    eval_data: str | None = option(
+        "Evaluation", None, "Folder with the benchmark's files, instead of the hub.", metavar="PATH"
+    )
+    probe: Literal["agnews"] | None = option("Evaluation", None, "Train a linear probe on this task during training.")
+    probe_every: int = option("Evaluation", 200, "Steps between linear probes.", ge=1)
+    probe_data: str | None = option(
+        "Evaluation", None, "Folder with the task's files, instead of the hub.", metavar="PATH"
+    )
+    eval_items: Count = option(
+        "Evaluation", 2000, "Number of items of the benchmark and of the probe, the first ones.", ge=10
+    )
+    save_every: int = option("Checkpoints and logging", 500, "Steps between checkpoints.", ge=1)
+    log_every: int = option("Checkpoints and logging", 10, "Steps between lines of metrics.jsonl.", ge=1)
+    sample_every: int = option(
+        "Checkpoints and logging", 0, "Steps between samples in samples.txt; 0 writes none.", ge=0
+    )
+    tensorboard: bool = option("Checkpoints and logging", False, "Write TensorBoard logs too.")
+    out: str = option("Run", ..., "Run directory, new or to be resumed.", metavar="PATH")
+    seed: int = option("Run", 1337, "Random seed of initial weights, data order and dropout.", ge=0, lt=MAX_SEED)
+    device: Device = option("Run", "auto", "Device to train on.")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
+        "Run", "auto", "Precision of matrix products; weights stay fp32, and auto is bf16 where supported."
+    )
+    compile: bool | None = option("Run", None, "Compile the training step; the default is to compile on CUDA.")
+    deterministic: bool = option(
+        "Run", False, "Use deterministic algorithms: identical results on CUDA or compiled, slower."
+    )
+    overwrite: bool = option("Run", False, "Overwrite an existing run.")
+    overwrite_if_changed: bool = option(
+        "Run", False, "Overwrite an existing run only if it has different options; meant for pipelines."
+    )
+    dry_run: bool = option("Run", False, "Print size, memory and steps of the run, then exit without training.")
 
 
 class FinetuneOptions(Options):
-    """Fine-tune a model for a task.
+    """Fine-tune a model for classification or regression.
 
-    TASK is one of GLUE's (sst2, cola, mrpc, stsb, qqp, mnli, qnli, rte, wnli), agnews, imdb, one of tinyworld's (topic,
-    sentiment, acceptability), or a csv, tsv, jsonl or parquet of labelled texts. Checkpoints are chosen by a part of
-    the training texts; what is reported decides nothing. Interrupted seeds go on.
+    TASK is a GLUE task (sst2, cola, mrpc, stsb, qqp, mnli, qnli, rte, wnli), agnews, imdb, a tinyworld task (topic,
+    sentiment, acceptability), or a csv, tsv, jsonl or parquet file of labelled texts. Checkpoints are selected on a
+    validation split of the training texts; test data is never used for model selection. Interrupted seeds resume.
     """
 
+    command = "finetune"
     examples = (
         "bertgpt finetune acceptability --model runs/bert --limit 200 --max-steps 4 --out runs/judge",
         "bertgpt finetune topic --model runs/gpt --limit 200 --max-steps 4 --freeze-layers 2 --out runs/desk",
     )
 
-    task: Annotated[str, PositionalArgument("TASK")] = Field(description="A task by its name, or a file.")
-    model: str = Field(description="A run, its final/, a checkpoint, or a model of transformers.")
-    out: str = Field(description="The folder to make, or to go on with.")
-    data: str | None = Field(None, description="A folder with the files of a task as published; else the hub.")
-    test_data: str | None = Field(None, description="For a file: what is reported; else a fifth of it.")
-    text_column: str = Field("text", description="The column that holds the text.")
-    pair_column: str | None = Field(None, description="The column of a second text, for pairs.")
-    label_column: str = Field("label", description="The column that holds the class or the number.")
-    problem_type: Literal["auto", "classification", "regression"] = Field(
-        "auto", description="What labels are; auto: as they look."
+    task: str = argument("TASK", ..., "Name of a task, or a file of labelled texts.")
+    data: str | None = option(
+        "Data", None, "Folder with the published files of a task, instead of the hub.", metavar="PATH"
     )
-    revision: str | None = Field(None, description="A commit of the hub's data.")
-    limit: int | None = Field(None, ge=10, description="Take so many texts only; the result is marked PARTIAL.")
-    val_fraction: float = Field(
-        0.05, gt=0, lt=1, description="Share of the training texts that checkpoints are chosen by."
+    test_data: str | None = option(
+        "Data", None, "Test file for a TASK that is a file; by default a fifth of the file.", metavar="PATH"
     )
-    epochs: float = Field(3.0, gt=0, description="Rounds through the training texts,")
-    max_steps: int | None = Field(None, ge=1, description="or steps instead.")
-    batch_size: int = Field(32, ge=1, description="Texts of a step, however they are divided.")
-    micro_batch_size: int = Field(0, ge=0, description="Texts that are computed at once; 0: all of a step.")
-    seq_len: int | None = Field(
-        None, ge=8, le=32768, description="Where texts are cut; the length of the model's rows."
+    text_column: str = option("Data", "text", "Column that holds the text.", metavar="NAME")
+    pair_column: str | None = option("Data", None, "Column that holds the second text of a pair.", metavar="NAME")
+    label_column: str = option("Data", "label", "Column that holds the label: a class or a number.", metavar="NAME")
+    problem_type: Literal["auto", "classification", "regression"] = option(
+        "Data", "auto", "Type of problem; auto infers it from the labels."
     )
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="What moves matrices; AdamW moves the rest.")
-    lr: float = Field(3e-4, gt=0, description="The highest learning rate; large models want a tenth of it.")
-    min_lr_ratio: float = Field(0.0, ge=0, le=1, description="What is left of it at the end.")
-    warmup: float = Field(0.06, ge=0, le=1, description="Share of the steps until it is reached.")
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("linear", description="How it falls.")
-    layerwise_lr_decay: float = Field(
-        1.0, gt=0, le=1, description="What each layer has of the rate of the one above it."
+    revision: str | None = option("Data", None, "Commit of the dataset on the hub.", metavar="REV")
+    limit: int | None = option("Data", None, "Use at most this many texts; the result is marked PARTIAL.", ge=10)
+    val_fraction: float = option(
+        "Data", 0.05, "Fraction of the training texts to validate on, for selecting checkpoints.", gt=0, lt=1
     )
-    freeze_layers: int = Field(0, ge=0, description="Leave embeddings and this many blocks as they are.")
-    weight_decay: float = Field(0.01, ge=0, description="Of matrices.")
-    beta2: float = Field(0.999, gt=0, lt=1, description="How long squares of gradients are remembered.")
-    clip: float = Field(1.0, gt=0, description="The longest gradient.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of features that is left out.")
-    seeds: int = Field(1, ge=1, le=100, description="How many times, each with another head and order.")
-    random_baseline: bool = Field(True, description="Train the same from random weights too, and report it beside.")
-    eval_every: int = Field(0, ge=0, description="Steps between looks at what is held out; 0: four an epoch.")
-    log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="Of products, weights are always fp32; auto: bf16 where the device has it."
+    seq_len: int | None = option(
+        "Data", None, "Truncate texts to this many tokens; the default is the model's sequence length.", ge=8, le=32768
     )
-    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where to compute.")
-    deterministic: bool = Field(False, description="The same bits from every run on CUDA, as on CPUs always; slower.")
-    seed: int = Field(1337, ge=0, lt=2**63, description="The first; it decides the head, order and dropout.")
-    fresh: bool = Field(False, description="Begin anew, even if there are runs.")
-    overwrite_if_changed: bool = Field(False, description="Begin anew if a run was begun otherwise; pipelines do so.")
-    dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
+    model: str = option(
+        "Model", ..., "Model to fine-tune: a run, its final/, a checkpoint, or a transformers model.", metavar="MODEL"
+    )
+    freeze_layers: int = option("Model", 0, "Freeze the embeddings and this many of the first layers.", ge=0)
+    dropout: float = option("Model", 0.1, "Dropout probability.", ge=0, lt=1)
+    optimizer: Optimizer = option(
+        "Optimization", "adamw", "Optimizer of the weight matrices; AdamW updates all other parameters."
+    )
+    lr: float = option("Optimization", 3e-4, "Peak learning rate; large models need about a tenth of it.", gt=0)
+    layerwise_lr_decay: float = option(
+        "Optimization", 1.0, "Learning rate of each layer relative to the layer above it.", gt=0, le=1
+    )
+    weight_decay: float = option("Optimization", 0.01, "Weight decay of the weight matrices.", ge=0)
+    beta2: float = option("Optimization", 0.999, "Adam's beta2.", gt=0, lt=1)
+    grad_clip: float = option("Optimization", 1.0, "Clip the gradient norm to this.", gt=0)
+    batch_size: int = option("Optimization", 32, "Global batch size in texts.", ge=1)
+    micro_batch_size: int = option("Optimization", 0, "Texts per forward pass; 0 takes the whole batch.", ge=0)
+    epochs: float = option("Schedule", 3.0, "Train for this many passes over the training texts.", gt=0)
+    max_steps: int | None = option("Schedule", None, "Train for this many steps, instead of --epochs.", ge=1)
+    schedule: Schedule = option("Schedule", "linear", "Learning rate decay after warmup.")
+    warmup: float = option("Schedule", 0.06, "Linear warmup, as a fraction of the steps.", ge=0, le=1)
+    min_lr_ratio: float = option("Schedule", 0.0, "Final learning rate as a fraction of --lr.", ge=0, le=1)
+    eval_every: int = option("Evaluation", 0, "Steps between validations; 0 is four times an epoch.", ge=0)
+    random_baseline: bool = option("Evaluation", True, "Fine-tune the same model from random weights as a baseline.")
+    log_every: int = option("Checkpoints and logging", 10, "Steps between lines of metrics.jsonl.", ge=1)
+    out: str = option("Run", ..., "Output folder, new or to be resumed.", metavar="PATH")
+    seeds: int = option("Run", 1, "Number of runs with different heads and data order.", ge=1, le=100)
+    seed: int = option(
+        "Run", 1337, "First random seed; it sets the initial head, data order and dropout.", ge=0, lt=MAX_SEED
+    )
+    device: Device = option("Run", "auto", "Device to train on.")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
+        "Run", "auto", "Precision of matrix products; weights stay fp32, and auto is bf16 where supported."
+    )
+    deterministic: bool = option("Run", False, "Use deterministic algorithms: identical results on CUDA, slower.")
+    overwrite: bool = option("Run", False, "Overwrite existing runs.")
+    overwrite_if_changed: bool = option(
+        "Run", False, "Overwrite existing runs only if they have different options; meant for pipelines."
+    )
+    dry_run: bool = option("Run", False, "Print texts, steps and size of the run, then exit without training.")
+
+
+class EvalOptions(Options):
+    """Evaluate a model on a benchmark, with confidence intervals and baselines.
+
+    SUITE is agnews or probe (linear probe), lm (perplexity), mlm (masked accuracy), hellaswag, lambada, blimp, cloze,
+    tinyworld (everything, against the true distribution) or all; a task of finetune such as sst2, for a fine-tuned
+    model; predict, which writes predicted labels to a file; or compare, which compares two folders of results. The
+    answer to every item is saved.
+    """
+
+    command = "eval"
+    examples = (
+        "bertgpt eval tinyworld --model runs/gpt --limit 20",
+        "bertgpt eval mlm --model runs/bert --data tinyworld --limit 20 --out results/bert",
+    )
+
+    suite: Suite = argument("SUITE", ..., "Benchmark to evaluate on, as listed above.")
+    folders: list[str] = argument("[A B]", [], "Two folders of results for compare.")
+    data: str | None = option(
+        "Data", None, "File or folder in the layout it was published in, instead of the hub.", metavar="PATH"
+    )
+    test_data: str | None = option("Data", None, "Test file for probe; by default a fifth of --data.", metavar="PATH")
+    text_column: str = option("Data", "text", "Column that holds the text.", metavar="NAME")
+    pair_column: str | None = option(
+        "Data", None, "Column that holds the second text of a pair, for predict.", metavar="NAME"
+    )
+    label_column: str = option("Data", "label", "Column that holds the label.", metavar="NAME")
+    revision: str | None = option("Data", None, "Commit of the dataset on the hub.", metavar="REV")
+    limit: int | None = option("Data", None, "Evaluate on at most this many items; the result is marked PARTIAL.", ge=1)
+    model: str | None = option(
+        "Model", None, "Model to evaluate: a run, its final/, a checkpoint, or a transformers model.", metavar="MODEL"
+    )
+    stride: int | None = option(
+        "Evaluation", None, "Tokens that each window of lm scores; by default the whole window.", ge=1
+    )
+    full: bool = option(
+        "Evaluation", False, "Probe more regularization strengths with five folds, and a learning curve."
+    )
+    out: str | None = option(
+        "Run", None, "Folder of results, by default results/RUN; for predict a file.", metavar="PATH"
+    )
+    device: Device = option("Run", "auto", "Device to evaluate on.")
+    precision: Literal["fp32", "bf16", "fp16"] = option("Run", "fp32", "Precision of weights and activations.")
 
 
 class GenerateOptions(Options):
-    """Go on with text, or fill gaps in it.
+    """Generate text with a GPT, or fill masks with a BERT.
 
-    A GPT goes on with prompts: those given, those of a file, what is piped in, or with nothing at all. A BERT fills
-    each [MASK] of a prompt, or is asked about words hidden from a text. A hybrid does both. The same seed gives the
-    same text, whatever is generated beside it.
+    A GPT continues prompts: from --prompt, from a file, from standard input, or the empty one. A BERT predicts each
+    [MASK] of a prompt, or the tokens masked in --mask-text. A hybrid does both. The same seed gives the same text,
+    whatever else is generated in the same batch.
     """
 
+    command = "generate"
     examples = (
         'bertgpt generate --model runs/gpt --prompt "There was a" --max-new-tokens 20 --num-samples 2',
         'bertgpt generate --model runs/bert --prompt "The dog [MASK] in the garden."',
         'bertgpt generate --model runs/bert --mask-text "There was a hard frost in the old clock shop of the town."',
     )
 
-    model: str | None = Field(None, description="A run, its final/, a checkpoint, or a model of transformers.")
-    prompt: StrList = Field([], description="A text to go on with, or one with [MASK] in it.")
-    prompts_file: str | None = Field(None, description="A file with a prompt on each line.")
-    max_new_tokens: Count = Field(200, ge=0, description="The most that is added to a prompt, in tokens.")
-    num_samples: int = Field(1, ge=1, le=100_000, description="Texts for each prompt.")
-    temperature: float = Field(
-        0.8, ge=0, description="Below 1 what is likely becomes likelier; 0: always the likeliest."
+    prompt: StrList = option("Data", [], "Prompt to continue, or a text with [MASK] to fill; repeatable.")
+    prompts_file: str | None = option("Data", None, "File with one prompt per line.", metavar="PATH")
+    mask_text: str | None = option(
+        "Data", None, "Text or file of which 15 % is masked and predicted.", metavar="TEXT|PATH"
     )
-    top_k: int = Field(0, ge=0, description="Draw from this many of the likeliest; 0: from all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest only that have this share together.")
-    repetition_penalty: float = Field(1.0, gt=0, description="Above 1 what stands there already becomes less likely.")
-    stop: StrList = Field([], description="A string that ends a text, and is no part of it.")
-    truncate: bool = Field(True, description="Cut prompts that are too long, from the left, instead of refusing them.")
-    logprobs: bool = Field(
-        False, description="Show how likely each token is to the model itself, by colour and by a small figure."
+    truncate: bool = option("Data", True, "Truncate long prompts from the left, instead of rejecting them.")
+    model: str | None = option(
+        "Model",
+        None,
+        "Model to generate with: a run, its final/, a checkpoint, or a transformers model.",
+        metavar="MODEL",
     )
-    mask_text: str | None = Field(None, description="A text or file: hide 15 % of it, and guess what that was.")
-    candidates: int = Field(5, ge=1, le=100, description="How many ways to fill a gap are shown.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="Of all that is computed; bf16 is faster, but a text may depend on what is beside it."
+    num_samples: int = option("Sampling", 1, "Number of samples per prompt.", ge=1, le=100_000)
+    max_new_tokens: Count = option("Sampling", 200, "Maximum number of generated tokens.", ge=0)
+    temperature: float = option("Sampling", 0.8, "Sampling temperature; 0 is greedy decoding.", ge=0)
+    top_k: int = option("Sampling", 0, "Sample from this many most likely tokens; 0 uses all.", ge=0)
+    top_p: float = option(
+        "Sampling", 1.0, "Sample from the most likely tokens that have this probability together.", gt=0, le=1
     )
-    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where to compute.")
-    seed: int = Field(1337, ge=0, lt=2**63, description="Decides what is drawn, or hidden.")
-
-
-class EvalOptions(Options):
-    """Score a model, with intervals and baselines.
-
-    SUITE is agnews or probe (what frozen features tell), lm, mlm, hellaswag, lambada, blimp, cloze, tinyworld (all
-    against the truth), all; sst2, cola and the other tasks of finetune, for a model that was fine-tuned; predict, which
-    writes its labels of a file; or compare, which takes two folders of results. Every item's answer is kept.
-    """
-
-    examples = (
-        "bertgpt eval tinyworld --model runs/gpt --limit 20",
-        "bertgpt eval mlm --model runs/bert --data tinyworld --limit 20 --out results/bert",
+    repetition_penalty: float = option("Sampling", 1.0, "Penalty above 1 makes repeated tokens less likely.", gt=0)
+    stop: StrList = option("Sampling", [], "String that ends a sample and is left out of it; repeatable.")
+    candidates: int = option("Sampling", 5, "Number of candidates shown for each mask.", ge=1, le=100)
+    logprobs: bool = option("Sampling", False, "Show the log probability of each token, as colour and number.")
+    seed: int = option("Run", 1337, "Random seed of sampling and masking.", ge=0, lt=MAX_SEED)
+    device: Device = option("Run", "auto", "Device to run on.")
+    precision: Literal["fp32", "bf16", "fp16"] = option(
+        "Run", "fp32", "Precision of weights and activations; bf16 is faster, but samples may depend on the batch."
     )
-
-    suite: Annotated[Suite, PositionalArgument("SUITE")] = Field(description="What to ask: see above.")
-    folders: Annotated[list[str], PositionalArgument("[A B]")] = Field(
-        [], description="For compare: two folders of results."
-    )
-    model: str | None = Field(None, description="A run, its final/, a checkpoint, or a model of transformers.")
-    out: str | None = Field(None, description="The folder of results, results/RUN; for predict, the file.")
-    data: str | None = Field(None, description="A file or folder in the layout it was published in; else the hub.")
-    test_data: str | None = Field(None, description="For probe: what to judge by; else a fifth of --data.")
-    text_column: str = Field("text", description="The column that holds the text.")
-    pair_column: str | None = Field(None, description="For predict: the column of a second text.")
-    label_column: str = Field("label", description="The column that holds the class.")
-    revision: str | None = Field(None, description="A commit of the hub's data.")
-    stride: int | None = Field(None, ge=1, description="For lm: tokens that each window scores; all if not given.")
-    limit: int | None = Field(None, ge=1, description="Take so many items only; the result is marked PARTIAL.")
-    full: bool = Field(False, description="For probes: more strengths, five folds, and a curve over sizes.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of all that is computed.")
-    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where to compute.")
-
-
-class ReportOptions(Options):
-    """Put all that is known of some runs on one page.
-
-    The page is one file, which needs nothing but a browser: curves, scores with their intervals and baselines, hidden
-    words found or missed, texts, what was read, and in what the runs differ. Runs that were fine-tuned are put to those
-    they began with. The table is printed too.
-    """
-
-    examples = ("bertgpt report", "bertgpt report runs/gpt runs/bert --out work/report.html")
-
-    runs: Annotated[list[str], PositionalArgument("[RUN...]")] = Field(
-        [], description="Runs; all in runs/ if none is named."
-    )
-    out: str = Field("report.html", description="The file to write.")
-    results: str = Field("results", description="Where eval put its results, in a folder for each run.")
-    metrics_dir: str | None = Field(
-        None, description="A folder for the scores of each run as flat JSON, which DVC compares."
-    )
-
-
-class ExportOptions(Options):
-    """Write an artefact in the form that other tools read.
-
-    Shards become one flat file of ids for each split (bin), as nanoGPT and its descendants map them into memory. A
-    model becomes a folder for transformers (hf), which is read again and compared where that is installed.
-    """
-
-    examples = ("bertgpt export work/tw --out work/bin", "bertgpt export work/tw --to bin --out work/bin --overwrite")
-
-    path: Annotated[str, PositionalArgument("PATH")] = Field(description="A folder of shards, or a model.")
-    out: str = Field(description="The folder to make.")
-    to: Literal["hf", "bin"] | None = Field(None, description="The form; the default is the one that there is.")
-    overwrite: bool = Field(False, description="Make it anew, even if it exists and was made otherwise.")
-
-
-class ImportOptions(Options):
-    """Read a model of transformers.
-
-    GPT-2, BERT and ModernBERT, with or without heads for text; safetensors only. The result is a run that every command
-    takes.
-    """
-
-    examples = (
-        "bertgpt import work/hf --out runs/theirs --overwrite",
-        "bertgpt import work/hf --out runs/theirs --overwrite --json",
-    )
-
-    source: Annotated[str, PositionalArgument("SOURCE")] = Field(
-        description="A folder, or the name of a model on the hub."
-    )
-    out: str = Field(description="The run to make.")
-    overwrite: bool = Field(False, description="Make it anew, even if it exists.")
 
 
 class InspectOptions(Options):
-    """Look into such a folder, or the built-in corpus.
+    """Inspect a folder that a command wrote, or the built-in corpus.
 
-    A folder shows what it holds, how long its documents are, and whether it is whole; --doc shows one document, its
-    tokens set apart. A plan shows rows with what is hidden in them. tinyworld shows documents with their exact
-    surprise, or examples of the tasks set in the world.
+    Shows the contents of a folder and the lengths of its documents, and verifies its files; --doc shows one document
+    token by token. A mask plan shows rows with their masked tokens. tinyworld shows documents with their exact negative
+    log-likelihood, or examples of its tasks.
     """
 
+    command = "inspect"
     examples = (
         "bertgpt inspect tinyworld --docs 1 --start 41 --seed 7",
         "bertgpt inspect tinyworld --task cloze --docs 2 --json",
         "bertgpt inspect work/tw --verify",
     )
 
-    path: Annotated[str, PositionalArgument("PATH")] = Field(description="A folder that a command made, or tinyworld.")
-    contamination: Literal["agnews", "probe", "hellaswag", "lambada", "blimp", "cloze"] | None = Field(
-        None, description="Count the items of this suite of which shards hold 13 words in a row."
+    path: str = argument("PATH", ..., "Folder that a command wrote, or tinyworld.")
+    doc: int | None = option("Data", None, "Show this document of a folder, or this row of a mask plan.", ge=0)
+    docs: int = option(
+        "Data", 3, "Number of tinyworld documents or mask plan rows to show, at most 1000.", ge=0, le=1000
     )
-    data: str | None = Field(None, description="Where that suite is, as for eval.")
-    doc: int | None = Field(None, ge=0, description="Show this document of a folder, or this row of a plan.")
-    verify: bool = Field(False, description="Compare every hash, even those that were compared before.")
-    docs: int = Field(3, ge=0, le=1000, description="How many documents of tinyworld or rows of a plan, at most 1000.")
-    start: int = Field(0, ge=0, le=10**9, description="The number of the first one.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Which tinyworld: every seed is another one.")
-    task: Literal["topic", "sentiment", "acceptability", "pairs", "endings", "cloze"] | None = Field(
-        None, description="Show examples of a task instead of documents."
+    start: int = option("Data", 0, "Index of the first document or row to show.", ge=0, le=10**9)
+    task: Literal["topic", "sentiment", "acceptability", "pairs", "endings", "cloze"] | None = option(
+        "Data", None, "Show examples of this tinyworld task, instead of documents."
     )
-    split: Literal["train", "dev", "val", "test"] | None = Field(
-        None, description="Which examples of a task (dev), or rows of a plan (train)."
+    split: Literal["train", "dev", "val", "test"] | None = option(
+        "Data", None, "Split to show; by default dev of a task and train of a mask plan."
+    )
+    contamination: Literal["agnews", "probe", "hellaswag", "lambada", "blimp", "cloze"] | None = option(
+        "Evaluation", None, "Count the items of this suite that share 13 consecutive words with the shards."
+    )
+    data: str | None = option(
+        "Evaluation", None, "Files of the suite for --contamination, instead of the hub.", metavar="PATH"
+    )
+    seed: int = option("Run", 0, "Random seed of tinyworld; each seed is a different world.", ge=0, lt=MAX_SEED)
+    verify: bool = option("Run", False, "Verify all checksums, also of files that were verified before.")
+
+
+class ExportOptions(Options):
+    """Export shards as flat binary files, or a model for transformers.
+
+    bin writes one file of token ids per split, which nanoGPT and its descendants read. hf writes a model folder for
+    transformers and, where that is installed, checks that it computes the same logits.
+    """
+
+    command = "export"
+    examples = ("bertgpt export work/tw --out work/bin", "bertgpt export work/tw --to bin --out work/bin --overwrite")
+
+    path: str = argument("PATH", ..., "Folder of shards, or a model.")
+    to: Literal["hf", "bin"] | None = option(
+        "Data", None, "Format to write; by default bin for shards and hf for a model."
+    )
+    out: str = option("Run", ..., "Output folder.", metavar="PATH")
+    overwrite: bool = option("Run", False, "Overwrite an output with different options.")
+
+
+class ImportOptions(Options):
+    """Import a model of transformers: GPT-2, BERT or ModernBERT.
+
+    Reads safetensors only. The model may have language model heads or none. The result is a run, which every command
+    accepts.
+    """
+
+    command = "import"
+    examples = (
+        "bertgpt import work/hf --out runs/theirs --overwrite",
+        "bertgpt import work/hf --out runs/theirs --overwrite --json",
+    )
+
+    source: str = argument("SOURCE", ..., "Folder of transformers, or the name of a model on the hub.")
+    out: str = option("Run", ..., "Run directory to create.", metavar="PATH")
+    overwrite: bool = option("Run", False, "Overwrite an existing run.")
+
+
+class ReportOptions(Options):
+    """Write an HTML report on runs: training curves, evaluations, samples, data and configuration.
+
+    The page is one file without external resources. Fine-tuned runs appear beside the run that they started from. The
+    table of results is also printed.
+    """
+
+    command = "report"
+    examples = ("bertgpt report", "bertgpt report runs/gpt runs/bert --out work/report.html")
+
+    runs: list[str] = argument("[RUN...]", [], "Run directories; by default all in runs/.")
+    results: str = option("Data", "results", "Folder where eval wrote its results, one folder per run.", metavar="PATH")
+    out: str = option("Run", "report.html", "HTML file to write.", metavar="PATH")
+    metrics_dir: str | None = option(
+        "Run", None, "Folder for the scores of each run as flat JSON files, for dvc metrics.", metavar="PATH"
     )

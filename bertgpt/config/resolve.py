@@ -1,7 +1,7 @@
-"""Values of options from all that says something about them: flag > config file > preset > default.
+"""Resolve option values in the order flag > config file > preset > default.
 
-The command line, `--config` files and the Python functions all go through `resolve`, which remembers where each value
-came from.
+The command line, `--config` files and the Python functions all use `resolve`, which records where each value comes
+from.
 """
 
 from collections.abc import Mapping
@@ -28,74 +28,73 @@ class ValueSource:
     def __str__(self) -> str:
         return self.config.name if self.config else f"preset {self.preset}" if self.preset else self.kind
 
-    def place(self, key: str) -> str | None:
-        """FILE:LINE:COLUMN, for what stands in a file."""
-        return self.config.place(key) if self.config else None
+    def location(self, key: str) -> str | None:
+        """FILE:LINE:COLUMN of a key in a config file; None for other sources."""
+        return self.config.location(key) if self.config else None
 
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """Options that are complete and valid, with the origin of each value."""
+    """Complete and valid options, with the source of each value."""
 
     options: Options
     origins: dict[str, ValueSource]
 
 
 def resolve(model: type[Options], given: Mapping[str, Any], config: "Section | None" = None) -> ResolvedOptions:
-    """Layer flag > config file > preset > default; unknown names and impossible values are errors."""
+    """Combine flags, config file, preset and defaults; unknown names and invalid values are errors."""
     flags = {name: value for name, value in given.items() if value is not None}
     layers: list[tuple[ValueSource, Mapping[str, Any]]] = [(ValueSource("flag"), flags)]
     if config is not None:
         layers.append((ValueSource("config", config), config.values))
-    for origin, layer in layers:
+    for source, layer in layers:
         for key in layer:
             if key not in model.model_fields:
-                raise unknown_key(model, key, origin)
+                raise unknown_key(model, key, source)
     preset = model.preset_of({key: value for _, layer in reversed(layers) for key, value in layer.items()})
     if preset is not None:
         layers.append((ValueSource("preset", preset=preset[0]), preset[1]))
     values: dict[str, Any] = {}
     origins = dict.fromkeys(model.model_fields, ValueSource("default"))
-    for origin, layer in reversed(layers):
-        several = [name for name in model.alternatives if name in layer]
-        if len(several) > 1:
-            raise BertGPTError(
-                "BG204", f"{' and '.join(map(flag_name, several))} say the same in two ways", hint="give one"
-            )
-        values = {name: value for name, value in values.items() if not (several and name in model.alternatives)}
+    for source, layer in reversed(layers):
+        alternatives = [name for name in model.alternatives if name in layer]
+        if len(alternatives) > 1:
+            names = " and ".join(map(flag_name, alternatives))
+            raise BertGPTError("BG204", f"{names} are mutually exclusive", hint="give one of them")
+        values = {name: value for name, value in values.items() if not (alternatives and name in model.alternatives)}
         values |= layer
-        origins |= dict.fromkeys(layer, origin)
+        origins |= dict.fromkeys(layer, source)
     try:
         return ResolvedOptions(model.model_validate(values), origins)
     except ValidationError as invalid:
-        raise wrong_value(model, invalid, origins) from None
+        raise invalid_value(model, invalid, origins) from None
 
 
-def unknown_key(model: type[Options], key: str, origin: ValueSource) -> BertGPTError:
-    """The error for a key that is no option."""
+def unknown_key(model: type[Options], key: str, source: ValueSource) -> BertGPTError:
+    """The error for a key that is not an option."""
     return BertGPTError(
         "BG208",
-        f"there is no option {short_repr(key)}",
-        path=origin.place(key),
+        f"no such option: {short_repr(key)}",
+        path=source.location(key),
         cause=f"the options are {', '.join(model.model_fields)}",
-        hint=did_you_mean(key, model.model_fields),
+        hint=model.renamed(flag_name(key)) or did_you_mean(key, model.model_fields),
     )
 
 
-def wrong_value(model: type[Options], invalid: ValidationError, origins: Mapping[str, ValueSource]) -> BertGPTError:
-    """The error for the first value that does not fit its field."""
+def invalid_value(model: type[Options], invalid: ValidationError, origins: Mapping[str, ValueSource]) -> BertGPTError:
+    """The error for the first value that its field rejects."""
     problem = invalid.errors()[0]
-    name = str(problem["loc"][0])
+    name, value = str(problem["loc"][0]), problem["input"]
     field = model.model_fields[name]
     if problem["type"] == "missing":
-        missing = arguments(model)[name].metavar if name in arguments(model) else flag_name(name)
+        missing = arguments(model)[name] if name in arguments(model) else flag_name(name)
         return BertGPTError("BG203", f"{missing} is missing", hint=f"for example: {model.examples[0]}")
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").partition(", unable to")[0]
-    origin, words = origins[name], choices(field)
+    source, words = origins[name], choices(field)
     return BertGPTError(
         "BG204",
-        f"{name.replace('_', '-')} {message[0].lower()}{message[1:]}, not {short_repr(problem['input'])}",
-        path=origin.place(name),
-        cause=f"the value comes from {origin}" if origin.preset else None,
-        hint=did_you_mean(str(problem["input"]), words) if words else None,
+        f"{name.replace('_', '-')} {message[0].lower()}{message[1:]}, not {short_repr(value)}",
+        path=source.location(name),
+        cause=f"the value comes from {source}" if source.preset else None,
+        hint=model.renamed(f"{flag_name(name)} {value}") or (did_you_mean(str(value), words) if words else None),
     )

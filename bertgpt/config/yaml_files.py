@@ -38,7 +38,7 @@ class Section:
     values: dict[str, Any]
     marks: dict[str, tuple[int, int]]
 
-    def place(self, key: str) -> str:
+    def location(self, key: str) -> str:
         """FILE:LINE:COLUMN of a key."""
         line, column = self.marks[key]
         return f"{self.file}:{line}:{column}"

@@ -46,8 +46,8 @@ def prepare_streams() -> None:
 class Progress:
     """A live line on a terminal, a plain line every few seconds elsewhere."""
 
-    def __init__(self, label: str, total: int, of_bytes: bool = True, first: int = 0) -> None:
-        self.label, self.total, self.of_bytes, self.first = label, total, of_bytes, first  # a total of 0: not known
+    def __init__(self, label: str, total: int, in_bytes: bool = True, initial: int = 0) -> None:
+        self.label, self.total, self.in_bytes, self.initial = label, total, in_bytes, initial  # a total of 0: not known
         self.start = self.shown = time.monotonic()
         self.live = sys.stderr.isatty()
 
@@ -57,11 +57,11 @@ class Progress:
         if current is None or current.quiet or now - self.shown < (0.1 if self.live else 5.0):
             return
         self.shown = now
-        rate = (done - self.first) / max(now - self.start, 1e-3)
+        rate = (done - self.initial) / max(now - self.start, 1e-3)
         left = f", {(self.total - done) / rate:.0f} s left" if rate and done < self.total else ""
         share = f" {100 * done / self.total:.0f} %" if self.total else ""
         said = "".join(f", {n}" if isinstance(n, str) else f", {n:,} {name}" for name, n in found.items())
-        speed = f", {rate / 1e6:.1f} MB/s" if self.of_bytes else ""
+        speed = f", {rate / 1e6:.1f} MB/s" if self.in_bytes else ""
         line = f"{self.label}:{share}{said}{speed}{left}"
         write_stderr(f"\r\x1b[K{line}" if self.live else line + "\n")
 

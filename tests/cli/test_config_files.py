@@ -42,7 +42,7 @@ WRONG = {
     "a date": ("docs: 2026-13-45\n", "", "BG204", ":1:1", "not '2026-13-45'"),
     "a number of five thousand digits": ("docs: " + "9" * 5000 + "\n", "", "BG204", ":1:1", "docs should be"),
     "an exponent without a number": ("docs: ._e5\n", "", "BG204", ":1:1", "not '._e5'"),
-    "a preset that is a list": ("preset: [a]\n", "", "BG208", ":1:1", "there is no option 'preset'"),
+    "a preset that is a list": ("preset: [a]\n", "", "BG208", ":1:1", "no such option: 'preset'"),
     "a key that is no word": ("[1, 2]: 3\n", "", "BG206", ":1:1", "a key is not a plain word"),
     "aliases that explode": (BOMB, "", "BG206", "", "aliases make this file too large"),
     "an alias in a circle": ("docs: &a [*a]\n", "", "BG206", ":1:7", "aliases make this file too large"),
@@ -118,7 +118,7 @@ def test_dashes_sections_aliases_and_a_byte_order_mark(run: Callable[..., Any], 
     file = tmp_path / "with:colon.yaml"
     file.write_bytes(b"\xef\xbb\xbfbase: &base {max-steps: 7}\ntrain:\n  bert: *base\n")
     assert '"max_steps": 7' in run("count", "--config", f"{file}:train.bert", "--json").out
-    assert read_section(f"{file}:base").place("max_steps") == f"{file}:1:14"
+    assert read_section(f"{file}:base").location("max_steps") == f"{file}:1:14"
     assert read_section(f"{file}:train").values == {"bert": {"max-steps": 7}}
     file.write_text("path: tinyworld\ndocs: 1\n")
     assert run("inspect", "--config", str(file)).out == run("inspect", "tinyworld", "--docs", "1").out
