@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from bertgpt.config.options import EvalOptions
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.evals.choices import multiple_choice
-from bertgpt.evals.probe import Parts, check, fit_and_predict
-from bertgpt.evals.suites import SuiteData
+from bertgpt.evals.probe import check_probe_data, class_ids, fit_and_predict
+from bertgpt.evals.suites import load_items, load_labelled
 from bertgpt.evals.tables import Row
+from bertgpt.evals.tasks import LabelledDataset
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.embed import embed
 from bertgpt.training.callback import TrainerView
@@ -27,7 +28,7 @@ class BenchmarkCallback:
 
     name: str  # agnews (linear probe) or hellaswag (multiple choice)
     every: int
-    items: Parts | list[Row]
+    items: LabelledDataset | list[Row]
     tokenizer: Tokenizer
     objective: str
     length: int
@@ -37,24 +38,24 @@ class BenchmarkCallback:
         cls, name: str, every: int, data: str | None, limit: int, tokenizer: Tokenizer, objective: str, length: int
     ) -> "BenchmarkCallback":
         """Load the items of a suite, so that errors in them are reported before training starts."""
-        suite = SuiteData(EvalOptions.model_validate({"suite": name, "data": data, "limit": limit}), name)
+        options = EvalOptions.model_validate({"suite": name, "data": data, "limit": limit})
         if name == "agnews":
-            splits = suite.parts()
-            check(splits)
-            return cls(name, every, splits, tokenizer, objective, length)
+            dataset = load_labelled(name, options)
+            check_probe_data(dataset)
+            return cls(name, every, dataset, tokenizer, objective, length)
         if objective == "mlm":
             raise BertGPTError("BG222", f"{name} needs a causal model")
-        return cls(name, every, suite.rows(), tokenizer, objective, length)
+        return cls(name, every, load_items(name, options)[0], tokenizer, objective, length)
 
     def __call__(self, view: TrainerView) -> dict[str, Any] | None:
         """Accuracy over all items; each rank evaluates its share."""
         model = PretrainedModel(view.model.eval(), self.tokenizer, self.objective, length=self.length)
-        if isinstance(self.items, tuple):
+        if isinstance(self.items, LabelledDataset):
             train, test = (
                 gather_over_ranks(view, split.texts, partial(embed, model), model.model.config.dim)
-                for split in self.items
+                for split in (self.items.train, self.items.test)
             )
-            train_labels, test_labels = (np.array(split.labels) for split in self.items)
+            train_labels, test_labels = class_ids(self.items)
             predictions = fit_and_predict(train, test, train_labels, full=False).predictions
             return {"accuracy": float((predictions == test_labels).mean())}
 

@@ -37,7 +37,7 @@ class ValidationCallback:
         metric_sums = MetricAccumulator(view.device)
         batch_size = max(1, TOKENS_PER_BATCH // self.length)
         step_rows = batch_size * view.dist.world_size
-        progress = console.Progress("validating", sum(map(self.rows_of, self.datasets)), of_bytes=False)
+        progress = console.Progress("validating", sum(map(self.rows_of, self.datasets)), in_bytes=False)
         for done, dataset, start in self.batches(step_rows):
             if view.should_stop():
                 return None

@@ -1,11 +1,10 @@
-"""Suites that are asked while a model is trained."""
+"""Benchmarks during training."""
 
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -16,13 +15,13 @@ from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.training.distributed import DistContext
 from bertgpt.utils.errors import BertGPTError
 from tests.fixtures.models import written
-from tests.fixtures.training import SMALL, weights
+from tests.fixtures.training import SMALL_RUN, final_weights
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A little text."""
-    folder = tmp_path_factory.mktemp("few")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of a few documents."""
+    folder = tmp_path_factory.mktemp("corpus")
     bertgpt.shard(
         "tinyworld", out=str(folder / "shards"), limit_docs=30, train_tokenizer="bpe", vocab_size=400, val_fraction=0.2
     )
@@ -30,9 +29,9 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """AG News and HellaSwag in their layouts, in small."""
-    folder = tmp_path_factory.mktemp("sets")
+def suites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small AG News and HellaSwag files in their published layouts."""
+    folder = tmp_path_factory.mktemp("suites")
     for name in ("agnews", "hellaswag"):
         (folder / name).mkdir()
     rows = "".join(f'"{n % 2 + 1}","title {n}","{"rain" if n % 2 else "a purse"}"\n' for n in range(60))
@@ -43,65 +42,65 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_they_are_asked_in_time_and_change_nothing(few: Path, sets: Path, tmp_path: Path) -> None:
-    how = SMALL | {
+def test_benchmarks_run_at_their_interval_without_effect_on_training(
+    corpus: Path, suites: Path, tmp_path: Path
+) -> None:
+    options = SMALL_RUN | {
         "probe": "agnews",
         "probe_every": 4,
-        "probe_data": str(sets),
+        "probe_data": str(suites),
         "eval": "hellaswag",
-        "eval_data": str(sets),
+        "eval_data": str(suites),
     }
-    found = bertgpt.pretrain(str(few / "shards"), out=str(tmp_path / "asked"), **how)
-    lines = [json.loads(line) for line in (tmp_path / "asked" / "metrics.jsonl").read_text().splitlines()]
+    metrics = bertgpt.pretrain(str(corpus / "shards"), out=str(tmp_path / "benchmarked"), **options)
+    lines = [json.loads(line) for line in (tmp_path / "benchmarked" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["split"] == "agnews"] == [4, 8]
     assert [line["step"] for line in lines if line["split"] == "hellaswag"] == [3, 6, 8]
-    assert 0 <= found["agnews_accuracy"] <= 1
-    assert found["hellaswag_accuracy"] in (0.0, 1.0)
-    assert (tmp_path / "asked" / "plots" / "agnews.tsv").read_text().startswith("step\taccuracy\n4\t")
-    bertgpt.pretrain(str(few / "shards"), out=str(tmp_path / "plain"), **SMALL)
-    one, other = (weights(tmp_path / name) for name in ("asked", "plain"))
+    assert 0 <= metrics["agnews_accuracy"] <= 1
+    assert metrics["hellaswag_accuracy"] in (0.0, 1.0)
+    assert (tmp_path / "benchmarked" / "plots" / "agnews.tsv").read_text().startswith("step\taccuracy\n4\t")
+    bertgpt.pretrain(str(corpus / "shards"), out=str(tmp_path / "plain"), **SMALL_RUN)
+    one, other = (final_weights(tmp_path / name) for name in ("benchmarked", "plain"))
     assert all(one[name].equal(other[name]) for name in one)
-    again = bertgpt.pretrain(str(few / "shards"), out=str(tmp_path / "asked"), **how)
-    assert again["agnews_accuracy"] == found["agnews_accuracy"]
+    again = bertgpt.pretrain(str(corpus / "shards"), out=str(tmp_path / "benchmarked"), **options)
+    assert again["agnews_accuracy"] == metrics["agnews_accuracy"]
 
 
 @dataclass(frozen=True)
-class Part(DistContext):
-    """One of two processes, which knows what the other has found."""
+class FakeRank(DistContext):
+    """One of two ranks: rank 1 records the tensors that it reduces in `sums`, rank 0 adds them."""
 
-    others: list[Any] = field(default_factory=list)
+    sums: list[torch.Tensor] = field(default_factory=list)
 
-    def add(self, values: torch.Tensor) -> torch.Tensor:
-        return values + self.others.pop(0) if self.others else values
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
+        if self.is_main:
+            return values + self.sums.pop(0)
+        self.sums.append(values.clone())
+        return values
 
 
 @pytest.mark.parametrize("name", ["agnews", "hellaswag"])
-def test_items_are_divided_over_processes(name: str, sets: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """Each asks its own, and all come to the score that one would."""
-    kept = written(tmp_path, "gpt2", tokenizer)
-    watched = BenchmarkCallback.load(name, 1, str(sets), 1000, tokenizer, "clm", 128)
-    found: list[torch.Tensor] = []
+def test_items_are_divided_over_ranks(name: str, suites: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Each rank evaluates its share, and all get the accuracy that one process gets."""
+    model = written(tmp_path, "gpt2", tokenizer).model
+    callback = BenchmarkCallback.load(name, 1, str(suites), 1000, tokenizer, "clm", 128)
 
-    def asked(group: DistContext) -> float:
-        trainer = SimpleNamespace(model=kept.model, dist=group, device=torch.device("cpu"))
-        said = watched(trainer)
-        assert said is not None
-        return float(said["accuracy"])
+    def accuracy(dist: DistContext) -> float:
+        view = SimpleNamespace(model=model, dist=dist, device=torch.device("cpu"))
+        metrics = callback(view)  # type: ignore[arg-type]
+        assert metrics is not None
+        return float(metrics["accuracy"])
 
-    class Listening(DistContext):
-        def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
-            found.append(values.clone())
-            return values
-
-    alone = asked(DistContext())
-    with suppress(BertGPTError):  # half of the features make no classifier
-        asked(Listening(2, 1))
-    assert asked(Part(2, 0, found)) == alone
+    sums: list[torch.Tensor] = []
+    with suppress(BertGPTError):  # half of the features cannot train a probe
+        accuracy(FakeRank(2, 1, sums))
+    assert accuracy(FakeRank(2, 0, sums)) == accuracy(DistContext())
+    assert not sums
 
 
-def test_what_is_wrong_is_said_before_anything_is_trained(few: Path, sets: Path, tmp_path: Path) -> None:
+def test_missing_benchmark_data_is_reported_before_training(corpus: Path, suites: Path, tmp_path: Path) -> None:
     with pytest.raises(BertGPTError):
         bertgpt.pretrain(
-            str(few / "shards"), out=str(tmp_path / "x"), probe="agnews", probe_data=str(tmp_path), **SMALL
+            str(corpus / "shards"), out=str(tmp_path / "x"), probe="agnews", probe_data=str(tmp_path), **SMALL_RUN
         )
     assert not (tmp_path / "x" / "metrics.jsonl").exists()

@@ -1,4 +1,4 @@
-"""samples.txt: what a model says while it learns."""
+"""samples.txt: samples during training."""
 
 import re
 from pathlib import Path
@@ -8,37 +8,35 @@ import pytest
 
 import bertgpt
 from bertgpt.trainer import Trainer
-from tests.fixtures.training import SMALL, assert_same
-
-Kinds = dict[str, tuple[str, dict[str, Any]]]
+from tests.fixtures.training import SMALL_RUN, TrainingData, assert_identical_runs
 
 
-@pytest.mark.parametrize("kind", ["clm", "mlm", "hybrid"])
-def test_a_run_that_was_killed_collects_the_same_samples(
-    kind: str, few: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("objective", ["clm", "mlm", "hybrid"])
+def test_resumed_run_writes_the_same_samples(
+    objective: str, tiny_training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None twice, none missing; and to look changes nothing that is trained."""
-    source, options = few[kind]
-    how = SMALL | options | {"sample_every": 3}
-    bertgpt.pretrain(source, out=str(tmp_path / "straight"), **how)
-    step = Trainer.train_step
+    """None twice, none missing; and sampling does not change training."""
+    source, options = tiny_training_data[objective]
+    run_options = SMALL_RUN | options | {"sample_every": 3}
+    bertgpt.pretrain(source, out=str(tmp_path / "uninterrupted"), **run_options)
+    train_step = Trainer.train_step
 
     def killed(trainer: Trainer, batch: Any) -> Any:
         if trainer.step == 7:
             raise RuntimeError("killed")
-        return step(trainer, batch)
+        return train_step(trainer, batch)
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "train_step", killed)
         with pytest.raises(RuntimeError, match="killed"):
-            bertgpt.pretrain(source, out=str(tmp_path / "stopped"), **how | {"save_every": 4})
-    before = (tmp_path / "stopped" / "samples.txt").read_text(encoding="utf-8")
-    bertgpt.pretrain(source, out=str(tmp_path / "stopped"), **how | {"save_every": 4})
-    found = (tmp_path / "straight" / "samples.txt").read_text(encoding="utf-8")
-    assert (tmp_path / "stopped" / "samples.txt").read_text(encoding="utf-8") == found
-    assert found.startswith(before)
-    assert re.findall("^======== step (.*)$", found, re.M) == ["3", "6", "8"]
-    assert "{" in found or kind == "clm"
-    bertgpt.pretrain(source, out=str(tmp_path / "plain"), **how | {"sample_every": 0})
+            bertgpt.pretrain(source, out=str(tmp_path / "stopped"), **run_options | {"save_every": 4})
+    before_resume = (tmp_path / "stopped" / "samples.txt").read_text(encoding="utf-8")
+    bertgpt.pretrain(source, out=str(tmp_path / "stopped"), **run_options | {"save_every": 4})
+    samples = (tmp_path / "uninterrupted" / "samples.txt").read_text(encoding="utf-8")
+    assert (tmp_path / "stopped" / "samples.txt").read_text(encoding="utf-8") == samples
+    assert samples.startswith(before_resume)
+    assert re.findall("^======== step (.*)$", samples, re.M) == ["3", "6", "8"]
+    assert "{" in samples or objective == "clm"
+    bertgpt.pretrain(source, out=str(tmp_path / "plain"), **run_options | {"sample_every": 0})
     assert not (tmp_path / "plain" / "samples.txt").exists()
-    assert_same(tmp_path / "plain", tmp_path / "straight")
+    assert_identical_runs(tmp_path / "plain", tmp_path / "uninterrupted")

@@ -1,4 +1,4 @@
-"""Batches reach the device with every id as it was stored."""
+"""Batches reach the device unchanged; nothing is imported for torch.compile unless it is used."""
 
 import subprocess
 import sys
@@ -14,8 +14,8 @@ from bertgpt.training.device import to_device, to_tensors
 from tests.fixtures.models import written
 
 
-def test_large_ids_survive() -> None:
-    """Ids from 32 768 on would be negative if anything took them for signed 16-bit numbers."""
+def test_large_token_ids_survive() -> None:
+    """Ids from 32768 on would turn negative if anything read them as int16."""
     ids = np.array([[0, 32_767, 32_768, 50_256, 65_535]], np.uint16)
     batch = to_tensors(CausalBatch(ids, np.array([4])), pin=False)
     assert batch.input_ids.dtype == torch.uint16
@@ -25,15 +25,15 @@ def test_large_ids_survive() -> None:
 
 
 @pytest.mark.gpu
-def test_pinned_batches_reach_the_gpu() -> None:
+def test_pinned_batch_reaches_the_gpu() -> None:
     ids = np.arange(65_536, dtype=np.uint16).reshape(64, 1024)
     batch = to_tensors(CausalBatch(ids, np.full(64, 1023)), pin=True)
     assert batch.input_ids.is_pinned()
     assert to_device(batch, torch.device("cuda")).ids.cpu().numpy().tolist() == ids.tolist()
 
 
-def test_a_model_is_there_at_once(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """What compiles is imported by what is compiled: it takes longer than all else together."""
+def test_loading_a_model_does_not_import_dynamo(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Importing it takes longer than everything else together."""
     written(tmp_path / "gpt", "gpt2", tokenizer)
     code = "import sys, bertgpt; bertgpt.load(sys.argv[1]).generate('a', max_new_tokens=2); print(sorted(sys.modules))"
     argv = [sys.executable, "-c", code, str(tmp_path / "gpt")]
@@ -42,8 +42,7 @@ def test_a_model_is_there_at_once(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert "torch._dynamo" not in loaded
 
 
-def test_training_begins_at_once(tmp_path: Path) -> None:
-    """The same of a whole run, which nothing of is compiled on a CPU."""
+def test_training_on_cpu_does_not_import_dynamo(tmp_path: Path) -> None:
     code = """if True:
         import sys, bertgpt
         bertgpt.shard("tinyworld", out="shards", limit_docs=50, train_tokenizer="bpe", vocab_size=300, val_fraction=0.2)

@@ -1,4 +1,4 @@
-"""Several processes under torchrun itself: the same steps as one, exact when they are interrupted, all or none."""
+"""Distributed training under torchrun: the same steps as one process, exact resume, errors of lost peers."""
 
 import os
 import shutil
@@ -16,11 +16,16 @@ import bertgpt
 from bertgpt.hub import pretrained
 from bertgpt.training.distributed import DistContext, translate_peer_errors
 from bertgpt.utils.errors import BertGPTError
-from tests.fixtures.training import SHORT, assert_same, deterministic, flags
+from tests.fixtures.training import SHORT_RUN, TrainingData, assert_identical_runs, flags, logged_metrics
 
-Kinds = dict[str, tuple[str, dict[str, Any]]]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "bertgpt"]
-HARD = SHORT | {"dropout": 0.1, "tokens_per_step": 512, "micro_batch_size": 4, "optimizer": "muon", "eval_every": 3}
+INTERRUPTIBLE = SHORT_RUN | {
+    "dropout": 0.1,
+    "tokens_per_step": 512,
+    "micro_batch_size": 4,
+    "optimizer": "muon",
+    "eval_every": 3,
+}
 
 
 def torchrun(source: str, out: Path, options: dict[str, Any], **env: str) -> subprocess.CompletedProcess[str]:
@@ -28,77 +33,77 @@ def torchrun(source: str, out: Path, options: dict[str, Any], **env: str) -> sub
     return subprocess.run(argv, capture_output=True, text=True, timeout=110, env=os.environ | env)
 
 
-@pytest.mark.parametrize("kind", ["mlm", "hybrid", "clm"])
-def test_two_processes_take_the_same_steps(kind: str, kinds: Kinds, tmp_path: Path) -> None:
-    """Losses and the first gradient are those of one process, which can also go on with the run."""
-    source, options = kinds[kind]
-    options = options | SHORT
-    if kind == "clm":  # with heads for pairs, which get no gradient
+@pytest.mark.parametrize("objective", ["mlm", "hybrid", "clm"])
+def test_two_ranks_take_the_same_steps_as_one(objective: str, training_data: TrainingData, tmp_path: Path) -> None:
+    """Losses and the first gradient norm equal those of one process, which can also resume the run."""
+    source, options = training_data[objective]
+    options = options | SHORT_RUN
+    if objective == "clm":  # with an NSP head, which gets no gradient
         options |= {"preset": "tiny-bert", "objective": "clm"}
     bertgpt.pretrain(source, out=str(tmp_path / "one"), **options)
     two = tmp_path / "two"
     done = torchrun(source, two, options)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("weights in") == 1  # one of them speaks
-    one = deterministic(tmp_path / "one")
+    assert done.stdout.count("parameters in") == 1  # only the main rank prints
+    one = logged_metrics(tmp_path / "one")
 
-    def close() -> bool:
-        losses = zip(one, deterministic(two), strict=True)
+    def losses_match() -> bool:
+        losses = zip(one, logged_metrics(two), strict=True)
         return all(a["loss"] == pytest.approx(b["loss"], abs=2e-5) for a, b in losses)
 
-    first = deterministic(two)[0]
+    first = logged_metrics(two)[0]
     assert one[0]["loss"] == pytest.approx(first["loss"], abs=1e-6)
     assert one[0]["grad_norm"] == pytest.approx(first["grad_norm"], rel=1e-6)
-    assert close()
-    assert pretrained.load(two).objective == kind
-    for ended in ("final", "checkpoints/step-00000012"):
-        shutil.rmtree(two / ended)
-    bertgpt.pretrain(source, out=str(two), **options)  # from step 8 on, alone
-    assert close()
+    assert losses_match()
+    assert pretrained.load(two).objective == objective
+    for removed in ("final", "checkpoints/step-00000012"):
+        shutil.rmtree(two / removed)
+    bertgpt.pretrain(source, out=str(two), **options)  # one process resumes from step 8
+    assert losses_match()
 
 
-def test_two_processes_that_were_stopped(few: Kinds, tmp_path: Path) -> None:
-    """By SIGTERM to torchrun, then by kill -9 of the one that writes: the others end too, and nothing is lost."""
-    source, options = few["hybrid"]
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    assert torchrun(source, straight, options | HARD).returncode == 0
+def test_interrupted_distributed_run_resumes_exactly(tiny_training_data: TrainingData, tmp_path: Path) -> None:
+    """By SIGTERM to torchrun, then by SIGKILL of the main rank: the other rank exits too, and nothing is lost."""
+    source, options = tiny_training_data["hybrid"]
+    uninterrupted, stopped = tmp_path / "uninterrupted", tmp_path / "stopped"
+    assert torchrun(source, uninterrupted, options | INTERRUPTIBLE).returncode == 0
 
-    argv = [*TORCHRUN, "pretrain", source, "--out", str(stopped), *flags(options | HARD)]
+    argv = [*TORCHRUN, "pretrain", source, "--out", str(stopped), *flags(options | INTERRUPTIBLE)]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(stopped / "metrics.jsonl", lines=3)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) != 0
     assert '"status": "interrupted"' in (stopped / "run.json").read_text()
 
-    killed = torchrun(source, stopped, options | HARD, BERTGPT_FAULT="checkpoint.optim")
+    killed = torchrun(source, stopped, options | INTERRUPTIBLE, BERTGPT_FAULT="checkpoint.optim")
     assert killed.returncode != 0
     assert not (stopped / "final").exists()
-    assert torchrun(source, stopped, options | HARD).returncode == 0
-    assert_same(straight, stopped)
+    assert torchrun(source, stopped, options | INTERRUPTIBLE).returncode == 0
+    assert_identical_runs(uninterrupted, stopped)
 
 
-def test_what_one_process_says_is_said_once(few: Kinds, tmp_path: Path) -> None:
-    """The one that leads refuses; the other does not take that for a bug of ours."""
-    source, options = few["clm"]
-    bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT))
-    done = torchrun(source, tmp_path / "run", options | SHORT | {"lr": 0.1})
+def test_error_of_the_main_rank_is_printed_once(tiny_training_data: TrainingData, tmp_path: Path) -> None:
+    """The other rank reports no internal error."""
+    source, options = tiny_training_data["clm"]
+    bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT_RUN))
+    done = torchrun(source, tmp_path / "run", options | SHORT_RUN | {"lr": 0.1})
     assert done.returncode != 0
     assert done.stderr.count("error[BG213]") == 1
     assert "BG101" not in done.stderr
 
 
-def test_a_process_that_is_left_alone_says_so() -> None:
+def test_lost_peer_is_reported() -> None:
     for error in (RuntimeError("[gloo/transport/tcp] Connection closed by peer"), torch.distributed.DistError("gone")):
-        with pytest.raises(BertGPTError) as said, translate_peer_errors(DistContext(2, 1)):
+        with pytest.raises(BertGPTError) as caught, translate_peer_errors(DistContext(2, 1)):
             raise error
-        assert said.value.code == "BG411"
-    with pytest.raises(RuntimeError, match="ours"), translate_peer_errors(DistContext(2, 1)):
-        raise RuntimeError("a bug of ours")
+        assert caught.value.code == "BG411"
+    with pytest.raises(RuntimeError, match="unrelated"), translate_peer_errors(DistContext(2, 1)):
+        raise RuntimeError("unrelated")
 
 
 def wait_for(file: Path, lines: int) -> None:
-    """Until a file has so many lines."""
-    end = time.monotonic() + 60
+    """Wait until a file has so many lines."""
+    deadline = time.monotonic() + 60
     while not file.exists() or file.read_bytes().count(b"\n") < lines:
-        assert time.monotonic() < end, f"{file} never came"
+        assert time.monotonic() < deadline, f"{file} did not appear"
         time.sleep(0.01)

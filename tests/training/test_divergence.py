@@ -1,4 +1,4 @@
-"""What is not finite never moves a weight, and never reaches a checkpoint."""
+"""Divergence: non-finite steps never update parameters and never reach a checkpoint; rollback and giving up."""
 
 import json
 import signal
@@ -12,59 +12,60 @@ import torch
 from safetensors.torch import load_file
 
 import bertgpt
-from bertgpt import trainer as training
+from bertgpt import trainer as trainer_module
 from bertgpt.trainer import Trainer
 from bertgpt.utils.errors import BertGPTError
 from tests.conftest import Outcome
-from tests.fixtures.training import SHORT, assert_same, deterministic, flags
+from tests.fixtures.training import SHORT_RUN, TrainingData, assert_identical_runs, flags, logged_metrics
 
 Run = Callable[..., Outcome]
-Kinds = dict[str, tuple[str, dict[str, Any]]]
 
 
-def broken(monkeypatch: pytest.MonkeyPatch, *samples: int) -> None:
-    """Have the loss be no number at some places in the order of samples, counted in steps."""
-    terms = Trainer.compute_loss
+def inject_nan(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """Make the training loss NaN for the samples of some steps, in the order of samples."""
+    compute_loss = Trainer.compute_loss
 
-    def bad(trainer: Trainer, part: Any) -> Any:
-        found = terms(trainer, part)
-        if trainer.model.training and trainer.step + trainer.skipped_steps in samples:
-            found = {name: replace(term, loss=term.loss * float("nan")) for name, term in found.items()}
-        return found
+    def bad(trainer: Trainer, batch: Any) -> Any:
+        terms = compute_loss(trainer, batch)
+        if trainer.model.training and trainer.step + trainer.skipped_steps in steps:
+            terms = {name: replace(term, loss=term.loss * float("nan")) for name, term in terms.items()}
+        return terms
 
     monkeypatch.setattr(Trainer, "compute_loss", bad)
 
 
-def finite(run: Path) -> bool:
+def is_finite(run: Path) -> bool:
     files = [*run.glob("checkpoints/*/*.safetensors"), *run.glob("final/*.safetensors")]
     assert files
     return all(bool(value.isfinite().all()) for file in files for value in load_file(file).values())
 
 
-def test_one_bad_step_is_passed_over(kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, options = kinds["clm"]
-    broken(monkeypatch, 5)
-    done = run("pretrain", source, "--out", str(tmp_path / "run"), *flags(options | SHORT))
-    assert done.code == 0
-    assert "step 6 is not finite (loss nan, gradient norm nan), and is not taken" in done.err
-    trained = [line["step"] for line in deterministic(tmp_path / "run") if line["split"] == "train"]
-    assert trained == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12]
-    assert finite(tmp_path / "run")
-
-
-def test_several_lead_back_once_and_past_the_samples(
-    kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+def test_non_finite_step_is_skipped(
+    training_data: TrainingData, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also the same if it is killed after that, before a checkpoint: it comes to the same place again."""
-    source, options = kinds["clm"]
-    broken(monkeypatch, 5, 6, 7)
-    given = flags(options | SHORT)
-    done = run("pretrain", source, "--out", str(tmp_path / "straight"), *given)
+    source, options = training_data["clm"]
+    inject_nan(monkeypatch, 5)
+    done = run("pretrain", source, "--out", str(tmp_path / "run"), *flags(options | SHORT_RUN))
     assert done.code == 0
-    assert "back to step 4, past these samples" in done.err
-    trained = [line["step"] for line in deterministic(tmp_path / "straight") if line["split"] == "train"]
+    assert "step 6: non-finite (loss nan, gradient norm nan), update skipped" in done.err
+    trained = [line["step"] for line in logged_metrics(tmp_path / "run") if line["split"] == "train"]
+    assert trained == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12]
+    assert is_finite(tmp_path / "run")
+
+
+def test_repeated_non_finite_steps_roll_back_once_and_skip_the_batches(
+    training_data: TrainingData, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same result if the run is killed after the rollback, before the next checkpoint."""
+    source, options = training_data["clm"]
+    inject_nan(monkeypatch, 5, 6, 7)
+    given = flags(options | SHORT_RUN)
+    done = run("pretrain", source, "--out", str(tmp_path / "uninterrupted"), *given)
+    assert done.code == 0
+    assert "rolling back to step 4 and skipping these batches" in done.err
+    trained = [line["step"] for line in logged_metrics(tmp_path / "uninterrupted") if line["split"] == "train"]
     assert trained == list(range(1, 13))
-    state = json.loads((tmp_path / "straight" / "checkpoints" / "step-00000012" / "state.json").read_text())
+    state = json.loads((tmp_path / "uninterrupted" / "checkpoints" / "step-00000012" / "state.json").read_text())
     assert (state["skipped_steps"], state["rolled_back"]) == (4, True)
     with monkeypatch.context() as patched:
         real = Trainer.log_step
@@ -77,55 +78,57 @@ def test_several_lead_back_once_and_past_the_samples(
         patched.setattr(Trainer, "log_step", killed)
         assert run("pretrain", source, "--out", str(tmp_path / "killed"), *given).code == 1
     assert run("pretrain", source, "--out", str(tmp_path / "killed"), *given).code == 0
-    assert_same(tmp_path / "straight", tmp_path / "killed")
+    assert_identical_runs(tmp_path / "uninterrupted", tmp_path / "killed")
 
 
-def test_a_way_back_does_not_depend_on_where_a_run_was_stopped(
-    kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+def test_rollback_does_not_depend_on_where_a_run_was_stopped(
+    training_data: TrainingData, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The checkpoint of a signal is nearer, but an undisturbed run would not have it."""
-    source, options = kinds["clm"]
-    broken(monkeypatch, 6, 7, 8)
-    given = flags(options | SHORT)
-    assert run("pretrain", source, "--out", str(tmp_path / "straight"), *given).code == 0
-    terms = Trainer.compute_loss
+    """The checkpoint saved on a signal is newer, but an uninterrupted run would not have it."""
+    source, options = training_data["clm"]
+    inject_nan(monkeypatch, 6, 7, 8)
+    given = flags(options | SHORT_RUN)
+    assert run("pretrain", source, "--out", str(tmp_path / "uninterrupted"), *given).code == 0
+    compute_loss = Trainer.compute_loss
 
-    def asked(trainer: Trainer, part: Any) -> Any:
+    def stopped(trainer: Trainer, batch: Any) -> Any:
         if trainer.step == 5 and trainer.model.training:
             signal.raise_signal(signal.SIGTERM)
-        return terms(trainer, part)
+        return compute_loss(trainer, batch)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "compute_loss", asked)
+        patched.setattr(Trainer, "compute_loss", stopped)
         assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *given).code == 143
     assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *given).code == 0
-    assert_same(tmp_path / "straight", tmp_path / "stopped")
+    assert_identical_runs(tmp_path / "uninterrupted", tmp_path / "stopped")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize(("save_every", "lr"), [(1, 1e30), (4, 1e30), (1, 1e6)])
-def test_a_rate_that_is_far_too_high_ends_the_run(
-    save_every: int, lr: float, optimizer: str, kinds: Kinds, tmp_path: Path, run: Run
+def test_far_too_high_learning_rate_ends_the_run(
+    save_every: int, lr: float, optimizer: str, training_data: TrainingData, tmp_path: Path, run: Run
 ) -> None:
-    source, options = kinds["mlm"]
-    given = options | SHORT | {
+    source, options = training_data["mlm"]
+    given = options | SHORT_RUN | {
         "lr": lr, "warmup": 0, "save_every": save_every, "optimizer": optimizer, "max_steps": 100,
     }  # fmt: skip
     done = run("pretrain", source, "--out", str(tmp_path / "run"), *flags(given), "--json")
     assert done.code == 5
     error = json.loads(done.out)["error"]
     assert error["code"] == "BG501"
-    assert "smaller --lr" in error["hint"]
-    assert finite(tmp_path / "run")
+    assert "lower --lr" in error["hint"]
+    assert is_finite(tmp_path / "run")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "diverged"
     assert "loss" in json.loads((tmp_path / "run" / "diverged.json").read_text())
 
 
-def test_patience_is_counted_in_a_row(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, options = kinds["clm"]
-    assert training.MAX_NONFINITE_STEPS == 3
-    broken(monkeypatch, 1, 2, 4, 5, 7, 8)
-    done = bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT))
+def test_only_consecutive_non_finite_steps_trigger_rollback(
+    training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, options = training_data["clm"]
+    assert trainer_module.MAX_NONFINITE_STEPS == 3
+    inject_nan(monkeypatch, 1, 2, 4, 5, 7, 8)
+    done = bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT_RUN))
     assert done["steps"] == 12
     state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000012" / "state.json").read_text())
     assert not state["rolled_back"]
@@ -134,17 +137,17 @@ def test_patience_is_counted_in_a_row(kinds: Kinds, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
-def test_too_little_memory_names_a_smaller_micro_batch(
-    error: Exception, kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+def test_out_of_memory_error_suggests_a_smaller_micro_batch(
+    error: Exception, training_data: TrainingData, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, options = kinds["clm"]
-    given = flags(options | SHORT)
+    source, options = training_data["clm"]
+    given = flags(options | SHORT_RUN)
 
-    def full(trainer: Trainer, part: Any) -> Any:
+    def out_of_memory(trainer: Trainer, batch: Any) -> Any:
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "compute_loss", full)
+        patched.setattr(Trainer, "compute_loss", out_of_memory)
         done = run("pretrain", source, "--out", str(tmp_path / "run"), *given, "--json")
     assert done.code == 4
     assert json.loads(done.out)["error"]["code"] == "BG406"
@@ -152,18 +155,18 @@ def test_too_little_memory_names_a_smaller_micro_batch(
     assert run("pretrain", source, "--out", str(tmp_path / "run"), *given, "--micro-batch-size", "4").code == 0
 
 
-def test_a_held_out_loss_that_is_no_number_is_no_result(
-    kinds: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_non_finite_validation_loss_is_an_error(
+    training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, options = kinds["clm"]
-    terms = Trainer.compute_loss
+    source, options = training_data["clm"]
+    compute_loss = Trainer.compute_loss
 
-    def bad(trainer: Trainer, part: Any) -> Any:
-        found = terms(trainer, part)
+    def bad(trainer: Trainer, batch: Any) -> Any:
+        terms = compute_loss(trainer, batch)
         if not trainer.model.training:
-            found = {name: replace(term, loss=term.loss * float("inf")) for name, term in found.items()}
-        return found
+            terms = {name: replace(term, loss=term.loss * float("inf")) for name, term in terms.items()}
+        return terms
 
     monkeypatch.setattr(Trainer, "compute_loss", bad)
-    with pytest.raises(BertGPTError, match="loss of val at step 5 is not finite"):
-        bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT))
+    with pytest.raises(BertGPTError, match="val loss is not finite at step 5"):
+        bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT_RUN))

@@ -1,4 +1,4 @@
-"""A run that is killed, at every point of writing a checkpoint and between them, ends in the same bytes."""
+"""Runs killed at every fault point of a checkpoint, and in between, resume to the same bytes."""
 
 import inspect
 import re
@@ -14,153 +14,157 @@ from bertgpt.training import checkpoints
 from bertgpt.training.checkpoints import Checkpoints, is_valid
 from bertgpt.utils import files
 from tests.conftest import Outcome
-from tests.fixtures.training import Example, assert_same
+from tests.fixtures.training import ReferenceRun, assert_identical_runs
 
 Run = Callable[..., Outcome]
 
 
-def passed(work: Callable[[], None]) -> list[str]:
-    """The points that some work passes, each with how often it was passed by then, as $BERTGPT_FAULT has it."""
-    often: Counter[str] = Counter()
-    found = []
+def fault_points(action: Callable[[], None]) -> list[str]:
+    """The fault points that an action passes, each with its count so far: the format of $BERTGPT_FAULT."""
+    counts: Counter[str] = Counter()
+    names = []
 
-    def noted(name: str) -> None:
-        often[name] += 1
-        found.append(f"{name}:{often[name]}")
+    def record(name: str) -> None:
+        counts[name] += 1
+        names.append(f"{name}:{counts[name]}")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(files, "fault_point", noted)
-        patched.setattr(checkpoints, "fault_point", noted)
-        work()
-    return found
+        patched.setattr(files, "fault_point", record)
+        patched.setattr(checkpoints, "fault_point", record)
+        action()
+    return names
 
 
-def first_checkpoint(example: Example, out: Path) -> None:
-    """Nothing is there yet."""
+def first_checkpoint(reference: ReferenceRun, out: Path) -> None:
+    """Before the first checkpoint."""
 
 
-def later_checkpoint(example: Example, out: Path) -> None:
-    """Others are there, one of which goes."""
-    shutil.copytree(example.stopped, out)
+def later_checkpoint(reference: ReferenceRun, out: Path) -> None:
+    """Before a checkpoint after which an old one is pruned."""
+    shutil.copytree(reference.interrupted, out)
 
 
-def checkpoint_instead(example: Example, out: Path) -> None:
-    """A broken one is where the next one is to be."""
-    shutil.copytree(example.stopped, out)
+def corrupt_checkpoint(reference: ReferenceRun, out: Path) -> None:
+    """Before a checkpoint that replaces a corrupt one."""
+    shutil.copytree(reference.interrupted, out)
     (out / "checkpoints" / "step-00000004" / "state.json").unlink()
 
 
-def end(example: Example, out: Path) -> None:
-    """All steps are taken; of what is published there is a part."""
-    shutil.copytree(example.straight, out)
+def publishing(reference: ReferenceRun, out: Path) -> None:
+    """Before publishing; some of the outputs exist."""
+    shutil.copytree(reference.uninterrupted, out)
     (out / "metrics.json").unlink()
 
 
-# Where each begins and how the points of the one checkpoint, or of the end, are found among all that are passed.
-MOMENTS = [(first_checkpoint, "publish.renamed"), (later_checkpoint, "checkpoint.prune"),
-           (checkpoint_instead, "publish.renamed"), (end, "")]  # fmt: skip
-ELSEWHERE = {"publish.copied"}  # only where the work folder is on another disk; a checkpoint's never is
+# How each scenario is set up, and the last fault point of its checkpoint ("" for all points to the end of the run).
+SCENARIOS = [(first_checkpoint, "publish.renamed"), (later_checkpoint, "checkpoint.prune"),
+           (corrupt_checkpoint, "publish.renamed"), (publishing, "")]  # fmt: skip
+# Only reached if the temporary folder is on another disk, which a checkpoint's never is.
+UNREACHABLE = {"publish.copied"}
 
 
 @pytest.fixture(scope="module")
-def points(example: Example, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """The points of each of these moments."""
-    found, folder = {}, tmp_path_factory.mktemp("points")
-    for begin, last in MOMENTS:
-        out = folder / begin.__name__
-        begin(example, out)
-        all_of_it = passed(lambda out=out: example.make(out))  # type: ignore[misc]
+def points(reference: ReferenceRun, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The fault points of each scenario."""
+    result, folder = {}, tmp_path_factory.mktemp("points")
+    for set_up, last in SCENARIOS:
+        out = folder / set_up.__name__
+        set_up(reference, out)
+        passed = fault_points(lambda out=out: reference.train(out))  # type: ignore[misc]
         if last:
-            all_of_it = all_of_it[all_of_it.index("checkpoint.model:1") : all_of_it.index(f"{last}:1") + 1]
-        if begin in (checkpoint_instead, end):  # what is written there is written as elsewhere
-            all_of_it = [point for point in all_of_it if point.startswith(("publish", "file.renamed"))]
-        found[begin.__name__] = all_of_it
-    return found
+            passed = passed[passed.index("checkpoint.model:1") : passed.index(f"{last}:1") + 1]
+        if set_up in (corrupt_checkpoint, publishing):  # the other files are written as in other scenarios
+            passed = [point for point in passed if point.startswith(("publish", "file.renamed"))]
+        result[set_up.__name__] = passed
+    return result
 
 
-def test_every_point_of_a_checkpoint_is_one_at_which_runs_are_killed(points: dict[str, list[str]]) -> None:
+def test_every_fault_point_is_covered(points: dict[str, list[str]]) -> None:
     code = "".join(inspect.getsource(part) for part in (checkpoints, files.publish_atomic, files.write_atomic))
-    named = set(re.findall(r'\bpoint\("([\w.]+)"\)', code))
-    assert {"checkpoint.model", "checkpoint.prune", "publish.aside", "file.renamed"} <= named
-    assert named - ELSEWHERE == {point.partition(":")[0] for some in points.values() for point in some}
-    assert {name: len(some) for name, some in points.items()} == {
-        "first_checkpoint": 10, "later_checkpoint": 11, "checkpoint_instead": 5, "end": 17,
+    defined = set(re.findall(r'\bfault_point\("([\w.]+)"\)', code))
+    assert {"checkpoint.model", "checkpoint.prune", "publish.aside", "file.renamed"} <= defined
+    assert defined - UNREACHABLE == {point.partition(":")[0] for names in points.values() for point in names}
+    assert {name: len(names) for name, names in points.items()} == {
+        "first_checkpoint": 10, "later_checkpoint": 11, "corrupt_checkpoint": 5, "publishing": 17,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("begin", [begin for begin, _ in MOMENTS])
-def test_killed_at_every_point(
-    begin: Callable[[Example, Path], None],
+@pytest.mark.parametrize("set_up", [set_up for set_up, _ in SCENARIOS])
+def test_killed_at_every_fault_point(
+    set_up: Callable[[ReferenceRun, Path], None],
     points: dict[str, list[str]],
-    example: Example,
+    reference: ReferenceRun,
     tmp_path: Path,
     run: Run,
-    elsewhere: Callable[..., Outcome],
+    run_forked: Callable[..., Outcome],
 ) -> None:
-    """F33: what is visible is whole, what was there before still is, and the same command ends in the same bytes."""
-    for point in points[begin.__name__]:
+    """Visible checkpoints are valid, no earlier one is lost, and rerunning ends in the same bytes."""
+    for point in points[set_up.__name__]:
         out = tmp_path / point
-        begin(example, out)
+        set_up(reference, out)
         before = Checkpoints(out / "checkpoints").latest()
-        assert elsewhere(example.argv(out), BERTGPT_FAULT=point).code == -signal.SIGKILL, point
+        assert run_forked(reference.argv(out), BERTGPT_FAULT=point).code == -signal.SIGKILL, point
         after = Checkpoints(out / "checkpoints").latest()
         assert before is None or (after is not None and after.name >= before.name), point
-        done = run(*example.argv(out))
+        done = run(*reference.argv(out))
         assert done.code == 0, (point, done.err)
-        assert_same(example.straight, out)
+        assert_identical_runs(reference.uninterrupted, out)
         assert not list(out.rglob(".*")), point
         shutil.rmtree(out)
 
 
-def dying(owner: str, name: str, time: int = 1, last: str = "pass") -> str:
-    """Code that has a process killed when it enters a method for the so-many-th time, after it has done something."""
+def kill_in(owner: str, name: str, nth: int = 1, before: str = "pass") -> str:
+    """Code that kills its process in the nth call of a method, after executing a statement."""
     module, _, owner = owner.rpartition(".")
     return f"""if True:
-        import itertools, signal, {module} as there
-        owner, calls, real = there.{owner}, itertools.count(1), there.{owner}.{name}
-        def entered(*given, **named):
-            if next(calls) == {time}:
-                {last}
+        import itertools, signal, {module} as module
+        owner, calls, real = module.{owner}, itertools.count(1), module.{owner}.{name}
+        def called(*args, **kwargs):
+            if next(calls) == {nth}:
+                {before}
                 os.kill(os.getpid(), signal.SIGKILL)
-            return real(*given, **named)
-        owner.{name} = entered
+            return real(*args, **kwargs)
+        owner.{name} = called
     """
 
 
-DEATHS = {
-    "in a step": dying("bertgpt.trainer.Trainer", "terms", 2),
-    "before weights move": dying("bertgpt.training.optimizers.Optimizers", "step", 3),
-    "in a look at held-out rows": dying("bertgpt.callbacks.validation.HeldOut", "__call__"),
-    "in a line of the journal": dying(
-        "bertgpt.training.logger.Lines", "write", 2, """given[0].path.open("a").write('{"step": 6, "spl')"""
+KILLS = {
+    "in a step": kill_in("bertgpt.trainer.Trainer", "compute_loss", 2),
+    "before the optimizer step": kill_in("bertgpt.training.optimizers.Optimizers", "step", 3),
+    "during validation": kill_in("bertgpt.callbacks.validation.ValidationCallback", "__call__"),
+    "while logging metrics": kill_in(
+        "bertgpt.training.logger.JsonlLogger", "log", 2, """args[0].path.open("a").write('{"step": 6, "spl')"""
     ),
-    "while it forgets lines": dying(
-        "bertgpt.training.logger.Lines", "forget", 1, """given[0].path.with_suffix(".tmp").write_text('{"step')"""
+    "while truncating metrics": kill_in(
+        "bertgpt.training.logger.JsonlLogger",
+        "truncate_after",
+        1,
+        """args[0].path.with_suffix(".tmp").write_text('{"step')""",
     ),
-    "while it removes a checkpoint": dying(
-        "bertgpt.training.checkpoints.shutil", "rmtree", 3, "next(given[0].glob('MANIFEST*')).unlink()"
+    "while pruning a checkpoint": kill_in(
+        "bertgpt.training.checkpoints.shutil", "rmtree", 3, "next(args[0].glob('MANIFEST*')).unlink()"
     ),
 }
 
 
-@pytest.mark.parametrize("death", DEATHS)
-def test_killed_between_the_points(
-    death: str, example: Example, tmp_path: Path, run: Run, elsewhere: Callable[..., Outcome]
+@pytest.mark.parametrize("moment", KILLS)
+def test_killed_between_fault_points(
+    moment: str, reference: ReferenceRun, tmp_path: Path, run: Run, run_forked: Callable[..., Outcome]
 ) -> None:
-    out = shutil.copytree(example.stopped, tmp_path / "run")
-    done = elsewhere(example.argv(out), DEATHS[death])
+    out = shutil.copytree(reference.interrupted, tmp_path / "run")
+    done = run_forked(reference.argv(out), KILLS[moment])
     assert done.code == -signal.SIGKILL, done.err
     assert all(is_valid(folder) for folder in Checkpoints(out / "checkpoints").all())
-    assert run(*example.argv(out)).code == 0
-    assert_same(example.straight, out)
+    assert run(*reference.argv(out)).code == 0
+    assert_identical_runs(reference.uninterrupted, out)
     assert not list(out.rglob(".*"))
 
 
-def test_half_a_line_is_dropped(example: Example, tmp_path: Path, run: Run) -> None:
-    """The line is of a step that is taken again, or of one that is not."""
-    for number, half in enumerate(['{"step": 4, "tokens": 512, "spl', '{"step": 5', "{", "\0\0\0"]):
-        out = shutil.copytree(example.stopped, tmp_path / str(number))
+def test_partial_line_of_metrics_is_dropped(reference: ReferenceRun, tmp_path: Path, run: Run) -> None:
+    """Of a step that is repeated after resuming, or of one that is not."""
+    for number, partial_line in enumerate(['{"step": 4, "tokens": 512, "spl', '{"step": 5', "{", "\0\0\0"]):
+        out = shutil.copytree(reference.interrupted, tmp_path / str(number))
         with (out / "metrics.jsonl").open("a") as file:
-            file.write(half)
-        assert run(*example.argv(out)).code == 0
-        assert_same(example.straight, out)
+            file.write(partial_line)
+        assert run(*reference.argv(out)).code == 0
+        assert_identical_runs(reference.uninterrupted, out)

@@ -1,4 +1,4 @@
-"""Objectives: their sums are those of the plain computation, and they look where they should."""
+"""Training objectives equal a straightforward computation: losses, attention across documents, accuracy sums."""
 
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from bertgpt.ops.cross_entropy import linear_cross_entropy
 from bertgpt.ops.kernels import attention, linear
 from bertgpt.training.device import to_device, to_tensors
 from bertgpt.training.init import init_model
+from bertgpt.training.metrics import MASK_KINDS
 from bertgpt.training.objectives import CausalLM, MaskedLM
 
 
-def rows_on_device(part: object) -> object:
-    return to_device(to_tensors(part, pin=False), torch.device("cpu"))
+def as_tensors(batch: Any) -> Any:
+    return to_device(to_tensors(batch, pin=False), torch.device("cpu"))
 
 
 # --------------------------------------------------------------------------------------------------- kernels
@@ -91,103 +92,109 @@ def test_the_loss_in_blocks_is_the_plain_one(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards and plans of tinyworld."""
+    """Shards and mask plans of tinyworld."""
     folder = tmp_path_factory.mktemp("objectives")
     bertgpt.shard("tinyworld", out=str(folder / "shards"), limit_docs=800, train_tokenizer="bpe", vocab_size=500)
-    for pair in ("none", "nsp"):
-        bertgpt.mask(str(folder / "shards"), out=str(folder / pair), seq_len=64, sentence_pairs=pair)
+    for pairs in ("none", "nsp"):
+        bertgpt.mask(str(folder / "shards"), out=str(folder / pairs), seq_len=64, sentence_pairs=pairs)
     return folder
 
 
-def model_of(family: dict[str, object], vocab: int = 500) -> Transformer:
-    return init_model(make_config(32, 2, 2, vocab, family | {"max_seq_len": 64, "init": "gpt2"}), seed=1).eval()
+def make_model(family: dict[str, object], vocab_size: int = 500) -> Transformer:
+    return init_model(make_config(32, 2, 2, vocab_size, family | {"max_seq_len": 64, "init": "gpt2"}), seed=1).eval()
+
+
+def first_rows(dataset: Any, count: int) -> Any:
+    return as_tensors(dataset.batch(np.arange(count), np.zeros(count, int)))
 
 
 @torch.no_grad()
-def test_every_following_id_is_scored_once(folder: Path) -> None:
-    windows = CausalDataset(folder / "shards", "train", 64)
-    last = np.array([0, len(windows) - 1])
-    arrays = windows.batch(last, last)
-    rows, model = rows_on_device(arrays), model_of(GPT2)
-    found = CausalLM()(model, rows)["clm"]
-    logits = model.logits(model(rows.input_ids[:, :-1], causal=True))
-    losses = F.cross_entropy(logits.transpose(1, 2), rows.input_ids[:, 1:], reduction="none")
-    wanted = sum(losses[i, :n].sum() for i, n in enumerate(arrays.num_targets.tolist()))
-    assert found.loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+def test_clm_loss_scores_every_next_token(folder: Path) -> None:
+    """Also in the last window, which is partly filled."""
+    dataset = CausalDataset(folder / "shards", "train", 64)
+    indices = np.array([0, len(dataset) - 1])
+    arrays = dataset.batch(indices, indices)
+    batch, model = as_tensors(arrays), make_model(GPT2)
+    term = CausalLM()(model, batch)["clm"]
+    logits = model.logits(model(batch.input_ids[:, :-1], causal=True))
+    losses = F.cross_entropy(logits.transpose(1, 2), batch.input_ids[:, 1:], reduction="none")
+    expected = sum(losses[i, :n].sum() for i, n in enumerate(arrays.num_targets.tolist()))
+    assert term.loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert CausalLM().count_targets(arrays) == {"clm": int(arrays.num_targets.sum())}
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", [GPT2, MODERNBERT | {"local_window": 8}])
-def test_documents_apart_are_scored_as_if_alone(family: dict[str, object]) -> None:
-    """An end id closes its document as a target, and opens the next one as an input."""
-    model, end = model_of(family), 5
-    one, two = torch.arange(10, 30), torch.arange(40, 62)
-    row = torch.cat((torch.tensor([end]), one, torch.tensor([end]), two, torch.tensor([end])))[None]
-    together = CausalLM(end)(model, CausalBatch(row, torch.tensor([row.size(1) - 1])))["clm"].loss
-    alone = 0.0
-    for document in (one, two):
-        ids = torch.cat((torch.tensor([end]), document, torch.tensor([end])))[None]
-        alone += CausalLM()(model, CausalBatch(ids, torch.tensor([ids.size(1) - 1])))["clm"].loss.item()
-    assert together.item() == pytest.approx(alone, rel=1e-5)
-    joined = CausalLM()(model, CausalBatch(row, torch.tensor([row.size(1) - 1])))["clm"].loss
-    assert abs(joined.item() - alone) > 1e-4
+def test_clm_without_cross_document_attention_scores_documents_separately(family: dict[str, object]) -> None:
+    """The end token closes its document as a target, and starts the next one as an input."""
+    model, eos = make_model(family), torch.tensor([5])
+    first, second = torch.arange(10, 30), torch.arange(40, 62)
+
+    def loss(*parts: torch.Tensor, eos_id: int | None = None) -> float:
+        row = torch.cat(parts)[None]
+        return CausalLM(eos_id)(model, CausalBatch(row, torch.tensor([row.size(1) - 1])))["clm"].loss.item()
+
+    separate = loss(eos, first, eos) + loss(eos, second, eos)
+    assert loss(eos, first, eos, second, eos, eos_id=5) == pytest.approx(separate, rel=1e-5)
+    assert abs(loss(eos, first, eos, second, eos) - separate) > 1e-4
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", [BERT, MODERNBERT | {"local_window": 8}])
-def test_pieces_of_a_row_are_scored_as_if_alone(family: dict[str, object], folder: Path) -> None:
-    pair = "nsp" if family is BERT else "none"
-    tokenizer = load_tokenizer(folder / pair / "tokenizer")
-    rows: MLMBatch = rows_on_device(open_mlm_dataset(folder / pair, "train").batch(np.arange(6), np.zeros(6, int)))  # type: ignore[assignment]
-    model = model_of(family, tokenizer.max_id + 1)
-    terms = MaskedLM(tokenizer.roles["mask"])(model, rows)
-    masked, pairs, targets = 0.0, 0.0, 0
+def test_mlm_and_nsp_score_segments_separately(family: dict[str, object], folder: Path) -> None:
+    """Segments packed into a row do not attend to each other."""
+    pairs = "nsp" if family is BERT else "none"
+    tokenizer = load_tokenizer(folder / pairs / "tokenizer")
+    batch = first_rows(open_mlm_dataset(folder / pairs, "train"), 6)
+    model = make_model(family, tokenizer.max_id + 1)
+    terms = MaskedLM(tokenizer.roles["mask"])(model, batch)
+    mlm_loss, nsp_loss, targets = 0.0, 0.0, 0
     for i in range(6):
-        starts = [s for s in rows.segment_starts[i].tolist() if s < 64]
-        for p, (start, stop) in enumerate(zip(starts, [*starts[1:], int(rows.lengths[i])], strict=True)):
-            ids = rows.input_ids[i : i + 1, start:stop]
-            segments = (torch.arange(start, stop) >= rows.sentence_b_starts[i, p]).long()[None]
-            hidden = model(ids, causal=False, token_type_ids=segments if family is BERT else None)
+        starts = [s for s in batch.segment_starts[i].tolist() if s < 64]
+        for p, (start, stop) in enumerate(zip(starts, [*starts[1:], int(batch.lengths[i])], strict=True)):
+            ids = batch.input_ids[i : i + 1, start:stop]
+            token_types = (torch.arange(start, stop) >= batch.sentence_b_starts[i, p]).long()[None]
+            hidden = model(ids, causal=False, token_type_ids=token_types if family is BERT else None)
             logits = model.logits(hidden)[0]
-            for at, label in zip(rows.masked_positions[i, : rows.num_targets[i]], rows.labels[i], strict=False):
+            for at, label in zip(batch.masked_positions[i, : batch.num_targets[i]], batch.labels[i], strict=False):
                 if start <= at < stop:
-                    masked += F.cross_entropy(logits[at - start], label).item()
+                    mlm_loss += F.cross_entropy(logits[at - start], label).item()
                     targets += 1
-            label = rows.next_sentence_labels[i, p : p + 1]
+            label = batch.next_sentence_labels[i, p : p + 1]
             if family is BERT and label < 2:
-                pairs += F.cross_entropy(model.nsp_logits(hidden[:, 0]), label).item()
-    assert terms["mlm"].loss.item() == pytest.approx(masked, rel=1e-4)
-    assert targets == rows.num_targets.sum()
+                nsp_loss += F.cross_entropy(model.nsp_logits(hidden[:, 0]), label).item()
+    assert terms["mlm"].loss.item() == pytest.approx(mlm_loss, rel=1e-4)
+    assert targets == batch.num_targets.sum()
     if family is BERT:
-        assert terms["nsp"].loss.item() == pytest.approx(pairs, rel=1e-4)
-    kinds = terms["mlm"].metric_sums
-    assert sum(int(kinds[f"{kind}_targets"]) for kind in ("mask", "random", "kept")) == targets
-    assert sum(int(kinds[f"{kind}_correct"]) for kind in ("mask", "random", "kept")) == int(kinds["correct"])
+        assert terms["nsp"].loss.item() == pytest.approx(nsp_loss, rel=1e-4)
+    sums = terms["mlm"].metric_sums
+    assert sum(int(sums[f"{kind}_targets"]) for kind in MASK_KINDS) == targets
+    assert sum(int(sums[f"{kind}_correct"]) for kind in MASK_KINDS) == int(sums["correct"])
 
 
 @torch.no_grad()
-def test_predicting_from_the_position_before(folder: Path) -> None:
-    """So a hybrid's one head always names the id that comes next."""
+def test_shift_targets_predicts_from_the_previous_position(folder: Path) -> None:
+    """So that the head of a hybrid always predicts the next token."""
     tokenizer = load_tokenizer(folder / "none" / "tokenizer")
-    rows: MLMBatch = rows_on_device(open_mlm_dataset(folder / "none", "train").batch(np.arange(4), np.zeros(4, int)))  # type: ignore[assignment]
-    model = model_of(MODERNBERT, tokenizer.max_id + 1)
-    shifted = MLMBatch(**(vars(rows) | {"masked_positions": (rows.masked_positions - 1).clamp(min=0)}))
-    before = MaskedLM(tokenizer.roles["mask"], shift_targets=True)(model, rows)["mlm"].loss
-    at = MaskedLM(tokenizer.roles["mask"])(model, shifted)["mlm"].loss
-    assert before.item() == pytest.approx(at.item(), rel=1e-6)
+    mask_id = tokenizer.roles["mask"]
+    batch = first_rows(open_mlm_dataset(folder / "none", "train"), 4)
+    model = make_model(MODERNBERT, tokenizer.max_id + 1)
+    shifted_batch = MLMBatch(**(vars(batch) | {"masked_positions": (batch.masked_positions - 1).clamp(min=0)}))
+    loss = MaskedLM(mask_id, shift_targets=True)(model, batch)["mlm"].loss
+    assert loss.item() == pytest.approx(MaskedLM(mask_id)(model, shifted_batch)["mlm"].loss.item(), rel=1e-6)
 
 
-def test_one_batch_can_be_learned_by_heart(folder: Path) -> None:
-    """Every objective, in a few steps, to nearly nothing: whatever is wired wrong cannot."""
+def test_each_objective_can_overfit_one_batch(folder: Path) -> None:
+    """Almost to zero in a few steps, which a wrong connection would prevent."""
     tokenizer = load_tokenizer(folder / "nsp" / "tokenizer")
-    masked = rows_on_device(open_mlm_dataset(folder / "nsp", "train").batch(np.arange(4), np.zeros(4, int)))
-    causal = rows_on_device(CausalDataset(folder / "shards", "train", 32).batch(np.arange(2), np.zeros(2, int)))
-    for objective, family, rows in ((MaskedLM(tokenizer.roles["mask"]), BERT, masked), (CausalLM(), GPT2, causal)):
-        model = model_of(family, tokenizer.max_id + 1).train()
+    mlm_batch = first_rows(open_mlm_dataset(folder / "nsp", "train"), 4)
+    clm_batch = first_rows(CausalDataset(folder / "shards", "train", 32), 2)
+    mlm = MaskedLM(tokenizer.roles["mask"])
+    for objective, family, batch in ((mlm, BERT, mlm_batch), (CausalLM(), GPT2, clm_batch)):
+        model = make_model(family, tokenizer.max_id + 1).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)
         for _ in range(120):
-            terms = objective(model, rows)
+            terms = objective(model, batch)
             total = sum(term.loss for term in terms.values())
             optimizer.zero_grad()
             total.backward()
