@@ -23,8 +23,7 @@ from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.evals.tasks import load_task
 from bertgpt.hub import pretrained
 from bertgpt.hub.pretrained import PretrainedModel
-from bertgpt.stages.finetune import FinetuneSetup, build_trainer
-from bertgpt.training.distributed import DistContext
+from bertgpt.stages.finetune import FinetuneSetup, SeedRun
 from bertgpt.training.init import init_model
 from bertgpt.training.run_directory import RunDirectory
 
@@ -35,7 +34,7 @@ def ours(run: Path, data: Path, folder: Path, steps: int) -> Callable[[], int]:
     """Steps of our trainer, as `bertgpt finetune` takes them."""
     given = {"task": "sst2", "data": str(data), "limit": TEXTS, "model": str(run), "out": str(folder)}
     tuning = FinetuneSetup(FinetuneOptions.model_validate(given | {"precision": "fp32", "device": "cpu"}))
-    trainer = build_trainer(tuning, 0, False, RunDirectory(folder), DistContext())
+    trainer = SeedRun(tuning, 0, random_init=False).build_trainer(RunDirectory(folder))
     ahead = trainer.batches()
 
     def go() -> int:

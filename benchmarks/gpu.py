@@ -53,10 +53,9 @@ from bertgpt.data.loading.loader import Prefetcher, ShuffledStream, StepLoader
 from bertgpt.data.loading.mlm import MLMBatch
 from bertgpt.hub.mapping import layout_of, to_hf_config
 from bertgpt.model import VOCAB_MULTIPLE
-from bertgpt.stages.pretrain import PretrainSetup, build_trainer
+from bertgpt.stages.pretrain import PretrainSetup
 from bertgpt.trainer import Trainer
 from bertgpt.training.device import peak_flops
-from bertgpt.training.distributed import DistContext
 from bertgpt.training.run_directory import RunDirectory
 from bertgpt.utils.console import Console, Progress
 
@@ -156,9 +155,8 @@ def our_trainer(case: Case, data: Path, folder: Path, device: torch.device) -> T
     if PRESETS[case.preset].objective == "clm":
         given["seq_len"] = case.length
     run = PretrainSetup(resolve(PretrainOptions, given).options)
-    streams = run.streams()
     (folder / "run").mkdir()
-    trainer = build_trainer(run, streams, run.steps(streams), RunDirectory(folder / "run"), DistContext())
+    trainer = run.build_trainer(RunDirectory(folder / "run"))
     assert trainer.model.config.vocab == PRESETS[case.preset].model.vocab_size, "the text has too few words"
     return trainer
 
@@ -168,7 +166,7 @@ class Ours:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.ahead = trainer, trainer.batches()
-        self.progress = Progress("training", trainer.schedule.steps, of_bytes=False)
+        self.progress = Progress("training", trainer.schedule.steps, in_bytes=False)
 
     def step(self) -> float:
         """The next one, and its loss."""

@@ -37,8 +37,7 @@ from bertgpt.config.options import PretrainOptions
 from bertgpt.config.presets import BERT, GPT2, MODERNBERT, PRESETS, ModelConfig, Preset, make_config
 from bertgpt.data.format import read_manifest
 from bertgpt.data.tokenizers.load import load_tokenizer
-from bertgpt.stages.pretrain import PretrainSetup, build_trainer
-from bertgpt.training.distributed import DistContext
+from bertgpt.stages.pretrain import PretrainSetup
 from bertgpt.training.run_directory import RunDirectory
 from bertgpt.utils.console import Console
 
@@ -60,8 +59,7 @@ class Ours:
         PRESETS["benchmark"] = Preset("", model, objective, {})  # type: ignore[arg-type]
         folder = Path(tempfile.mkdtemp())
         run = PretrainSetup(PretrainOptions(data=str(data), preset="benchmark", out=str(folder), **options))
-        streams = run.streams()
-        self.trainer = build_trainer(run, streams, run.steps(streams), RunDirectory(folder), DistContext())
+        self.trainer = run.build_trainer(RunDirectory(folder))
         self.ahead = self.trainer.batches()
         self.held_out = ValidationCallback(run.samples("val"), 1, run.length, 1 << 40)
 

@@ -112,7 +112,7 @@ class Trainer:
         sums, loss_scales = MetricAccumulator(self.device), self.loss_scales(step)
         last = len(step.micro_batches) - 1
         for number, (batches, counts) in enumerate(zip(step.micro_batches, step.counts, strict=True)):
-            if self.stop_signal.signal and self.dist.world == 1:  # peers would wait for this rank
+            if self.stop_signal.signum and self.dist.world_size == 1:  # peers would wait for this rank
                 self.optimizers.zero_grad()
                 return None
             self.seed_dropout(number)
@@ -148,7 +148,7 @@ class Trainer:
         """What the summed loss of each term is multiplied by: its weight over its targets in the step, on all ranks."""
         flat = [counts for micro in step.counts for counts in micro]
         totals = [float(sum(counts.get(term, 0) for counts in flat)) for term in METRIC_SUMS]
-        if self.dist.world > 1:
+        if self.dist.world_size > 1:
             totals = self.dist.all_reduce(torch.tensor(totals, device=self.device)).tolist()
         weights = [self.term_weights.get(term, 1.0) for term in METRIC_SUMS]
         return {term: w / max(total, 1.0) for term, w, total in zip(METRIC_SUMS, weights, totals, strict=True)}
@@ -179,17 +179,17 @@ class Trainer:
             self.run_steps()
         finally:
             gc.unfreeze()
-        if self.stop_signal.signal:
+        if self.stop_signal.signum:
             done = f"saved step {self.step}" if self.checkpoints.has(self.step) else f"stopped after step {self.step}"
             self.logger.info(f"{done}; rerun to resume")
-            signal.raise_signal(self.stop_signal.signal)
+            signal.raise_signal(self.stop_signal.signum)
             raise KeyboardInterrupt  # the signal was ignored, as SIGINT is in a script's background jobs
         if self.nonfinite_streak or not self.weights_are_finite():
             raise BertGPTError("BG501", "loss or gradients are not finite", hint=DIVERGENCE_HINT)
 
     def run_steps(self) -> None:
         """Steps, each followed by what is due after it. On resuming, what was due but not done yet is done first."""
-        progress = console.Progress("training", self.total_steps(), of_bytes=False, first=self.step)
+        progress = console.Progress("training", self.total_steps(), in_bytes=False, initial=self.step)
         batches = self.batches()
         try:
             with self.stop_signal:
@@ -249,8 +249,8 @@ class Trainer:
 
     def should_stop(self) -> bool:
         """Whether any rank got a stop signal."""
-        agreed = int(self.dist.all_reduce_max(self.stop_signal.signal, self.device))
-        self.stop_signal.signal = agreed or self.stop_signal.signal  # one that came meanwhile is for the next call
+        agreed = int(self.dist.all_reduce_max(self.stop_signal.signum, self.device))
+        self.stop_signal.signum = agreed or self.stop_signal.signum  # one that came meanwhile is for the next call
         return agreed > 0
 
     # ------------------------------------------------------------------------------------------- callbacks

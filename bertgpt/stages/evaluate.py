@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertgpt.config.options import EvalOptions
-from bertgpt.stages.generate import no_model
+from bertgpt.stages.generate import missing_model_error
 from bertgpt.utils import console as console_module
 from bertgpt.utils.console import Console
 from bertgpt.utils.errors import BertGPTError
@@ -35,7 +35,7 @@ def run(options: EvalOptions) -> dict[str, Any]:
     if options.folders:
         raise BertGPTError("BG203", f"eval {options.suite} takes no folders", hint="--model names what is scored")
     if options.model is None:
-        raise no_model(f"eval {options.suite}")
+        raise missing_model_error(f"eval {options.suite}")
     from bertgpt.inference.language_model import load
     from bertgpt.inference.load import load_model, weights_hash
 
@@ -65,7 +65,7 @@ def one(
         console_module.note(f"{suite} ...")
     data = "tinyworld" if suite in ("lm", "mlm") and options.suite == "all" else options.data
     found = evaluate_suite(kept, suite, options.model_copy(update={"data": data}))
-    found.facts |= facts | {"precision": options.precision}
+    found.metadata |= facts | {"precision": options.precision}
     if (before := weights_in(folder / f"{suite}.json")) and before != facts["weights"]:
         console_module.note(f"{folder / suite}.json was of other weights, and is replaced; --out takes another folder")
     found.save(folder, began)

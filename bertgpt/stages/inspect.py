@@ -44,21 +44,21 @@ def against(options: InspectOptions, suite: str) -> dict[str, Any]:
     """Which items of an evaluation are in a training text."""
     from bertgpt.config.options import EvalOptions
     from bertgpt.evals.contamination import find_contaminated
-    from bertgpt.evals.suites import SuiteData
+    from bertgpt.evals.suites import contamination_texts
 
     if suite in ("probe", "cloze") and options.data is None:
         raise BertGPTError("BG203", "--data is missing", hint=f"the file that eval {suite} is given")
-    items = SuiteData(EvalOptions.model_validate({"suite": suite, "data": options.data}), suite)
-    found = find_contaminated(Path(options.path), items.texts_of_items())
-    return {"kind": "against", "path": options.path, "suite": suite} | found
+    eval_options = EvalOptions.model_validate({"suite": suite, "data": options.data})
+    result = find_contaminated(Path(options.path), contamination_texts(suite, eval_options))
+    return {"kind": "contamination", "path": options.path, "suite": suite} | result
 
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Print it for people."""
-    if result["kind"] == "against":
-        found, items = result["found"], result["items"]
-        console.text(f"{found:,} of {items:,} items of {result['suite']} ({found / items:.2%}) share 13 words in a row")
-        console.text(f"with {result['path']}; {result['too_short']:,} items are shorter")
+    if result["kind"] == "contamination":
+        count, items = result["contaminated"], result["items"]
+        console.text(f"{count:,} of {items:,} items of {result['suite']} ({count / items:.2%}) share a 13-gram")
+        console.text(f"with {result['path']}; {result['too_short']:,} items are too short to check")
     elif result["kind"] == "tinyworld":
         show_world(result, console)
     elif "document" in result:
@@ -99,30 +99,30 @@ def show_folder(result: dict[str, Any], console: Console) -> None:
 def show_rows(rows: list[dict[str, Any]], console: Console) -> None:
     """Rows of a plan with what is hidden in them."""
     for row in rows:
-        pairs = "".join(f", {label}" for label in row["pairs"] if label)
+        next_sentence = "".join(f", {label}" for label in row["next_sentence"] if label)
         console.text()
         console.heading(
-            f"row {row['number']} of {row['split']} · {row['length']} tokens in {row['pieces']} "
-            f"{'piece' if row['pieces'] == 1 else 'pieces'}{pairs} · "
-            f"{row['scored']} hidden"
+            f"row {row['number']} of {row['split']} · {row['length']} tokens in {row['num_segments']} "
+            f"{'segment' if row['num_segments'] == 1 else 'segments'}{next_sentence} · "
+            f"{row['num_targets']} masked"
         )
-        console.inline_styled([marked(segment) for segment in row["segments"]])
+        console.inline_styled([marked(span) for span in row["spans"]])
     if rows:
         console.text()
         console.text(
-            "{was}: the mask stands there; {was>other}: another id does; {was=}: left as it is, and scored too"
+            "{token}: replaced by [MASK]; {token>other}: replaced by a random token; {token=}: kept, and predicted too"
         )
 
 
-def marked(segment: dict[str, str]) -> tuple[str, str]:
-    """A segment of a row as text and its colour."""
-    text = segment["text"]
-    if "hidden" not in segment:
+def marked(span: dict[str, str]) -> tuple[str, str]:
+    """A span of a row as text and its colour."""
+    text = span["text"]
+    if "masked" not in span:
         return text, ""
     space = " " if text.startswith(" ") else ""
     text = text.replace("\n", "\\n")
-    end = {"mask": "", "kept": "=", "other": f">{segment.get('shown', '').strip(' ')}"}[segment["hidden"]]
-    colour = {"mask": "yellow", "kept": "green", "other": "magenta"}[segment["hidden"]]
+    end = {"mask": "", "kept": "=", "random": f">{span.get('replacement', '').strip(' ')}"}[span["masked"]]
+    colour = {"mask": "yellow", "kept": "green", "random": "magenta"}[span["masked"]]
     return f"{space}{{{text.strip(' ')}{end}}}", colour
 
 
@@ -133,7 +133,7 @@ def show_document(document: dict[str, Any], console: Console) -> None:
     )
     console.text(document["text"])
     console.text()
-    console.text("|".join(piece.replace("\n", "\\n") for piece in document["pieces"]))
+    console.text("|".join(piece.replace("\n", "\\n") for piece in document["token_strings"]))
 
 
 def show_world(result: dict[str, Any], console: Console) -> None:

@@ -47,18 +47,18 @@ def corpora() -> list[dict[str, Any]]:
     known = [
         {
             "name": name,
-            "what": corpus.description,
+            "description": corpus.description,
             "documents": corpus.documents,
             "bytes": corpus.text_bytes,
             "splits": list(corpus.files),
             "subsets": list(corpus.subsets),
             "repository": corpus.repository or None,
             "revision": corpus.revision or None,
-            "licence": corpus.license,
+            "license": corpus.license,
         }
         for name, corpus in CORPORA.items()
     ]
-    tinyworld = {"name": "tinyworld", "what": "the built-in corpus, whose entropy is known", "licence": "MIT"}
+    tinyworld = {"name": "tinyworld", "description": "built-in corpus with known entropy", "license": "MIT"}
     return [*known, dict.fromkeys(known[0]) | tinyworld | {"splits": ["train"], "subsets": []}]
 
 
@@ -74,11 +74,11 @@ def show(result: dict[str, Any], console: Console) -> None:
             format_number(corpus["documents"]) if corpus["documents"] else "any",
             f"{corpus['bytes'] / 1e6:,.0f} MB" if corpus["bytes"] else "any",
             ", ".join(corpus["splits"]),
-            corpus["licence"],
+            corpus["license"],
         )
         for corpus in result["corpora"]
     ]
-    console.table(("source", "on the Hub", "documents", "text", "splits", "licence"), rows)
+    console.table(("source", "on the Hub", "documents", "text", "splits", "license"), rows)
     console.text()
     for corpus in result["corpora"]:
         if corpus["subsets"]:

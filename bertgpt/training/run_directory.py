@@ -1,4 +1,4 @@
-"""The folder of a run: what it was begun with, whether it may go on, and what is put there when it is finished.
+"""A run directory: what the run was started with, whether it may resume, and what it publishes at the end.
 
 run.json  config.yaml  run.lock  tokenizer/  metrics.jsonl  log.txt  checkpoints/  metrics.json  plots/  final/
 """
@@ -11,7 +11,8 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,39 +24,79 @@ from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub import pretrained
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.training.checkpoints import Checkpoints, check_version, is_disk_full
+from bertgpt.training.distributed import DistContext, translate_peer_errors
 from bertgpt.training.logger import TIMING_KEYS, JsonlLogger, RunLogger
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import discard_result, disk_error, ensure_writable_folder, lock, write_atomic, write_json
+from bertgpt.utils.files import (
+    discard_result,
+    disk_error,
+    ensure_writable_folder,
+    lock,
+    write_atomic,
+    write_json,
+)
 from bertgpt.utils.version import FORMAT_VERSION, __version__
 
-OWNED_DIRS = ("checkpoints", "final", ".final.tmp", ".final.old", "plots", "tensorboard", "tokenizer")  # folders
+# What --overwrite removes.
+OWNED_DIRS = ("checkpoints", "final", ".final.tmp", ".final.old", "plots", "tensorboard", "tokenizer")
 OWNED_FILES = (
-    "metrics.jsonl",
-    "metrics.tmp",
-    "metrics.json",
-    "log.txt",
-    "samples.txt",
-    "diverged.json",
-    "run.json",
-)  # files
+    "metrics.jsonl", "metrics.tmp", "metrics.json", "log.txt", "samples.txt", "diverged.json", "run.json",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run is started with."""
+
+    fixed: dict[str, Any]  # written to config.yaml; must be the same when the run resumes
+    mutable: dict[str, Any]  # written to config.yaml under `mutable`; may change on resuming, with a note
+    metadata: dict[str, Any]  # written to run.json: options, device, precision
+    tokenizer: Tokenizer
+    overwrite: bool | None  # an existing run: True replaces it, None replaces it if anything changed, False never
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run publishes."""
+
+    model: PretrainedModel
+    card: str  # Markdown: what the model is
+    counts: dict[str, Any]  # steps, tokens, ...
+    seconds: dict[str, float]  # where the time went
 
 
 class RunDirectory:
-    """That of one run."""
+    """The directory of one run. Create it with `open`, which locks it and decides whether the run may resume."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, dist: DistContext | None = None) -> None:
+        self.path, self.dist = path, dist or DistContext()
         self.checkpoints = Checkpoints(path / "checkpoints")
-        self.facts: dict[str, Any] = {}
-        self.begun = False  # a run that is refused leaves everything here as it was
+        self.is_finished = False
+        self.started = False  # a run that is refused leaves the directory untouched
+        self.seconds: dict[str, float] | None = None  # of a run that this process has finished
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, record: RunRecord, dist: DistContext, device: torch.device) -> Iterator["RunDirectory"]:
+        """Lock the directory for this run. Raises BG213 if it holds a different run.
+
+        `is_finished` tells whether there is nothing left to do. The main rank locks and writes; the others wait for it.
+        """
+        run = cls(path, dist)
+        with translate_peer_errors(dist), run.locked(record) if dist.is_main else nullcontext():
+            finished = run.start(record) if dist.is_main else False
+            run.is_finished = bool(dist.all_reduce_max(finished, device))
+            if run.is_finished:
+                console.note(f"nothing to do: {path} is finished")
+            yield run
+            dist.barrier()
 
     @contextmanager
-    def locked(self, facts: dict[str, Any]) -> Iterator[None]:
-        """Nobody else writes here meanwhile; how it ended is in run.json, and what went wrong in log.txt."""
+    def locked(self, record: RunRecord) -> Iterator[None]:
+        """Hold the lock. How the run ended goes to run.json, and a traceback to log.txt."""
         ensure_writable_folder(self.path)
         with lock(self.path / "run.lock", str(self.path)):
-            self.facts = facts
             try:
                 yield
             except BaseException as error:
@@ -63,130 +104,141 @@ class RunDirectory:
             self.update_metadata({"status": "done"})
 
     def record_failure(self, error: BaseException) -> BaseException:
-        """Write down why, as far as the disk allows, and name the disk if it is the reason."""
+        """Record why the run stopped, as far as the disk allows; name the disk if it is the reason."""
         if isinstance(error, OSError) or is_disk_full(error):
-            kind = error if isinstance(error, OSError) else OSError(28, "No space left on device", str(self.path))
-            error = disk_error(kind, self.path)
-        if not self.begun:
+            cause = error if isinstance(error, OSError) else OSError(28, "No space left on device", str(self.path))
+            error = disk_error(cause, self.path)
+        if not self.started:
             return error
         diverged = isinstance(error, BertGPTError) and error.code == "BG501"
+        status = {"status": "diverged" if diverged else "interrupted", "error": str(error) or type(error).__name__}
         try:
-            self.update_metadata(
-                {"status": "diverged" if diverged else "interrupted", "error": str(error) or type(error).__name__}
-            )
-            RunLogger(self.path).words.log("".join(traceback.format_exception(error)).rstrip())
+            self.update_metadata(status)
+            RunLogger(self.path).text.info("".join(traceback.format_exception(error)).rstrip())
         except OSError:
             pass  # the disk is full
         return error
 
-    def update_metadata(self, facts: dict[str, Any]) -> None:
-        """Add to run.json: clocks and places, nothing that a result depends on."""
+    def update_metadata(self, metadata: dict[str, Any]) -> None:
+        """Add to run.json: times, hosts and versions, nothing that a result depends on."""
+        if not self.dist.is_main:
+            return
         path = self.path / "run.json"
         try:
             before = dict(json.loads(path.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             before = {}
-        write_json(path, before | facts)
+        write_json(path, before | metadata)
 
-    def open(self, settings: dict[str, Any], mutable: dict[str, Any], tokenizer: Tokenizer, anew: bool | None) -> bool:
-        """Be ready for a run with these settings. Whether it is finished already; an error if another one is here.
+    # ------------------------------------------------------------------------------------- start or resume
 
-        What is `mutable` may change while a run goes on. `anew`: always (True), never (False), or if anything has
-        changed (None).
-        """
-        now = settings | {"mutable": mutable}
+    def start(self, record: RunRecord) -> bool:
+        """Start the run, or find that it may resume. Returns whether it is finished; raises if it may do neither."""
         file = self.path / "config.yaml"
-        if (self.path / "final").exists() and not file.exists() and anew is not True:
+        if (self.path / "final").exists() and not file.exists() and record.overwrite is not True:
             hint = "give another --out, or --overwrite to replace it"
-            raise BertGPTError("BG213", "a model that is no run of this kind is here", path=str(self.path), hint=hint)
-        before = read_config(self.path) if file.exists() and not anew else None
-        if before is not None and before != now:
-            also = config_diff(before.pop("mutable", {}), mutable)
-            changed = config_diff(before, settings)
-            if changed and anew is False:
-                hint = "give another --out, or --overwrite to begin anew"
-                cause = "; ".join(changed)
-                raise BertGPTError(
-                    "BG213", "a run that was begun otherwise is here", path=str(self.path), cause=cause, hint=hint
-                )
-            said = "has changed since this run was begun: " if anew is False else "begins anew: "
-            console.note(said + "; ".join([*changed, *also]))
-            anew = anew is None
-        if anew:
+            raise BertGPTError("BG213", "output contains a model, not a run", path=str(self.path), hint=hint)
+        if self.must_clear(record):
             self.clear()
-        if self.is_finished():
+        if self.is_published():
             return True
-        self.begun = True
-        self.update_metadata(environment_info(self.facts))
+        self.started = True
+        self.update_metadata(environment_info() | record.metadata | {"world": self.dist.world_size})
         self.checkpoints.remove_partial()
-        text = yaml.safe_dump({"version": FORMAT_VERSION} | now, sort_keys=False)
-        write_atomic(file, lambda aside: discard_result(aside.write_text(text, encoding="utf-8")))
-        tokenizer.save(self.path / "tokenizer")
+        config = {"version": FORMAT_VERSION} | record.fixed | {"mutable": record.mutable}
+        text = yaml.safe_dump(config, sort_keys=False)
+        write_atomic(file, lambda temp: discard_result(temp.write_text(text, encoding="utf-8")))
+        record.tokenizer.save(self.path / "tokenizer")
         return False
 
-    def is_finished(self) -> bool:
-        """Whether all is here that is published: pipelines take it away before they run this again."""
+    def must_clear(self, record: RunRecord) -> bool:
+        """Whether an existing run is to be removed; raises if it has other options and may not be."""
+        if record.overwrite or not (self.path / "config.yaml").exists():
+            return bool(record.overwrite)
+        before = read_config(self.path)
+        changed_mutable = config_diff(before.pop("mutable", {}), record.mutable)
+        changed = config_diff(before, record.fixed)
+        if not changed and not changed_mutable:
+            return False
+        if changed and record.overwrite is False:
+            hint = "give another --out, or --overwrite to start over"
+            raise BertGPTError(
+                "BG213", "run exists with different options", path=str(self.path), cause="; ".join(changed), hint=hint
+            )
+        prefix = "changed since the run started" if record.overwrite is False else "starting over"
+        console.note(f"{prefix}: {'; '.join([*changed, *changed_mutable])}")
+        return record.overwrite is None
+
+    def is_published(self) -> bool:
+        """Whether all that a finished run publishes is there: DVC removes a stage's outputs before it runs again."""
         splits = {line["split"] for line in JsonlLogger(self.path / "metrics.jsonl").read()}
-        made = ["final/manifest.json", "metrics.json", "plots", *(f"plots/{split}.tsv" for split in splits)]
-        return all((self.path / name).exists() for name in made)
+        outputs = ["final/manifest.json", "metrics.json", "plots", *(f"plots/{split}.tsv" for split in splits)]
+        return all((self.path / name).exists() for name in outputs)
 
     def clear(self) -> None:
-        """Away with all of it."""
+        """Remove everything that a run writes. A directory that is a link, perhaps to a larger disk, stays a link."""
         for folder in (self.path / name for name in OWNED_DIRS):
-            there = folder.resolve()  # perhaps on a larger disk: the link stays
-            if there.exists():
-                shutil.rmtree(there)
+            target = folder.resolve()
+            if target.exists():
+                shutil.rmtree(target)
             if folder.is_symlink():
-                there.mkdir()
+                target.mkdir()
         for name in OWNED_FILES:
             (self.path / name).unlink(missing_ok=True)
 
-    def publish(self, made: PretrainedModel, about: str, counts: dict[str, Any]) -> None:
-        """The model as a folder of its own, and the figures: the same bytes from the same run, whenever it was made."""
-        lines = RunLogger(self.path).lines.read()
+    # --------------------------------------------------------------------------------------------- publish
+
+    def publish(self, result: RunResult) -> None:
+        """Write final/, metrics.json and plots/: the same bytes from the same run, however often it was stopped."""
+        lines = JsonlLogger(self.path / "metrics.jsonl").read()
         last: dict[str, dict[str, Any]] = {line["split"]: line for line in lines}
         hidden = ("step", "tokens", "samples", "split", *TIMING_KEYS)
-        figures = {
+        metrics = {
             f"{split}_{key}": value for split, line in last.items() for key, value in line.items() if key not in hidden
         }
-        figures |= counts | {"parameters": made.model.num_parameters()}
+        metrics |= result.counts | {"parameters": result.model.model.num_parameters()}
         ensure_writable_folder(self.path / "plots")
         for split in last:
-            figure = "loss" if "loss" in last[split] else "accuracy"  # of suites that are asked on the way
-            rows = "".join(f"{line['step']}\t{line[figure]}\n" for line in lines if line["split"] == split)
-            text = f"step\t{figure}\n{rows}"
+            metric = "loss" if "loss" in last[split] else "accuracy"  # benchmarks have no loss
+            rows = "".join(f"{line['step']}\t{line[metric]}\n" for line in lines if line["split"] == split)
+            text = f"step\t{metric}\n{rows}"
             plot = self.path / "plots" / f"{split}.tsv"
-            write_atomic(plot, lambda aside, text=text: discard_result(aside.write_text(text)))  # type: ignore[misc]
-        split = "val" if "val_loss" in figures else "train"
-        said = f"{'Held-out' if split == 'val' else 'Training'} loss {figures[f'{split}_loss']:.4f} nats a target.\n"
-        pretrained.save(made, self.path / "final", f"{about}\n{said}")
-        write_json(self.path / "metrics.json", figures)
+            write_atomic(plot, lambda temp, text=text: discard_result(temp.write_text(text)))  # type: ignore[misc]
+        split = "val" if "val_loss" in metrics else "train"
+        loss = (
+            f"{'Validation' if split == 'val' else 'Training'} loss {metrics[f'{split}_loss']:.4f} nats per target.\n"
+        )
+        pretrained.save(result.model, self.path / "final", f"{result.card}\n{loss}")
+        write_json(self.path / "metrics.json", metrics)
+        self.seconds = result.seconds
+        self.update_metadata({"seconds": result.seconds})
 
     def metrics(self) -> dict[str, Any]:
-        """What a finished run came to."""
-        figures: dict[str, Any] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
-        return {"path": str(self.path)} | figures
+        """The metrics of a finished run, and where the time went if this process finished it."""
+        metrics: dict[str, Any] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        seconds = {} if self.seconds is None else {"seconds": self.seconds}
+        return {"path": str(self.path)} | metrics | seconds
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """What a run was begun with, if this version can read it."""
+    """config.yaml of a run, without its version. Raises if it is corrupt or of another format version."""
     file = run / "config.yaml"
     try:
-        settings: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict):
-            raise ValueError("it is no mapping")
+        config: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not a mapping")
     except (OSError, ValueError, yaml.YAMLError) as error:
         cause = str(error).splitlines()[0]
-        raise BertGPTError("BG318", "config.yaml describes no run", path=str(run), cause=cause) from None
-    check_version(settings, file)
-    settings.pop("version", None)
-    return settings
+        raise BertGPTError("BG318", "config.yaml is not a run's config", path=str(run), cause=cause) from None
+    check_version(config, file)
+    config.pop("version", None)
+    return config
 
 
-def environment_info(facts: dict[str, Any]) -> dict[str, Any]:
-    """Where and with what."""
+def environment_info() -> dict[str, Any]:
+    """The process, host and versions that a run is trained with."""
     return {
         "status": "running", "error": None, "bertgpt": __version__, "torch": torch.__version__,
         "python": platform.python_version(), "host": platform.node(), "threads": torch.get_num_threads(),
-        "pid": os.getpid(), "argv": sys.argv, "begun": time.strftime("%FT%TZ", time.gmtime()),
-    } | facts  # fmt: skip
+        "pid": os.getpid(), "argv": sys.argv, "started": time.strftime("%FT%TZ", time.gmtime()),
+    }  # fmt: skip

@@ -24,7 +24,7 @@ def show_summary(result: dict[str, Any], console: Console) -> None:
 def show_dry_run(result: dict[str, Any], console: Console) -> None:
     """Print what a dry run found, or what a task of an array job did."""
     title = "task" if "task_index" in result else "dry run"
-    console.table((title, ""), ((name.replace("_", " "), format_number(value)) for name, value in result.items()))
+    console.table((title, ""), ((name.replace("_", " "), with_unit(name, value)) for name, value in result.items()))
 
 
 def format_counts(counts: dict[str, int], leave_out: Container[str]) -> str:
@@ -36,3 +36,24 @@ def format_counts(counts: dict[str, int], leave_out: Container[str]) -> str:
 def format_number(value: Any) -> str:
     """A number with thousands separators."""
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def with_unit(name: str, value: Any) -> str:
+    """A value of a dry run with its unit."""
+    if name in ("memory", "checkpoint_bytes", "disk_free"):
+        return f"{value / 1e9:,.2f} GB"
+    return f"{value:.3g}" if name == "flops" else format_number(value)
+
+
+def show_metrics(result: dict[str, Any], console: Console) -> None:
+    """A table of the last metrics of the train and val splits."""
+    metrics = {name: value for name, value in result.items() if name.startswith(("train_", "val_"))}
+    names = list(dict.fromkeys(name.partition("_")[2] for name in metrics))
+    terms = [term for term in ("clm", "mlm", "nsp") if f"{term}_loss" in names]
+    if len(terms) == 1:  # the same as the total
+        names = [name for name in names if name not in (f"{terms[0]}_loss", f"{terms[0]}_acc")]
+    rows = []
+    for name in names:
+        values = [metrics.get(f"{split}_{name}") for split in ("train", "val")]
+        rows.append([name.replace("_", " "), *("" if value is None else f"{value:.4g}" for value in values)])
+    console.table(("", "train", "val"), rows)

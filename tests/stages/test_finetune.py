@@ -15,15 +15,15 @@ from safetensors.torch import load_file
 import bertgpt
 from bertgpt.config.options import FinetuneOptions
 from bertgpt.evals.labels import label_ids, score_classifiers
+from bertgpt.evals.splits import normalize_text, train_val_split
 from bertgpt.evals.tasks import LabelledDataset, LabelledSplit
 from bertgpt.hub import pretrained
 from bertgpt.inference.classify import classify
-from bertgpt.stages import finetune
-from bertgpt.stages.finetune import FinetuneSetup, normalize_text, train_val_split
+from bertgpt.stages.finetune import FinetuneSetup, SeedRun
 from bertgpt.trainer import Trainer
 from tests.conftest import Outcome
 from tests.fixtures.finetuning import QUICK, Sheet, rows_of, saved_of
-from tests.fixtures.training import assert_same, deterministic, flags
+from tests.fixtures.training import assert_identical_runs, flags, logged_metrics
 from tests.training.test_resume import interrupt, killed
 
 Run = Callable[..., Outcome]
@@ -54,7 +54,7 @@ def test_the_best_on_what_was_held_out_is_kept(judge: Path) -> None:
     figures = {}
     for seed in (1337, 1338):
         run = judge / f"seed-{seed}"
-        lines = [line for line in deterministic(run) if line["split"] == "val"]
+        lines = [line for line in logged_metrics(run) if line["split"] == "val"]
         assert all(line["error"] == pytest.approx(1 - line["accuracy"]) for line in lines)
         looks = {line["step"]: line["error"] for line in lines}
         assert sorted(looks) == [2, 4, 6, 8]
@@ -84,7 +84,7 @@ def test_losses_do_not_depend_on_the_micro_batch(family: str, bases: Bases, shee
         out = tmp_path / str(micro)
         options = QUICK | {"dropout": 0.0, "max_steps": 10, "micro_batch_size": micro, "eval_every": 10}
         bertgpt.finetune(str(sheet(rows_of())), model=str(bases[family]), out=str(out), **options)
-        lines = deterministic(out / "seed-1337")
+        lines = logged_metrics(out / "seed-1337")
         found.append([line["loss"] for line in lines if line["split"] == "train"])
     assert len(found[0]) == 10
     assert found[1] == pytest.approx(found[0], abs=1e-6)
@@ -104,7 +104,7 @@ def test_seeds_that_were_interrupted_go_on(
                 bertgpt.finetune(file, model=str(bases["encoder"]), out=str(tmp_path / "broken"), **options)
     bertgpt.finetune(file, model=str(bases["encoder"]), out=str(tmp_path / "broken"), **options)
     for seed in ("seed-1337", "seed-1338"):
-        assert_same(tmp_path / "straight" / seed, tmp_path / "broken" / seed)
+        assert_identical_runs(tmp_path / "straight" / seed, tmp_path / "broken" / seed)
     for name in ("metrics.json", "t.csv.json", "final/model.safetensors", "final/manifest.json"):
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
 
@@ -148,17 +148,18 @@ def test_a_seed_that_says_one_class_only_is_reported(judge: Path) -> None:
     assert any(note.startswith("collapsed: seed 1") for note in found.notes)
 
 
-def tuning_of(bases: Bases, sheet: Sheet, tmp_path: Path, **options: Any) -> FinetuneSetup:
+def setup_of(bases: Bases, sheet: Sheet, tmp_path: Path, **options: Any) -> FinetuneSetup:
     given = QUICK | {"model": str(bases["bert"]), "out": str(tmp_path / "x"), "task": str(sheet(rows_of()))} | options
     return FinetuneSetup(FinetuneOptions.model_validate(given))
 
 
 def test_what_is_frozen_stays_and_what_is_deep_moves_less(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
-    tuning = tuning_of(bases, sheet, tmp_path, layerwise_lr_decay=0.5, freeze_layers=2)
-    shares = {name: tuning.lr_scale(f"transformer.{name}") for name in ("token_embedding.weight", "blocks.0.up_proj.weight",
-              "blocks.3.up_proj.weight", "pooler.weight")} | {"classifier": tuning.lr_scale("classifier.weight")}  # fmt: skip
-    assert list(shares.values()) == [0.5**5, 0.5**4, 0.5, 1.0, 1.0]
-    bertgpt.finetune(tuning.options.task, model=str(bases["bert"]), out=str(tmp_path / "x"),
+    setup = setup_of(bases, sheet, tmp_path, layerwise_lr_decay=0.5, freeze_layers=2)
+    names = ("token_embedding.weight", "blocks.0.up_proj.weight", "blocks.3.up_proj.weight", "pooler.weight")
+    lr_scale = SeedRun(setup, 1, random_init=False).lr_scale
+    assert [lr_scale(f"transformer.{name}") for name in names] == [0.5**5, 0.5**4, 0.5, 1.0]
+    assert lr_scale("classifier.weight") == 1.0
+    bertgpt.finetune(setup.options.task, model=str(bases["bert"]), out=str(tmp_path / "x"),
                      **(QUICK | {"layerwise_lr_decay": 0.5, "freeze_layers": 2}))  # fmt: skip
     before, after = saved_of(bases["bert"]).model.state_dict(), saved_of(tmp_path / "x").model.state_dict()
     same = {name for name in before if torch.equal(before[name], after[name])}
@@ -169,12 +170,14 @@ def test_what_is_frozen_stays_and_what_is_deep_moves_less(bases: Bases, sheet: S
 
 
 def test_another_seed_is_another_head_and_order(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
-    tuning = tuning_of(bases, sheet, tmp_path)
-    one, same, other = (tuning.classifier(seed, False).classifier.weight for seed in (1, 1, 2))
+    setup = setup_of(bases, sheet, tmp_path)
+    one, same, other = (SeedRun(setup, seed, False).classifier().classifier.weight for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-    pretrained, random = (tuning.classifier(1, kind).transformer.token_embedding.weight for kind in (False, True))
-    assert torch.equal(pretrained, tuning.kept.model.token_embedding.weight)
+    pretrained, random = (
+        SeedRun(setup, 1, init).classifier().transformer.token_embedding.weight for init in (False, True)
+    )
+    assert torch.equal(pretrained, setup.pretrained.model.token_embedding.weight)
     assert not torch.equal(pretrained, random)
 
 
@@ -279,4 +282,4 @@ def test_a_fine_tuned_run_is_read_again(judge: Path) -> None:
     kept = pretrained.load(judge)
     assert kept.head is not None
     assert (kept.head.task, kept.head.labels) == ("t.csv", ("bad", "good"))
-    assert finetune.normalize_text(" A  b ") == "a b"
+    assert normalize_text(" A  b ") == "a b"

@@ -9,7 +9,7 @@ import pytest
 from bertgpt.evals.tasks import TASKS
 from tests.evals.test_published import parquet
 from tests.fixtures.finetuning import QUICK, rows_of
-from tests.fixtures.hub_server import Dataset, serving
+from tests.fixtures.hub_server import Dataset, serve_hub
 from tests.fixtures.training import flags
 
 TEXTS, LABELS = [text for text, _ in rows_of(40)], [int(label == "good") for _, label in rows_of(40)]
@@ -24,16 +24,17 @@ COLUMNS: dict[str, dict[str, list[Any]]] = {
 def test_a_task_is_read_from_the_hub(name: str, bases: dict[str, Path], process: Any, tmp_path: Path) -> None:
     task = TASKS[name]
     told = f"- config_name: {task.subset}\n  data_files:\n" + "".join(
-        f"  - split: {split}\n    path: {task.subset}/{split}-*\n" for split in ("train", task.dev)
+        f"  - split: {split}\n    path: {task.subset}/{split}-*\n" for split in ("train", task.test_split)
     )
     files = {"README.md": f"---\nconfigs:\n{told}---\n".encode()} | {
-        f"{task.subset}/{split}-00000-of-00001.parquet": parquet(**COLUMNS[name]) for split in ("train", task.dev)
+        f"{task.subset}/{split}-00000-of-00001.parquet": parquet(**COLUMNS[name])
+        for split in ("train", task.test_split)
     }
     files[f"{task.subset}/train-00000-of-00001.parquet"] = parquet(
         **{key: [f"{v} again" if isinstance(v, str) else v for v in values] for key, values in COLUMNS[name].items()}
     )
     options = {k: v for k, v in QUICK.items() if k != "random_baseline"} | {"max_steps": 2, "eval_every": 1}
-    with serving() as hub:
+    with serve_hub() as hub:
         hub.datasets[task.repository] = Dataset(files, commit=task.revision)
         argv = ["finetune", name, "--model", str(bases["bert"]), "--out", str(tmp_path / "x"), "--no-random-baseline"]
         done = process(*argv, *flags(options), "--json", env=hub.environment(tmp_path), cwd=tmp_path)

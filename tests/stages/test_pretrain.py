@@ -19,10 +19,9 @@ from bertgpt.trainer import Trainer
 from bertgpt.training.objectives import CausalLM
 from bertgpt.utils.errors import BertGPTError
 from tests.conftest import Outcome
-from tests.fixtures.training import PLAIN, SHORT, deterministic, flags, weights
+from tests.fixtures.training import CPU_FP32, SHORT_RUN, TrainingData, final_weights, flags, logged_metrics
 
 Run = Callable[..., Outcome]
-Kinds = dict[str, tuple[str, dict[str, Any]]]
 
 
 def test_what_is_refused(corpus: Path, tmp_path: Path, run: Run) -> None:
@@ -68,10 +67,12 @@ def test_a_device_that_is_not_there(corpus: Path, tmp_path: Path, run: Run) -> N
     assert "--device auto" in json.loads(done.out)["error"]["hint"]
 
 
-def test_compiling_is_an_aid_only(kinds: Kinds, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_is_an_aid_only(
+    training_data: TrainingData, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where it fails the step is taken as it is, and that is said."""
-    source, options = kinds["clm"]
-    given = options | SHORT | {"max_steps": 3}
+    source, options = training_data["clm"]
+    given = options | SHORT_RUN | {"max_steps": 3}
     bertgpt.pretrain(source, out=str(tmp_path / "plain"), **given)
 
     def fails(*_: Any, **__: Any) -> Any:
@@ -81,13 +82,13 @@ def test_compiling_is_an_aid_only(kinds: Kinds, tmp_path: Path, run: Run, monkey
     done = run("pretrain", source, "--out", str(tmp_path / "compiled"), *flags(given), "--compile")
     assert done.code == 0
     assert "is not compiled" in done.err
-    assert deterministic(tmp_path / "plain") == deterministic(tmp_path / "compiled")
+    assert logged_metrics(tmp_path / "plain") == logged_metrics(tmp_path / "compiled")
 
 
-def test_a_length_in_time(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_length_in_time(training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of steps is set after the first twenty, without the slow ones; checkpoints keep it."""
-    source, options = kinds["clm"]
-    given = {key: value for key, value in (options | SHORT).items() if key != "max_steps"}
+    source, options = training_data["clm"]
+    given = {key: value for key, value in (options | SHORT_RUN).items() if key != "max_steps"}
     given |= {"max_time": "0.1m", "schedule": "linear", "min_lr_ratio": 0.0, "lr": 1e-3, "log_every": 1}
     real, spent = Trainer.train_step, [0.0]
 
@@ -103,26 +104,30 @@ def test_a_length_in_time(kinds: Kinds, tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(RuntimeError, match="killed"):
         bertgpt.pretrain(source, out=str(tmp_path / "run"), **given)
     assert bertgpt.pretrain(source, out=str(tmp_path / "run"), **given)["steps"] == 40  # 4 s are spent, 2 are left
-    rates = {line["step"]: line["lr"] for line in deterministic(tmp_path / "run") if line["split"] == "train"}
+    rates = {line["step"]: line["lr"] for line in logged_metrics(tmp_path / "run") if line["split"] == "train"}
     assert rates[10] == pytest.approx(1e-3)
     assert rates[21] == pytest.approx(1e-3 * 20 / 37)
     assert rates[40] == pytest.approx(1e-3 / 37)
 
 
-def test_one_length_stands_for_another(kinds: Kinds, tmp_path: Path, run: Run) -> None:
+def test_one_length_stands_for_another(training_data: TrainingData, tmp_path: Path, run: Run) -> None:
     """A flag over a file's, whichever way each says it; two at once are refused."""
-    source, options = kinds["clm"]
+    source, options = training_data["clm"]
     config = tmp_path / "config.yaml"
     config.write_text("max-steps: 300\n")
-    given = [*flags(options | PLAIN | {"tokens_per_step": 512, "out": str(tmp_path / "run")}), "--config", str(config)]
+    given = [
+        *flags(options | CPU_FP32 | {"tokens_per_step": 512, "out": str(tmp_path / "run")}),
+        "--config",
+        str(config),
+    ]
     done = run("pretrain", source, *given, "--max-tokens", "5120", "--dry-run", "--json")
     assert json.loads(done.out)["result"]["steps"] == 10
     assert run("pretrain", source, *given, "--max-tokens", "5120", "--max-time", "1m").code == 2
 
 
-def test_other_lengths(kinds: Kinds, tmp_path: Path) -> None:
-    source, options = kinds["clm"]
-    given = options | PLAIN | {"tokens_per_step": 512, "out": str(tmp_path), "dry_run": True}
+def test_other_lengths(training_data: TrainingData, tmp_path: Path) -> None:
+    source, options = training_data["clm"]
+    given = options | CPU_FP32 | {"tokens_per_step": 512, "out": str(tmp_path), "dry_run": True}
     assert bertgpt.pretrain(source, max_tokens="5k", **given)["steps"] == 10
     whole = bertgpt.pretrain(source, epochs=2, **given)
     assert whole["epochs"] == pytest.approx(2, rel=0.01)
@@ -130,34 +135,34 @@ def test_other_lengths(kinds: Kinds, tmp_path: Path) -> None:
     assert bertgpt.pretrain(source, max_time="1h", **given).get("steps") is None
 
 
-def test_what_may_change_while_a_run_goes_on(kinds: Kinds, tmp_path: Path, run: Run) -> None:
+def test_what_may_change_while_a_run_goes_on(training_data: TrainingData, tmp_path: Path, run: Run) -> None:
     """Micro-batches: the same order, and so the same losses."""
-    source, options = kinds["clm"]
-    given = options | SHORT
+    source, options = training_data["clm"]
+    given = options | SHORT_RUN
     bertgpt.pretrain(source, out=str(tmp_path / "straight"), **given)
     shutil.copytree(tmp_path / "straight", tmp_path / "other")
     shutil.rmtree(tmp_path / "other" / "final")
     shutil.rmtree(tmp_path / "other" / "checkpoints" / "step-00000012")
     done = run("pretrain", source, "--out", str(tmp_path / "other"), *flags(given | {"micro_batch_size": 4}))
     assert done.code == 0
-    for one, other in zip(deterministic(tmp_path / "straight"), deterministic(tmp_path / "other"), strict=True):
+    for one, other in zip(logged_metrics(tmp_path / "straight"), logged_metrics(tmp_path / "other"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
 
 
-def test_beginning_with_the_weights_of_another_run(kinds: Kinds, corpus: Path, tmp_path: Path) -> None:
+def test_beginning_with_the_weights_of_another_run(training_data: TrainingData, corpus: Path, tmp_path: Path) -> None:
     """A GPT becomes a BERT and a GPT again; the shape comes along, and what it had learned."""
-    source, options = kinds["clm"]
+    source, options = training_data["clm"]
     gpt, bert, back = (str(tmp_path / name) for name in ("gpt", "bert", "back"))
-    bertgpt.pretrain(source, out=gpt, **(options | SHORT | {"max_steps": 60, "lr": 3e-3}))
+    bertgpt.pretrain(source, out=gpt, **(options | SHORT_RUN | {"max_steps": 60, "lr": 3e-3}))
     cold = bertgpt.pretrain(str(corpus / "none"), out=str(tmp_path / "cold"), preset="tiny-gpt", objective="mlm",
-                            **(SHORT | {"max_steps": 6}))  # fmt: skip
-    warm = bertgpt.pretrain(str(corpus / "none"), out=bert, init=gpt, **(SHORT | {"max_steps": 6}))
+                            **(SHORT_RUN | {"max_steps": 6}))  # fmt: skip
+    warm = bertgpt.pretrain(str(corpus / "none"), out=bert, init=gpt, **(SHORT_RUN | {"max_steps": 6}))
     assert pretrained.load(Path(bert)).objective == "mlm"
     assert warm["val_loss"] < cold["val_loss"] - 0.1
-    first = bertgpt.pretrain(source, out=back, init=bert, seq_len=32, **(SHORT | {"max_steps": 1}))
+    first = bertgpt.pretrain(source, out=back, init=bert, seq_len=32, **(SHORT_RUN | {"max_steps": 1}))
     assert first["train_loss"] < 5.5  # 6.0 at random
     with pytest.raises(BertGPTError, match="begun otherwise"):  # other weights are another run
-        bertgpt.pretrain(source, out=back, init=gpt, seq_len=32, **(SHORT | {"max_steps": 1}))
+        bertgpt.pretrain(source, out=back, init=gpt, seq_len=32, **(SHORT_RUN | {"max_steps": 1}))
     with pytest.raises(BertGPTError, match="another shape"):
         bertgpt.pretrain(source, out=str(tmp_path / "no"), init=gpt, preset="modern-gpt-tiny")
 
@@ -169,12 +174,12 @@ def test_a_model_for_more_ids_than_its_shards_have(data: Path, tmp_path: Path) -
         "tinyworld", out=str(corpus), tokenizer=str(data / "tokenizers" / "gpt2"), limit_docs=40, val_fraction=0.2
     )
     bertgpt.mask(str(corpus), out=str(pairs), seq_len=32)
-    given = {"preset": "tiny-gpt", "seq_len": 32} | PLAIN | {"tokens_per_step": 256, "max_steps": 1}
+    given = {"preset": "tiny-gpt", "seq_len": 32} | CPU_FP32 | {"tokens_per_step": 256, "max_steps": 1}
     few, many = tmp_path / "few", tmp_path / "many"
     bertgpt.pretrain(str(corpus), out=str(few), **given)
-    assert len(weights(few)["token_embedding.weight"]) == 50_257
+    assert len(final_weights(few)["token_embedding.weight"]) == 50_257
     bertgpt.pretrain(str(corpus), out=str(many), tokenizer=str(pairs), **given)
-    assert len(weights(many)["token_embedding.weight"]) == 50_261
+    assert len(final_weights(many)["token_embedding.weight"]) == 50_261
     grown = load.extend_vocabulary(pretrained.load(few), pretrained.load(many).tokenizer, dropout=0.0, seed=0)
     assert grown.token_embedding.weight[:50_257].equal(pretrained.load(few).model.token_embedding.weight[:50_257])
     assert float(grown.token_embedding.weight[50_257:50_261].detach().std()) == pytest.approx(0.02, rel=0.2)
@@ -183,31 +188,31 @@ def test_a_model_for_more_ids_than_its_shards_have(data: Path, tmp_path: Path) -
         bertgpt.pretrain(str(tmp_path / "own"), out=str(tmp_path / "x"), tokenizer=str(pairs), **given)
 
 
-def test_tensorboard(kinds: Kinds, tmp_path: Path) -> None:
+def test_tensorboard(training_data: TrainingData, tmp_path: Path) -> None:
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    source, options = kinds["clm"]
-    bertgpt.pretrain(source, out=str(tmp_path / "run"), tensorboard=True, **(options | SHORT))
+    source, options = training_data["clm"]
+    bertgpt.pretrain(source, out=str(tmp_path / "run"), tensorboard=True, **(options | SHORT_RUN))
     events = reading.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     found = {event.step: event.value for event in events.Scalars("train/loss")}
-    written = {line["step"]: line["loss"] for line in deterministic(tmp_path / "run") if line["split"] == "train"}
+    written = {line["step"]: line["loss"] for line in logged_metrics(tmp_path / "run") if line["split"] == "train"}
     assert found == pytest.approx(written)
     assert "val/bits_per_byte" in events.Tags()["scalars"]
 
 
-def test_held_out_rows_are_so_many_and_always_the_same(kinds: Kinds, tmp_path: Path) -> None:
+def test_held_out_rows_are_so_many_and_always_the_same(training_data: TrainingData, tmp_path: Path) -> None:
     """Few of them, without dropout, and bits per byte of just these."""
-    source, options = kinds["clm"]
-    few = options | SHORT | {"eval_tokens": 64, "max_steps": 2, "eval_every": 1, "dropout": 0.1}
+    source, options = training_data["clm"]
+    few = options | SHORT_RUN | {"eval_tokens": 64, "max_steps": 2, "eval_every": 1, "dropout": 0.1}
     bertgpt.pretrain(source, out=str(tmp_path / "run"), **few)
-    seen = [line for line in deterministic(tmp_path / "run") if line["split"] == "val"]
+    seen = [line for line in logged_metrics(tmp_path / "run") if line["split"] == "val"]
     kept = pretrained.load(tmp_path / "run")
-    ids = CausalDataset(Path(source), "val", 32).batch(np.arange(2), np.zeros(2, np.int64)).ids
+    ids = CausalDataset(Path(source), "val", 32).batch(np.arange(2), np.zeros(2, np.int64)).input_ids
     with torch.no_grad():
         found = CausalLM(kept.tokenizer.eos_id)(
             kept.model, CausalBatch(torch.from_numpy(ids).long(), torch.tensor([32, 32]))
         )
     assert seen[-1]["loss"] == pytest.approx(float(found["clm"].loss) / 64, rel=1e-4)
-    text = sum(len(kept.tokenizer.bytes_of(int(i))) for i in ids[:, 1:].flat)
+    text = sum(len(kept.tokenizer.id_to_bytes(int(i))) for i in ids[:, 1:].flat)
     assert seen[-1]["bits_per_byte"] == pytest.approx(float(found["clm"].loss) / math.log(2) / text, rel=1e-4)
 
 
