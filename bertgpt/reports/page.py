@@ -1,99 +1,122 @@
-"""The page: everything about some runs in one file that fetches nothing."""
+"""The report: one self-contained HTML file that fetches nothing, rendered from `templates/`."""
 
+import re
 import time
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bertgpt.reports import samples, scores, sections
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from bertgpt.reports import sections
+from bertgpt.reports.charts import tick
 from bertgpt.reports.data import DatasetSummary, summarize_dataset
-from bertgpt.reports.markup import Html, el, escaped, joined
-from bertgpt.reports.runs import ReportRun, collect_runs, data_of
+from bertgpt.reports.runs import ReportRun, collect_runs, dataset_of
+from bertgpt.reports.samples import generate_samples, masked_predictions
+from bertgpt.reports.scores import Row, config_diff, flat_scores, format_cell, partial_notes, results_table
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import discard_result, disk_error, write_atomic, write_json
+from bertgpt.utils.files import disk_error, write_json, write_text
 from bertgpt.utils.version import __version__
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"  # nothing can be fetched
+SECTIONS = {  # template and title; a section without content is left out
+    "results": "Results",
+    "curves": "Training curves",
+    "evaluations": "Evaluations",
+    "predictions": "Masked predictions",
+    "samples": "Samples",
+    "data": "Training data",
+    "config": "Configuration differences",
+    "provenance": "Provenance",
+}
+OPTIONAL = ("predictions", "samples", "data")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def report(names: list[str], out: Path, results: Path, figures: Path | None) -> dict[str, Any]:
-    """Write it, and say what the table in it says."""
+def write_report(names: list[str], out: Path, results: Path, metrics_dir: Path | None) -> dict[str, Any]:
+    """Write the page, and the scores of each run as JSON; returns the results table."""
     if out.is_dir():
-        raise BertGPTError("BG404", "this is a folder", path=str(out), hint="--out names the file to write")
+        raise BertGPTError("BG404", "output is a folder", path=str(out), hint="--out names the file to write")
     runs = collect_runs(names, results)
-    rows = scores.summary(runs)
-    text = page(runs, rows)
+    rows = results_table(runs)
+    page = render(runs, rows)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(out, lambda aside: discard_result(aside.write_text(text, encoding="utf-8")))
-        if figures:
-            figures.mkdir(parents=True, exist_ok=True)
+        write_text(out, page)
+        if metrics_dir:
+            metrics_dir.mkdir(parents=True, exist_ok=True)
             for run in runs:
-                write_json(figures / f"{run.name}.json", scores.figures(run))
+                write_json(metrics_dir / f"{run.name}.json", flat_scores(rows, run.name))
     except OSError as error:
         raise disk_error(error, out) from None
-    names, table = [run.name for run in runs], [vars(row) for row in rows]
-    return {"path": str(out), "runs": names, "table": table, "notes": scores.partial(runs)}
+    table = [vars(row) for row in rows]
+    return {"path": str(out), "runs": [run.name for run in runs], "table": table, "notes": partial_notes(runs)}
 
 
-def page(runs: Sequence[ReportRun], rows: Sequence[scores.Row]) -> str:
-    """All of it."""
-    trained_on = {run.name: found for run in runs if (found := looked_at(run)) is not None}
-    by_rows = sorted(trained_on.values(), key=lambda found: len(found.rows))  # those with a plan say more
-    distinct = {str(found.path): found for found in by_rows}
-    known = [found.floor for found in distinct.values() if found.floor is not None]
-    floors = dict(zip(["the true entropy"], known, strict=False))  # all that is known is of one world
-    titled: list[tuple[str, str, Html]] = [
-        ("summary", "What came of it", sections.summary(runs, rows)),
-        ("curves", "How they learned", sections.curves(runs, floors)),
-        ("evaluations", "What they are worth", sections.evaluations(runs)),
-        ("predictions", "Hidden words", joined(predicted(runs, trained_on))),
-        ("samples", "What they write", joined(sampled(runs))),
-        ("data", "What they read", joined(sections.data(found) for found in distinct.values())),
-        ("settings", "In what they differ", sections.settings(runs)),
-        ("origins", "Where they come from", sections.origins(runs)),
-    ]
-    titled = [(name, title, content) for name, title, content in titled if content]
-    links = [el("li", el("a", title, href=f"#{name}")) for name, title, _ in titled]
-    made = f"Made by bertgpt {__version__} on {time.strftime('%F %H:%M UTC', time.gmtime())}."
-    body = joined([
-        el("header", el("h1", ", ".join(run.name for run in runs)), el("p", made), sections.run_cards(runs)),
-        el("nav", el("ul", *links), aria_label="parts of this page"),
-        *(el("section", el("h2", title), content, id=name) for name, title, content in titled),
-    ])  # fmt: skip
-    style, script = (files("bertgpt.reports").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    title = escaped("bertgpt: " + ", ".join(run.name for run in runs))
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>\n{style}</style>\n</head>\n<body>\n{body}\n<script>\n{script}</script>\n</body>\n</html>\n"
+def render(runs: Sequence[ReportRun], rows: Sequence[Row]) -> str:
+    """The page as HTML."""
+    datasets = {run.name: data for run in runs if (data := dataset_summary(run)) is not None}
+    # Runs on a mask plan and on its shards share a dataset: show the summary that has rows of the plan.
+    distinct = {str(data.path): data for data in sorted(datasets.values(), key=lambda data: len(data.rows))}
+    entropies = [data.true_entropy for data in distinct.values() if data.true_entropy is not None]
+    levels = {"true entropy": entropies[0]} if entropies else {}
+    content: dict[str, Any] = {
+        "runs": runs,
+        "rows": rows,
+        "notes": partial_notes(runs),
+        "axes": sections.curves(runs, levels),
+        "suites": sections.evaluations(runs),
+        "predictions": {run.name: masked_predictions(run, texts_of(datasets, run)) for run in runs},
+        "samples": {run.name: generate_samples(run) for run in runs},
+        "data": list(distinct.values()),
+        "differences": config_diff(runs),
+        "provenance": sections.provenance(runs),
+    }
+    for key in ("predictions", "samples"):
+        content[key] = {name: texts for name, texts in content[key].items() if texts}
+    titles = {key: title for key, title in SECTIONS.items() if key not in OPTIONAL or content[key]}
+    style, script = (
+        files("bertgpt.reports").joinpath(f"templates/page.{kind}").read_text("utf-8") for kind in ("css", "js")
     )
+    created = time.strftime("%F %H:%M UTC", time.gmtime())
+    return environment().get_template("page.html.j2").render(
+        content, sections=titles, style=style, script=script, created=created, version=__version__
+    )  # fmt: skip
 
 
-def looked_at(run: ReportRun) -> DatasetSummary | None:
-    """What it was trained on; a run whose data is gone is reported without it."""
-    if (folder := data_of(run)) is None:
+@cache
+def environment() -> Environment:
+    """Jinja2 with autoescape: nothing that comes from runs becomes markup."""
+    templates = Environment(
+        loader=PackageLoader("bertgpt.reports"), autoescape=True, undefined=StrictUndefined, finalize=printable,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    templates.filters |= {
+        "cell": format_cell, "score": sections.format_score, "tick": tick, "candidates": sections.candidate_rows,
+    }  # fmt: skip
+    return templates
+
+
+def printable(value: Any) -> Any:
+    """Text with control characters and direction overrides spelled out; Jinja2 calls this before it escapes."""
+    if hasattr(value, "__html__"):  # rendered by a template
+        return value
+    return CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), str(value))
+
+
+def dataset_summary(run: ReportRun) -> DatasetSummary | None:
+    """Summary of the training data of a run; None if it is gone or corrupt."""
+    if (folder := dataset_of(run)) is None:
         return None
     try:
         return summarize_dataset(folder)
     except BertGPTError as error:
-        console.note(f"{folder}: {error}; the report goes on without it")
+        console.note(f"{folder}: {error}; training data is not reported")
         return None
 
 
-def predicted(runs: Sequence[ReportRun], trained_on: dict[str, DatasetSummary]) -> list[Html]:
-    """Of each model that fills gaps."""
-    found = []
-    for run in runs:
-        texts = trained_on[run.name].texts if run.name in trained_on else []
-        if quizzes := samples.masked_predictions(run, texts):
-            found.append(sections.predictions(run.name, quizzes))
-    return found
-
-
-def sampled(runs: Sequence[ReportRun]) -> list[Html]:
-    """Of each model that goes on with text."""
-    return [sections.samples(run.name, texts) for run in runs if (texts := samples.generate_samples(run))]
+def texts_of(datasets: dict[str, DatasetSummary], run: ReportRun) -> list[str]:
+    """Validation documents of the data of a run, if it is known."""
+    return datasets[run.name].texts if run.name in datasets else []

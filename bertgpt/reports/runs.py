@@ -1,6 +1,7 @@
-"""What there is to report: runs, and what evaluations found of them. Results of other weights are left out, and said.
+"""Collects what the report shows: runs, and the evaluation results of their weights.
 
-A run that was fine-tuned belongs to the one whose weights it began with.
+Results of other weights are skipped with a note. A fine-tuned run is reported with the run whose weights it started
+from.
 """
 
 import json
@@ -18,111 +19,104 @@ from bertgpt.utils.errors import BertGPTError
 
 @dataclass
 class ReportRun:
-    """A model, and all that was written down of it."""
+    """A model and everything that commands recorded about it."""
 
     path: Path
-    kept: PretrainedModel
-    weights: str  # their hash
-    settings: dict[str, Any]  # of config.yaml, flat
-    facts: dict[str, Any]  # of run.json
-    figures: dict[str, Any]  # of metrics.json
-    lines: list[dict[str, Any]]  # of metrics.jsonl
-    found: list[dict[str, Any]] = field(default_factory=list)  # by suites, of these weights
-    tuned: list[dict[str, Any]] = field(default_factory=list)  # by what began with these weights
+    pretrained: PretrainedModel
+    weights_hash: str
+    config: dict[str, Any]  # config.yaml, flattened
+    metadata: dict[str, Any]  # run.json
+    metrics: dict[str, Any]  # metrics.json
+    history: list[dict[str, Any]]  # metrics.jsonl
+    results: list[dict[str, Any]] = field(default_factory=list)  # of `bertgpt eval` for these weights
+    finetuned: list[dict[str, Any]] = field(default_factory=list)  # results of runs fine-tuned from these weights
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Name of the run's folder."""
         return self.path.parent.name if self.path.name == "final" else self.path.name
 
-    @property
-    def shape(self) -> str:
-        """What it looks like."""
-        config = self.kept.model.config
-        return f"d{config.dim} L{config.layers} H{config.heads}"
-
-    def points(self, split: str, figure: str, axis: str) -> list[tuple[float, float]]:
-        """A figure of its lines, over tokens, seconds of training or FLOPs; nothing where that is not known."""
-        per_step = self.facts.get("flops_per_step", 0.0)
-        found, seconds = [], 0.0
-        for line in self.lines:
+    def points(self, split: str, metric: str, axis: str) -> list[tuple[float, float]]:
+        """A metric of a split over tokens, seconds of training or FLOPs; empty where the axis is unknown."""
+        flops_per_step = self.metadata.get("flops_per_step", 0.0)
+        points, seconds = [], 0.0
+        for line in self.history:
             seconds += line.get(TIMING_KEYS[0], 0.0) if line["split"] == "train" else 0.0
-            x = {"tokens": line["tokens"], "time": seconds, "FLOPs": line["step"] * per_step}[axis]
-            if line["split"] == split and line.get(figure) is not None and (x or not line["step"]):
-                found.append((float(x), float(line[figure])))
-        return found
+            x = {"tokens": line["tokens"], "time": seconds, "FLOPs": line["step"] * flops_per_step}[axis]
+            if line["split"] == split and line.get(metric) is not None and (x or not line["step"]):
+                points.append((float(x), float(line[metric])))
+        return points
 
 
 def collect_runs(names: list[str], results: Path) -> list[ReportRun]:
-    """The runs of these names, or all in runs/; those that were fine-tuned are put to what they began with."""
+    """The named runs, or all in runs/, with their results. Fine-tuned runs are added to the run they started from."""
     names = names or [str(path.parent) for path in sorted(Path("runs").glob("*/final"))]
     if not names:
-        raise BertGPTError("BG203", "there is no run to report", hint="bertgpt pretrain makes one")
-    tuned = [read_json(file) for name in names for file in results_in(Path(name))]
-    runs = [read_run(name) for name in names if not results_in(Path(name))]
+        raise BertGPTError("BG203", "no run to report", hint="bertgpt pretrain makes one")
+    finetuned = [read_json(file) for name in names for file in result_files(Path(name))]
+    runs = [read_run(name) for name in names if not result_files(Path(name))]
     if not runs:
-        raise BertGPTError("BG203", "these runs were fine-tuned", hint="give the run that they began with too")
-    by_weights = {run.weights: run for run in runs}
-    for found in tuned:
-        begun_with = by_weights.get(found["facts"].get("pretrained"))
-        if begun_with is None:
-            console.note(f"{found['suite']}: the run that this began with is not reported, so it is left out")
+        raise BertGPTError("BG203", "only fine-tuned runs to report", hint="add the run that they started from")
+    by_hash = {run.weights_hash: run for run in runs}
+    for result in finetuned:
+        if (run := by_hash.get(result["facts"].get("pretrained"))) is not None:
+            run.finetuned.append(result)
         else:
-            begun_with.tuned.append(found)
+            console.note(f"{result['suite']}: the run that it was fine-tuned from is not in this report; skipped")
     for run in runs:
-        for file in results_in(results / run.name):
-            found = read_json(file)
-            if found["facts"].get("weights") == run.weights:
-                run.found.append(found)
+        for file in result_files(results / run.name):
+            result = read_json(file)
+            if result["facts"].get("weights") == run.weights_hash:
+                run.results.append(result)
             else:
-                console.note(f"{file}: found of other weights than those in {run.path}, so it is left out")
+                console.note(f"{file}: scores of different weights than {run.path}; skipped")
     return runs
 
 
 def read_run(name: str) -> ReportRun:
-    """One of them; a model without a run has no curve."""
-    kept, folder = load_model(name)
+    """Read a run, or a model without a run, which has no training curve."""
+    pretrained, folder = load_model(name)
     path = Path(name)
     run = path.parent if path.name == "final" else path
-    settings = read_config(run) if (run / "config.yaml").is_file() and run != folder else {}
+    config = read_config(run) if (run / "config.yaml").is_file() and run != folder else {}
     return ReportRun(
         path=run,
-        kept=kept,
-        weights=weights_hash(folder),
-        settings=flat(settings),
-        facts=read_json(run / "run.json"),
-        figures=read_json(run / "metrics.json"),
-        lines=JsonlLogger(run / "metrics.jsonl").read(),
+        pretrained=pretrained,
+        weights_hash=weights_hash(folder),
+        config=flatten(config),
+        metadata=read_json(run / "run.json"),
+        metrics=read_json(run / "metrics.json"),
+        history=JsonlLogger(run / "metrics.jsonl").read(),
     )
 
 
-def results_in(folder: Path) -> list[Path]:
-    """What suites found, in a folder of results or of a fine-tuned run."""
-    files = sorted(folder.glob("*.items.parquet")) if folder.is_dir() else []
-    told = [file.with_name(file.name.replace(".items.parquet", ".json")) for file in files]
-    return [file for file in told if file.is_file()]
+def result_files(folder: Path) -> list[Path]:
+    """Evaluation results in a folder of results or of a fine-tuned run."""
+    items = sorted(folder.glob("*.items.parquet")) if folder.is_dir() else []
+    files = [file.with_name(file.name.replace(".items.parquet", ".json")) for file in items]
+    return [file for file in files if file.is_file()]
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """An object of a file; none if there is no file."""
+    """The JSON object in a file; empty if there is no file."""
     if not file.is_file():
         return {}
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise BertGPTError("BG313", "this is no JSON", path=str(file), cause=str(error)) from None
-    return found
+        raise BertGPTError("BG313", "invalid JSON", path=str(file), cause=str(error)) from None
+    return content
 
 
-def flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Settings inside of settings as a.b."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        found |= flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
-    return found
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options as {"a.b": value}."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
-def data_of(run: ReportRun) -> Path | None:
-    """The shards or the plan that it was trained on, if they are still here."""
-    name = run.facts.get("options", {}).get("data")
+def dataset_of(run: ReportRun) -> Path | None:
+    """The shards or mask plan that a run was trained on, if the folder still exists."""
+    name = run.metadata.get("options", {}).get("data")
     return Path(name) if name and (Path(name) / "manifest.json").is_file() else None

@@ -1,4 +1,4 @@
-"""What models have to say for a report: texts from nothing, and held-out words found or missed."""
+"""Output of the models for the report: generated samples, and masked predictions on validation documents."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,27 +9,29 @@ from bertgpt.inference.sampling import SamplingParams
 from bertgpt.reports.runs import ReportRun
 from bertgpt.utils.errors import BertGPTError
 
-SEED, SAMPLES, LONGEST, QUIZZES, SHORTEST = 1337, 2, 80, 2, 60
+SEED, NUM_SAMPLES, MAX_NEW_TOKENS, MASKED_TEXTS, MIN_CHARACTERS = 1337, 2, 80, 2, 60
 
 
 def generate_samples(run: ReportRun) -> list[str]:
-    """Texts of a model that goes on with text."""
-    if run.kept.objective == "mlm":
+    """Unconditional samples; none from a masked language model."""
+    if run.pretrained.objective == "mlm":
         return []
-    longest = min(LONGEST, run.kept.max_length - 2)
-    generator = Generator(SamplingParams(temperature=0.8), max_new_tokens=longest, num_samples=SAMPLES, seed=SEED)
-    return [sample["text"] for sample in generator(run.kept, [""])]
+    max_new_tokens = min(MAX_NEW_TOKENS, run.pretrained.max_length - 2)
+    generator = Generator(
+        SamplingParams(temperature=0.8), max_new_tokens=max_new_tokens, num_samples=NUM_SAMPLES, seed=SEED
+    )
+    return [sample["text"] for sample in generator(run.pretrained, [""])]
 
 
 def masked_predictions(run: ReportRun, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """What a model that fills gaps makes of held-out texts with words hidden."""
-    if run.kept.objective == "clm":
+    """Predictions for masked tokens of validation documents; none from a causal model."""
+    if run.pretrained.objective == "clm":
         return []
-    found = []
-    for text in [text for text in texts if len(text) >= SHORTEST][:QUIZZES]:
+    results = []
+    for text in [text for text in texts if len(text) >= MIN_CHARACTERS][:MASKED_TEXTS]:
         try:
-            found.append(FillMask(seed=SEED).mask_and_predict(run.kept, text))
+            results.append(FillMask(seed=SEED).mask_and_predict(run.pretrained, text))
         except BertGPTError as error:
-            if error.code != "BG204":  # too short to hide anything of it
+            if error.code != "BG204":  # text too short to mask
                 raise
-    return found
+    return results

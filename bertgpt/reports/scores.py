@@ -1,6 +1,6 @@
-"""The one table: for each model what it was trained for, how far it is from what can be known, and what it is worth.
+"""Rows of the results table: losses, scores and baselines of each run, read from the files that commands wrote.
 
-Every figure stands in a file that a command wrote; nothing is computed here.
+Nothing is computed here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,27 +9,24 @@ from typing import Any
 
 from bertgpt.reports.runs import ReportRun
 
-TERMS = {
-    "clm": "held-out causal loss, nats a token",
-    "mlm": "held-out masked loss, nats a hidden token",
+LOSSES = {"clm": "val loss, CLM (nats/token)", "mlm": "val loss, MLM (nats/masked token)"}
+TINYWORLD = {  # the main scores of the tinyworld suite, and their labels
+    "excess": "excess over the true entropy",
+    "accuracy": "masked-word accuracy",
+    "share of the oracle": "share of the Bayes optimum",
+    "endings": "story completion",
+    "pairs": "minimal pairs",
+    "topic": "topic, linear probe",
+    "sentiment": "sentiment, linear probe",
+    "acceptability": "acceptability, linear probe",
 }
-WORLD = {  # of tinyworld's many scores, those that say most
-    "excess": "above the true entropy",
-    "accuracy": "hidden words found",
-    "share of the oracle": "hidden words found, of those the oracle finds",
-    "endings": "endings",
-    "pairs": "pairs of sentences",
-    "topic": "topic, frozen features",
-    "sentiment": "sentiment, frozen features",
-    "acceptability": "acceptability, frozen features",
-}
-SHARES = ("excess", "share of the oracle")  # that people read as percent
+PERCENT = ("excess", "share of the oracle")
 Cell = dict[str, Any]  # value, low, high
 
 
 @dataclass
 class Row:
-    """A figure of each run that has it, by the name of the run; `baseline`: of the score above."""
+    """One score of every run that has it, by the name of the run; or a baseline of the score above."""
 
     score: str
     baseline: bool = False
@@ -37,82 +34,77 @@ class Row:
     runs: dict[str, Cell] = field(default_factory=dict)
 
 
-def shown_cell(row: Row, run: str) -> str:
-    """As people read it."""
+def format_cell(row: Row, run: str) -> str:
+    """A value as the tables show it."""
     if run not in row.runs:
         return "-"
     value = row.runs[run]["value"]
     return f"{100 * value:.1f} %" if row.percent else f"{value:.4g}" if abs(value) >= 10 else f"{value:.3f}"
 
 
-def summary(runs: Sequence[ReportRun]) -> list[Row]:
-    """All rows, those of one score together."""
+def results_table(runs: Sequence[ReportRun]) -> list[Row]:
+    """All rows; the baselines of a score follow it."""
     rows: dict[tuple[str, str], Row] = {}
     for run in runs:
-        for score, label, cell, beside, percent in iterate_scores(run):
-            row = rows.setdefault((score, label), Row(label, beside, percent))
-            row.runs[run.name] = cell
-    first = dict.fromkeys([*TERMS.values(), *WORLD.values(), *(score for score, _ in rows)])
-    order = {score: i for i, score in enumerate(first)}
+        for score, label, cell, baseline, percent in iterate_scores(run):
+            rows.setdefault((score, label), Row(label, baseline, percent)).runs[run.name] = cell
+    scores = dict.fromkeys([*LOSSES.values(), *TINYWORLD.values(), *(score for score, _ in rows)])
+    order = {score: i for i, score in enumerate(scores)}
     return [rows[key] for key in sorted(rows, key=lambda key: (order[key[0]], rows[key].baseline))]
 
 
 def iterate_scores(run: ReportRun) -> Iterator[tuple[str, str, Cell, bool, bool]]:
-    """The score that a figure belongs to, its label, itself, whether it is a baseline, and whether it is a share."""
-    for term, label in TERMS.items():
-        if (value := run.figures.get(f"val_{term}_loss")) is not None:
+    """(label of the score, label of the row, cell, is a baseline, shown in percent) for every row of a run."""
+    for term, label in LOSSES.items():
+        if (value := run.metrics.get(f"val_{term}_loss")) is not None:
             yield label, label, {"value": value, "low": None, "high": None}, False, False
-    for found in run.found:
-        for score in WORLD if found["suite"] == "tinyworld" else list(found["scores"])[:1]:
-            if score in found["scores"]:
-                yield from of_score(found, score, label_of(found, score))
-    for found in run.tuned:
-        score = next(iter(found["scores"]))
-        yield from of_score(found, score, f"{found['suite']}, fine-tuned: {score}")
+    for result in run.results:
+        tinyworld = result["suite"] == "tinyworld"
+        for score in TINYWORLD if tinyworld else list(result["scores"])[:1]:
+            if score in result["scores"]:
+                label = TINYWORLD[score] if tinyworld else f"{result['suite']}: {score}"
+                yield from with_baselines(result, score, label)
+    for result in run.finetuned:
+        score = next(iter(result["scores"]))
+        yield from with_baselines(result, score, f"{result['suite']}, fine-tuned: {score}")
 
 
-def figures(run: ReportRun) -> dict[str, float]:
-    """The column of a run in the table, for programs: scores by the short names that files have for them."""
-    short = {label: f"{term} loss" for term, label in TERMS.items()}
-    short |= {label: score for score, label in WORLD.items() if score != "accuracy"}  # of what, nobody would know
-    return {
-        short.get(label, label): cell["value"] for _, label, cell, baseline, _ in iterate_scores(run) if not baseline
-    }
-
-
-def label_of(found: dict[str, Any], score: str) -> str:
-    """What a score is called here."""
-    return WORLD[score] if found["suite"] == "tinyworld" else f"{found['suite']}: {score}"
-
-
-def of_score(found: dict[str, Any], score: str, label: str) -> Iterator[tuple[str, str, Cell, bool, bool]]:
-    """A score, and the baselines that belong to it."""
-    yield label, label, found["scores"][score], False, score in SHARES
-    for name, cell in baselines_of(found, score).items():
+def with_baselines(result: dict[str, Any], score: str, label: str) -> Iterator[tuple[str, str, Cell, bool, bool]]:
+    """The row of a score, then those of its baselines."""
+    yield label, label, result["scores"][score], False, score in PERCENT
+    for name, cell in baselines_of(result, score).items():
         yield label, name, cell, True, False
 
 
-def baselines_of(found: dict[str, Any], score: str) -> dict[str, Cell]:
-    """The baselines of a score, which tinyworld calls by its name; other suites have them for the first score."""
-    if found["suite"] != "tinyworld":
-        return found["baselines"] if score == next(iter(found["scores"])) else {}
-    told = {name: name.removeprefix(f"{score}, ") for name in found["baselines"]}
-    return {short: found["baselines"][name] for name, short in told.items() if short != name}
+def baselines_of(result: dict[str, Any], score: str) -> dict[str, Cell]:
+    """Baselines of a score. tinyworld names them "SCORE, BASELINE"; other suites have them for the first score."""
+    if result["suite"] != "tinyworld":
+        return result["baselines"] if score == next(iter(result["scores"])) else {}
+    return {
+        name.removeprefix(f"{score}, "): cell
+        for name, cell in result["baselines"].items()
+        if name.startswith(f"{score}, ")
+    }
 
 
-def partial(runs: Sequence[ReportRun]) -> list[str]:
-    """Which suites were asked of their first items only."""
-    found = [each for run in runs for each in (*run.found, *run.tuned) if each["partial"]]
-    return list(dict.fromkeys(f"PARTIAL: {each['suite']} was asked of {each['n']:,} items only" for each in found))
+def flat_scores(rows: Sequence[Row], run: str) -> dict[str, float]:
+    """The column of a run without baselines and intervals, which DVC compares."""
+    return {row.score: row.runs[run]["value"] for row in rows if run in row.runs and not row.baseline}
 
 
-def config_diff(runs: Sequence[ReportRun]) -> list[tuple[str, list[str]]]:
-    """The settings in which runs differ."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings if not key.endswith("sha256"))
-    told = {key: [shown(run.settings.get(key)) for run in runs] for key in keys}
-    return [(key, values) for key, values in told.items() if len(set(values)) > 1]
+def partial_notes(runs: Sequence[ReportRun]) -> list[str]:
+    """A note for each suite that was evaluated on its first items only."""
+    results = [result for run in runs for result in (*run.results, *run.finetuned) if result["partial"]]
+    return list(dict.fromkeys(f"PARTIAL: {each['suite']} evaluated on {each['n']:,} items" for each in results))
 
 
-def shown(value: Any) -> str:
-    """A setting as people read it."""
+def config_diff(runs: Sequence[ReportRun]) -> list[list[str]]:
+    """Rows of the options in which runs differ: name, then the value of each run."""
+    keys = dict.fromkeys(key for run in runs for key in run.config if not key.endswith("sha256"))
+    rows = {key: [format_option(run.config.get(key)) for run in runs] for key in keys}
+    return [[key, *values] for key, values in rows.items() if len(set(values)) > 1]
+
+
+def format_option(value: Any) -> str:
+    """The value of an option as the tables show it."""
     return "-" if value is None else f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)

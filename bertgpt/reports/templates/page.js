@@ -1,4 +1,4 @@
-// The figures under the pointer. All that this page says can be read without it.
+// Shows the values under the pointer. The page is complete without it.
 for (const plot of document.querySelectorAll(".plot[data-series]")) {
   const series = JSON.parse(plot.dataset.series);
   const pointer = plot.appendChild(document.createElement("span"));
