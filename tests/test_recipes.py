@@ -22,7 +22,7 @@ from bertgpt.model import Transformer
 from bertgpt.tinyworld import World
 from bertgpt.training.device import PEAK_BF16_FLOPS
 from tests.evals.test_published import blimp_of, parquet
-from tests.fixtures.hub_server import Dataset, Hub, serving
+from tests.fixtures.hub_server import Dataset, Hub, serve_hub
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(file.parent.name for file in ROOT.glob("pipelines/*/dvc.yaml"))
@@ -79,7 +79,7 @@ def hub() -> Iterator[Hub]:
         },
     }
     commits = {p.repository: p.revision for p in (*PUBLISHED.values(), *TASKS.values(), *CORPORA.values())}
-    with serving() as served:
+    with serve_hub() as served:
         for repository, files in sets.items():
             served.datasets[repository] = Dataset(files, commit=commits[repository])
         yield served

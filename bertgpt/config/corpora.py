@@ -1,7 +1,7 @@
-"""Corpora known by name. To add one, add an entry: it is then a SOURCE, a preset, and a line of `shard --list`.
+"""Named corpora. To add one, add an entry: it becomes a SOURCE, a preset, and a line of `shard --list`.
 
-A revision is a commit of the repository on the hub, so that a name means the same bytes for ever. Sizes are rounded and
-serve to plan only; what was read is counted in a manifest.
+A revision is a commit of the repository on the Hub, so that a name always stands for the same bytes. Sizes are rounded
+and only used for planning; the counts of what was read are in the manifest.
 """
 
 from collections.abc import Mapping
@@ -13,35 +13,32 @@ from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where a corpus is, how it is read, and how it is sharded unless asked otherwise."""
+    """Location of a corpus, how to read it, and the preset for sharding it."""
 
     description: str
     license: str
     documents: int
     text_bytes: int
-    files: Mapping[str, str]  # train, val, test: a pattern of files, or an address. Splits that are here are kept
-    repository: str = ""  # on the hub
+    files: Mapping[str, str]  # train, val, test: a glob pattern in the repository, or a URL. Official splits are kept
+    repository: str = ""  # on the Hub
     revision: str = ""
-    subsets: Mapping[str, str] = field(default_factory=dict)  # name: pattern of files, in which {} is the name
-    document_start: str = ""  # where rows are lines: what the first row of a document looks like
-    rows_per_document: int = 1  # where rows are sentences, and nothing says where a text ends: how many are a document
-    joiner: str = ""  # what is put between such rows
+    subsets: Mapping[str, str] = field(default_factory=dict)  # name: glob pattern, in which {} stands for the name
+    document_start: str = ""  # where rows are lines: regular expression of a document's first row
+    rows_per_document: int = 1  # where rows are sentences without document boundaries: how many make a document
+    joiner: str = ""  # put between the rows of a document
     shard_tokens: int = 100_000_000
     tokenizer: str = "gpt2"
 
     def patterns(self, subset: str | None) -> Mapping[str, str]:
-        """The files of each split."""
+        """The files of each split; raises BertGPTError if there is no such subset."""
         if subset is None:
             return self.files
         for name, pattern in self.subsets.items():
             if fnmatchcase(subset, name):
                 return {"train": pattern.format(subset)}
-        raise BertGPTError(
-            "BG211",
-            f"there is no subset {short_repr(subset)} of it",
-            cause=f"the subsets are {', '.join(self.subsets)}" if self.subsets else "it has none",
-            hint=did_you_mean(subset, self.subsets),
-        )
+        cause = f"the subsets are {', '.join(self.subsets)}" if self.subsets else "this corpus has no subsets"
+        hint = did_you_mean(subset, self.subsets)
+        raise BertGPTError("BG211", f"no such subset: {short_repr(subset)}", cause=cause, hint=hint)
 
 
 FINEWEB_SUBSETS = {
@@ -76,7 +73,7 @@ CORPORA: dict[str, Corpus] = {
         shard_tokens=10_000_000,
     ),
     "wikitext103": Corpus(
-        description="WikiText-103: good articles of Wikipedia",
+        description="WikiText-103: good and featured articles of Wikipedia",
         license="CC BY-SA 3.0, GFDL",
         documents=28_600,
         text_bytes=542_000_000,
@@ -90,7 +87,7 @@ CORPORA: dict[str, Corpus] = {
         document_start=r" = [^=].* = \n",
     ),
     "wikitext2": Corpus(
-        description="WikiText-2: a small part of it",
+        description="WikiText-2: a small part of WikiText-103",
         license="CC BY-SA 3.0, GFDL",
         documents=720,
         text_bytes=13_000_000,
@@ -104,7 +101,7 @@ CORPORA: dict[str, Corpus] = {
         document_start=r" = [^=].* = \n",
     ),
     "openwebtext": Corpus(
-        description="OpenWebText: pages that Reddit linked to, as GPT-2 read them",
+        description="OpenWebText: web pages linked from Reddit, like GPT-2's training data",
         license="CC0 (the packaging)",
         documents=8_013_769,
         text_bytes=39_800_000_000,
@@ -113,7 +110,7 @@ CORPORA: dict[str, Corpus] = {
         files={"train": "plain_text/train-*.parquet"},
     ),
     "tinystories": Corpus(
-        description="TinyStories: stories in the words of small children, by GPT-3.5 and GPT-4",
+        description="TinyStories: short stories for small children, written by GPT-3.5 and GPT-4",
         license="CDLA-Sharing 1.0",
         documents=2_141_709,
         text_bytes=1_920_000_000,
@@ -122,7 +119,7 @@ CORPORA: dict[str, Corpus] = {
         files={"train": "data/train-*.parquet", "val": "data/validation-*.parquet"},
     ),
     "wikipedia": Corpus(
-        description="Wikipedia in English, November 2023",
+        description="English Wikipedia, November 2023",
         license="CC BY-SA 3.0, GFDL",
         documents=6_407_814,
         text_bytes=20_000_000_000,
@@ -132,18 +129,18 @@ CORPORA: dict[str, Corpus] = {
         subsets={"20231101.*": "{}/train-*.parquet"},
     ),
     "bookcorpus": Corpus(
-        description="BookCorpus: unpublished novels, sentence by sentence, as BERT read them",
+        description="BookCorpus: unpublished novels, split into sentences, as in BERT's training data",
         license="unknown",
         documents=74_004_228 // 64,
         text_bytes=4_850_000_000,
         repository="bookcorpus/bookcorpus",
-        revision="refs/convert/parquet",  # the hub's own conversion: its commit is looked up, and kept in the manifest
+        revision="refs/convert/parquet",  # the Hub's conversion; its commit is in the manifest
         files={"train": "plain_text/train/*.parquet"},
         rows_per_document=64,
         joiner="\n",
     ),
     "tinyshakespeare": Corpus(
-        description="Shakespeare, 1 MB",
+        description="Tiny Shakespeare: plays, 1 MB",
         license="public domain",
         documents=7_222,
         text_bytes=1_100_000,
@@ -153,7 +150,7 @@ CORPORA: dict[str, Corpus] = {
         },
     ),
     "agnews": Corpus(
-        description="AG News: beginnings of news stories, without their topics",
+        description="AG News: titles and descriptions of news stories, without their labels",
         license="non-commercial research",
         documents=127_600,
         text_bytes=30_000_000,

@@ -1,6 +1,6 @@
-"""A batch of documents: their UTF-8 bytes one after the other, and where each begins.
+"""A batch of documents: their UTF-8 bytes, concatenated, and the offset of each.
 
-Batches stay so from the reader to the encoder, since what is true of every document can be found out for all at once.
+Documents stay in batches from the reader to the encoder, since most checks can be made for a whole batch at once.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SPACES = np.isin(np.arange(256), list(b"\t\n\v\f\r\x1c\x1d\x1e\x1f \xc2\xe1\xe2\xe3"))  # how white space may begin
+WHITESPACE_STARTS = np.isin(np.arange(256), list(b"\t\n\v\f\r\x1c\x1d\x1e\x1f \xc2\xe1\xe2\xe3"))  # first UTF-8 bytes
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,22 @@ class DocumentBatch:
     offsets: NDArray[np.int64]  # (documents + 1,)
 
     @classmethod
-    def of(cls, documents: Sequence[bytes]) -> "DocumentBatch":
-        """Documents put together."""
+    def from_list(cls, documents: Sequence[bytes]) -> "DocumentBatch":
+        """A batch from single documents."""
         sizes = np.fromiter(map(len, documents), np.int64, len(documents))
         return cls(b"".join(documents), np.concatenate([np.zeros(1, np.int64), sizes.cumsum()]))
 
     @classmethod
-    def of_column(cls, column: Any) -> "DocumentBatch":
-        """A column of text or bytes in Arrow form, without nulls."""
-        wide = str(column.type).startswith("large_")
-        kind = np.dtype(np.int64 if wide else np.int32)
-        _, places, content = column.buffers()
-        if places is None or not len(column):
-            return cls.of([])
-        offsets = np.frombuffer(places, kind, len(column) + 1, kind.itemsize * column.offset).astype(np.int64)
-        first, last = int(offsets[0]), int(offsets[-1])
-        return cls(content.slice(first, last - first).to_pybytes() if last > first else b"", offsets - first)
+    def from_arrow(cls, column: Any) -> "DocumentBatch":
+        """A batch from an Arrow array of strings or bytes without nulls."""
+        is_large = str(column.type).startswith("large_")
+        dtype = np.dtype(np.int64 if is_large else np.int32)
+        _, offset_buffer, content = column.buffers()
+        if offset_buffer is None or not len(column):
+            return cls.from_list([])
+        offsets = np.frombuffer(offset_buffer, dtype, len(column) + 1, dtype.itemsize * column.offset).astype(np.int64)
+        start, stop = int(offsets[0]), int(offsets[-1])
+        return cls(content.slice(start, stop - start).to_pybytes() if stop > start else b"", offsets - start)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -50,48 +50,46 @@ class DocumentBatch:
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """The bytes of each document."""
+        """The size of each document in bytes."""
         return np.diff(self.offsets)
 
     @cached_property
     def documents(self) -> list[bytes]:
-        """Each document by itself."""
-        places = self.offsets.tolist()
-        return [self.data[start:stop] for start, stop in itertools.pairwise(places)]
+        """The documents as a list."""
+        return [self.data[start:stop] for start, stop in itertools.pairwise(self.offsets.tolist())]
 
-    def head(self, size: int) -> "DocumentBatch":
-        """The first documents, until they are so many bytes."""
-        few = min(len(self), int(np.searchsorted(self.offsets[1:], size)) + 1)
-        return DocumentBatch(self.data[: self.offsets[few]], self.offsets[: few + 1])
+    def head(self, num_bytes: int) -> "DocumentBatch":
+        """The first documents, at least one, until they have `num_bytes` bytes or more."""
+        count = min(len(self), int(np.searchsorted(self.offsets[1:], num_bytes)) + 1)
+        return DocumentBatch(self.data[: self.offsets[count]], self.offsets[: count + 1])
 
-    def select(self, chosen: NDArray[np.bool_]) -> "DocumentBatch":
-        """Some of the documents."""
-        return DocumentBatch.of([self[i] for i in np.flatnonzero(chosen).tolist()])
+    def select(self, mask: NDArray[np.bool_]) -> "DocumentBatch":
+        """The documents where `mask` is True."""
+        return DocumentBatch.from_list([self[i] for i in np.flatnonzero(mask).tolist()])
 
     def hashes(self) -> bytes:
-        """By which a document is known, 16 bytes of each: blake2b of its own."""
-        places = self.offsets.tolist()
-        pairs = itertools.pairwise(places)
+        """The blake2b-128 hash of each document, 16 bytes each: its `doc_id`."""
+        pairs = itertools.pairwise(self.offsets.tolist())
         return b"".join([blake2b(self.data[start:stop], digest_size=16).digest() for start, stop in pairs])
 
-    def count(self, words: Sequence[bytes]) -> int:
-        """How often these occur within documents."""
-        if not any(word[:1] in self.data for word in words):  # a single byte is looked for ten times faster
+    def count_occurrences(self, words: Sequence[bytes]) -> int:
+        """How often the words occur in the documents."""
+        if not any(word[:1] in self.data for word in words):  # searching for a single byte is ten times faster
             return 0
         pattern = re.compile(b"|".join(map(re.escape, words)))
         if pattern.search(self.data) is None:
             return 0
-        return sum(len(pattern.findall(document)) for document in self.documents)  # none reaches into the next
+        return sum(len(pattern.findall(document)) for document in self.documents)  # none spans two documents
 
-    def all_valid(self, longest: int) -> bool:
-        """Whether every document is UTF-8, holds something, and is not too long."""
-        if not len(self) or int(self.sizes.min()) == 0 or int(self.sizes.max()) > longest:
+    def all_valid(self, max_bytes: int) -> bool:
+        """Whether every document is UTF-8, not blank, and not longer than `max_bytes`."""
+        if not len(self) or int(self.sizes.min()) == 0 or int(self.sizes.max()) > max_bytes:
             return False
-        first = np.frombuffer(self.data, np.uint8)[self.offsets[:-1]]
-        if (first & 0xC0 == 0x80).any():  # a document that begins within a character
+        first_bytes = np.frombuffer(self.data, np.uint8)[self.offsets[:-1]]
+        if (first_bytes & 0xC0 == 0x80).any():  # a document that starts inside a character
             return False
         try:
-            self.data.decode()  # what is wrong with a part is wrong with the whole
+            self.data.decode()  # invalid in one document is invalid in the concatenation
         except UnicodeDecodeError:
             return False
-        return not any(self[i].decode().isspace() for i in np.flatnonzero(SPACES[first]).tolist())
+        return not any(self[i].decode().isspace() for i in np.flatnonzero(WHITESPACE_STARTS[first_bytes]).tolist())

@@ -13,21 +13,21 @@ DOCUMENTS = [b"a", "é und ß".encode(), b" b", "日本".encode()]
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()])
 def test_a_column_that_is_a_slice_of_another(kind: pa.DataType) -> None:
     column = pa.array([b"before", *DOCUMENTS, b"after"], pa.binary()).cast(kind).slice(1, len(DOCUMENTS))
-    texts = DocumentBatch.of_column(column)
-    assert texts.documents == DocumentBatch.of(DOCUMENTS).documents == DOCUMENTS
+    texts = DocumentBatch.from_arrow(column)
+    assert texts.documents == DocumentBatch.from_list(DOCUMENTS).documents == DOCUMENTS
     assert [texts[i] for i in range(len(texts))] == DOCUMENTS
     assert texts.sizes.tolist() == list(map(len, DOCUMENTS))
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_binary()])
 def test_an_empty_column(kind: pa.DataType) -> None:
-    assert DocumentBatch.of_column(pa.array([], kind)).documents == []
-    assert DocumentBatch.of_column(pa.array([""], kind)).documents == [b""]
+    assert DocumentBatch.from_arrow(pa.array([], kind)).documents == []
+    assert DocumentBatch.from_arrow(pa.array([""], kind)).documents == [b""]
 
 
 def test_sound() -> None:
-    assert DocumentBatch.of(DOCUMENTS).all_valid(longest=8 + 1)
-    assert not DocumentBatch.of(DOCUMENTS).all_valid(longest=8)
+    assert DocumentBatch.from_list(DOCUMENTS).all_valid(max_bytes=8 + 1)
+    assert not DocumentBatch.from_list(DOCUMENTS).all_valid(max_bytes=8)
 
 
 @pytest.mark.parametrize(
@@ -42,19 +42,22 @@ def test_sound() -> None:
     ],
 )
 def test_not_sound(documents: list[bytes]) -> None:
-    assert not DocumentBatch.of(documents).all_valid(longest=100)
+    assert not DocumentBatch.from_list(documents).all_valid(max_bytes=100)
 
 
 def test_nothing_is_counted_across_documents() -> None:
-    assert DocumentBatch.of([b"<|en", b"d|>"]).count([b"<|end|>", b"[SEP]"]) == 0
-    assert DocumentBatch.of([b"<|en", b"d|> <|end|>", b"<|end|><|end|>"]).count([b"<|end|>", b"[SEP]"]) == 3
+    assert DocumentBatch.from_list([b"<|en", b"d|>"]).count_occurrences([b"<|end|>", b"[SEP]"]) == 0
+    assert (
+        DocumentBatch.from_list([b"<|en", b"d|> <|end|>", b"<|end|><|end|>"]).count_occurrences([b"<|end|>", b"[SEP]"])
+        == 3
+    )
 
 
 @pytest.mark.parametrize(("size", "few"), [(0, 1), (1, 1), (2, 2), (100, 4)])
 def test_a_beginning(size: int, few: int) -> None:
-    assert DocumentBatch.of(DOCUMENTS).head(size).documents == DOCUMENTS[:few]
+    assert DocumentBatch.from_list(DOCUMENTS).head(size).documents == DOCUMENTS[:few]
 
 
 def test_digests() -> None:
     one_by_one = [hashlib.blake2b(document, digest_size=16).digest() for document in DOCUMENTS]
-    assert DocumentBatch.of(DOCUMENTS).hashes() == b"".join(one_by_one)
+    assert DocumentBatch.from_list(DOCUMENTS).hashes() == b"".join(one_by_one)

@@ -11,7 +11,7 @@ from bertgpt.data.build.files import TOKENIZED, TRUNCATED, sum_counts
 from bertgpt.data.build.tokenize_worker import tokenized_metadata, write_tokenized
 from bertgpt.data.execution.tasks import TaskResult
 from bertgpt.data.format import TokenFile
-from bertgpt.utils.files import sha256_of, write_atomic
+from bertgpt.utils.files import atomic_write, sha256_of
 
 
 class DocumentLimit:
@@ -53,6 +53,7 @@ class DocumentLimit:
         flat, n_bytes = file.flat[: offsets[-1]], file.n_bytes[:keep]
         path = folder / last.name.replace(TOKENIZED, TRUNCATED)
         source = str(file.batch.column("source").dictionary[0])
-        write_atomic(path, lambda aside: write_tokenized(aside, source, file.documents[:keep], flat, offsets, n_bytes))
+        with atomic_write(path) as temporary:
+            write_tokenized(temporary, source, file.documents[:keep], flat, offsets, n_bytes)
         metadata = last.metadata | tokenized_metadata(flat, offsets, n_bytes)
         return [*others, TaskResult(path.name, path.stat().st_size, sha256_of(path), metadata)]

@@ -11,12 +11,13 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
+from bertgpt.config.code_deps import code_hash
 from bertgpt.config.options import ShardOptions, TextOptions
 from bertgpt.data.build.document_limit import DocumentLimit
 from bertgpt.data.build.files import TokenizedFiles, result_of, sum_counts
 from bertgpt.data.build.tokenize_worker import ENCODERS, TokenizeWorker, policy_of, tokenize_tasks
 from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup, TaskResult, completed_result, worker_count
-from bertgpt.data.execution.workdir import WorkDirectory, code_hash, nearest_existing
+from bertgpt.data.execution.workdir import WorkDirectory, nearest_existing
 from bertgpt.data.format import read_manifest, verify, verify_tokenizer
 from bertgpt.data.sources.read import BadDataPolicy, column_names, missing_column, read_documents
 from bertgpt.data.sources.resolve import remote_names, resolve_sources
@@ -150,7 +151,7 @@ class TextInput:
         folder = self.tokenizer_folder(workdir)
         tokenizer = self.prepare_tokenizer(folder)
         worker_args = (str(folder), tokenizer.fingerprint, self.options.on_error)
-        group = TaskGroup(TokenizeWorker, worker_args, workdir.folder(self.config, "tokenized"), code_hash())
+        group = TaskGroup(TokenizeWorker, worker_args, workdir.folder(self.config, "tokenized"), code_hash("tokenize"))
         tasks = tokenize_tasks(self.splits, tokenizer)
         discard_other_policy(group.folder, tasks, self.options.on_error)
         return group, tasks, tokenizer

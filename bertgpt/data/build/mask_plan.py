@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bertgpt.config.code_deps import code_hash
 from bertgpt.config.options import MaskOptions
 from bertgpt.data.build.files import FileSet, split_of, sum_by_split
 from bertgpt.data.build.static_masks import StaticMaskWorker, static_mask_tasks
 from bertgpt.data.build.tokenizer_cache import remember_tokenizer, worker_tokenizer
 from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup, TaskResult
-from bertgpt.data.execution.workdir import WorkDirectory, code_hash
+from bertgpt.data.execution.workdir import WorkDirectory
 from bertgpt.data.format import TokenFile, build_manifest, read_manifest, verify, verify_tokenizer
 from bertgpt.data.loading.rows import write_spans
 from bertgpt.data.loading.segments import (
@@ -83,7 +84,7 @@ def plan_rows(inputs: MaskInput, workdir: WorkDirectory) -> FileSet:
     folder = inputs.tokenizer_folder(workdir)
     inputs.tokenizer.save(folder)
     worker_args = (str(folder), inputs.tokenizer.fingerprint, inputs.base_tokenizer.eos_id, inputs.options)
-    group = TaskGroup(RowPlanWorker, worker_args, workdir.folder(inputs.config, "spans"), code_hash())
+    group = TaskGroup(RowPlanWorker, worker_args, workdir.folder(inputs.config, "spans"), code_hash("mask"))
     tasks = row_tasks(inputs)
     with closing(workdir.run(group, tasks, "building mask plan", durable=True)) as results:
         return FileSet(group.folder, list(results))
@@ -92,7 +93,7 @@ def plan_rows(inputs: MaskInput, workdir: WorkDirectory) -> FileSet:
 def draw_static_masks(inputs: MaskInput, workdir: WorkDirectory, spans: FileSet) -> FileSet:
     """Draw the masks of the first epochs, with --static: one file of masks per shard."""
     worker_args = (str(inputs.tokenizer_folder(workdir)), inputs.tokenizer.fingerprint, inputs.config)
-    group = TaskGroup(StaticMaskWorker, worker_args, workdir.folder(inputs.config, "masks"), code_hash())
+    group = TaskGroup(StaticMaskWorker, worker_args, workdir.folder(inputs.config, "masks"), code_hash("mask"))
     tasks = static_mask_tasks(spans.folder, row_tasks(inputs), spans.results) if inputs.options.static else []
     with closing(workdir.run(group, tasks, "drawing masks", durable=True)) as results:
         return FileSet(group.folder, list(results))

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bertgpt.config.code_deps import code_hash
 from bertgpt.config.options import ShardOptions
 from bertgpt.data.build.files import FileSet, TokenizedFiles
 from bertgpt.data.build.shard_worker import ShardRows, ShardWriter, fragments_per_document, ranges_within
 from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup
-from bertgpt.data.execution.workdir import WorkDirectory, code_hash
+from bertgpt.data.execution.workdir import WorkDirectory
 from bertgpt.data.format import TokenFile
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
@@ -169,7 +170,7 @@ def write_shards(
     """Write the shards of the plan, or `only` those of these names."""
     paths = [str(path) for path in tokenized.paths]
     worker_args = (paths, plan.max_tokens, tokenized.tokenizer.eos_id, tokenized.tokenizer.max_id)
-    group = TaskGroup(ShardWriter, worker_args, workdir.folder(config, "shards"), code_hash())
+    group = TaskGroup(ShardWriter, worker_args, workdir.folder(config, "shards"), code_hash("shard"))
     identity = config | {"tokenized": [result.sha256 for result in tokenized.results]}
     tasks = [
         Task(name, identity | {"file": name}, 2 * rows.tokens, rows)

@@ -1,4 +1,4 @@
-"""What readers have in common: chunks of documents, the policy for bad data, files opened however compressed."""
+"""Shared by all readers: chunks of documents, the policy for bad data, opening compressed files."""
 
 import io
 from collections import Counter
@@ -14,44 +14,44 @@ from bertgpt.utils.errors import BertGPTError, did_you_mean
 BUFFER = 1 << 20
 BOM = b"\xef\xbb\xbf"
 
-Locator = Callable[[int], str]  # where document i of a chunk stands: FILE:LINE, or as near as can be said
+Locator = Callable[[int], str]  # location of document i of a chunk: FILE:LINE, or as close to it as is known
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some documents as they stand in a source; `absent` are those that are no text at all."""
+    """Documents as read from a source, before validation; those in `missing` have no text (null or not a string)."""
 
-    texts: DocumentBatch
-    place: Locator
-    absent: frozenset[int] = frozenset()
+    documents: DocumentBatch
+    locate: Locator
+    missing: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, documents: Sequence[bytes | None], place: Locator) -> "Chunk":
-        """Documents one by one, None where there is no text."""
-        absent = frozenset(i for i, document in enumerate(documents) if document is None)
-        return cls(DocumentBatch.of([document or b"" for document in documents]), place, absent)
+    def from_list(cls, documents: Sequence[bytes | None], locate: Locator) -> "Chunk":
+        """A chunk from single documents, None for a missing one."""
+        missing = frozenset(i for i, document in enumerate(documents) if document is None)
+        return cls(DocumentBatch.from_list([document or b"" for document in documents]), locate, missing)
 
 
 class BadDataPolicy:
-    """What to do with bad data, and how much of it there was."""
+    """What to do with bad data (`--on-error` stop, skip or replace), and the counts of bad data so far."""
 
     def __init__(self, on_error: str) -> None:
         self.on_error = on_error
         self.counts: Counter[str] = Counter()
 
-    def handle(self, what: str, error: BertGPTError) -> None:
-        """Count something that is left out, or stop."""
+    def handle(self, reason: str, error: BertGPTError) -> None:
+        """Raise the error if the policy is to stop; otherwise count it under `reason`."""
         if self.on_error == "stop":
-            error.hint = error.hint or "--on-error skip leaves such documents out and counts them"
+            error.hint = error.hint or "--on-error skip drops such documents and counts them"
             raise error
-        self.counts[what] += 1
+        self.counts[reason] += 1
 
 
-def open_bytes(source: Source, end: int | None = None) -> IO[bytes]:
-    """The bytes of a file, decompressed; of one that is elsewhere, little beyond `end` is fetched."""
+def open_bytes(source: Source, stop: int | None = None) -> IO[bytes]:
+    """Open a file and decompress it; of a remote file, little beyond the byte `stop` is fetched."""
     file: IO[bytes]
     if source.is_remote:
-        file = io.BufferedReader(open_source(source, [] if end is None else [(0, end)]), BUFFER)
+        file = io.BufferedReader(open_source(source, [] if stop is None else [(0, stop)]), BUFFER)
     else:
         file = open(source.path, "rb", BUFFER)  # noqa: PTH123, SIM115
     if source.compression is None:
@@ -61,29 +61,16 @@ def open_bytes(source: Source, end: int | None = None) -> IO[bytes]:
     return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file), source.compression), BUFFER)
 
 
-def unreadable_error(source: Source, error: Exception) -> BertGPTError:
-    """A file that breaks off, or is not what its name says."""
-    return BertGPTError("BG313", "this file cannot be read", path=source.path, cause=str(error).split("\n")[0][:200])
+def reject_utf16(first_bytes: bytes, source: Source) -> None:
+    """Raise an error for UTF-16, which would be read as text full of NUL characters."""
+    if first_bytes in (b"\xff\xfe", b"\xfe\xff"):
+        hint = f"iconv -f UTF-16 -t UTF-8 {source.name} > utf8.txt"
+        raise BertGPTError("BG311", "file looks like UTF-16", path=source.path, hint=hint)
 
 
-def reject_utf16(first: bytes, source: Source) -> None:
-    """Text in UTF-16 would pass as text full of NULs."""
-    if first in (b"\xff\xfe", b"\xfe\xff"):
-        raise BertGPTError(
-            "BG311",
-            "this looks like UTF-16",
-            path=source.path,
-            hint=f"iconv -f UTF-16 -t UTF-8 {source.name} > utf8.txt",
-        )
-
-
-def missing_column(column: str, columns: Iterable[str], place: str, option: str = "--text-column") -> BertGPTError:
-    """A column is not there; an option names another."""
+def missing_column(column: str, columns: Iterable[str], location: str, option: str = "--text-column") -> BertGPTError:
+    """The error for a missing column; `option` is the one that chooses the column."""
     names = [str(name) for name in columns]
-    return BertGPTError(
-        "BG212",
-        f"there is no column {column}",
-        path=place,
-        cause=f"the columns are {', '.join(names)}",
-        hint=did_you_mean(column, names) or f"name one with {option}",
-    )
+    hint = did_you_mean(column, names) or f"choose a column with {option}"
+    cause = f"the columns are {', '.join(names)}"
+    return BertGPTError("BG212", f"no such column: {column}", path=location, cause=cause, hint=hint)

@@ -1,4 +1,4 @@
-"""What to read: a source (local file, URL, Hub file, or tinyworld) and the options for reading it."""
+"""Data source definitions: what to read (local file, URL, Hub file, Hub stream or tinyworld) and how to read it."""
 
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -18,58 +18,59 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 @dataclass(frozen=True)
 class Source:
-    """A file here or elsewhere, a dataset that is read as a stream, or the built-in world."""
+    """A local or remote file, a dataset that is streamed through `datasets`, or tinyworld."""
 
-    name: str  # without its folder
+    name: str  # file name without its folder
     bytes: int
     format: str
     compression: str | None = None
-    path: str = ""  # or address
+    path: str = ""  # local path or URL
     seed: int = 0  # of tinyworld
-    revision: str = ""  # of what is elsewhere: it cannot be hashed without being read
-    weight: float = 1.0  # of its documents, chosen by hash
+    revision: str = ""  # of a remote file, which cannot be hashed without reading it
+    weight: float = 1.0  # fraction of the documents to keep, sampled by hash
     split: str = "train"
-    splits: tuple[str, ...] = ()  # all that its corpus has; none of them is made by hash
-    document_start: str = ""  # how rows are joined to documents: see the catalogue
+    splits: tuple[str, ...] = ()  # all official splits of the corpus; none of them is made by hash
+    document_start: str = ""  # regular expression of a document's first row, where rows are lines: see `Corpus`
     rows_per_document: int = 1
-    joiner: str = ""
-    corpus: str = ""  # by which name it was found on the hub
+    joiner: str = ""  # put between the rows of a document
+    corpus: str = ""  # corpus name or Hub repository, for sources from the Hub
     num_shards: int = 1  # of a stream
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is elsewhere."""
+        """Whether the source is a URL or a Hub file."""
         return "://" in self.path
 
     @property
     def joins_rows(self) -> bool:
-        """Whether several rows are a document."""
+        """Whether a document consists of several rows."""
         return bool(self.document_start) or self.rows_per_document > 1
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of its content, found when it is first asked for."""
+        """Hash of the content, computed at the first access."""
         if self.format == "tinyworld":
             return f"seed {self.seed}"
         try:
             return sha256_of(Path(self.path))
         except OSError as error:
-            raise BertGPTError("BG313", "this file cannot be read", path=self.path, cause=error.strerror) from None
+            raise unreadable_error(self.path, error) from None
 
     def identity(self) -> dict[str, Any]:
-        """What a manifest says of it."""
-        known = {"revision": self.revision} if self.revision else {"sha256": self.sha256}
-        more = {
+        """The source's entry in a manifest: name, size, hash or revision, and what selects its documents."""
+        version = {"revision": self.revision} if self.revision else {"sha256": self.sha256}
+        optional = {
             "weight": self.weight if self.weight < 1 else None,
             "split": self.split if self.splits else None,
             "rows": [self.document_start, self.rows_per_document, self.joiner] if self.joins_rows else None,
         }
-        return {"name": self.name, "bytes": self.bytes, **known} | {k: v for k, v in more.items() if v is not None}
+        entry = {"name": self.name, "bytes": self.bytes, **version}
+        return entry | {key: value for key, value in optional.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read documents; what follows is part of every artefact's config."""
+    """How to read documents. All fields are part of the artifact's config."""
 
     text_column: str = "text"
     txt_documents: str = "blank-line"
@@ -78,13 +79,13 @@ class ReadOptions:
 
     @property
     def sequential_only(self) -> bool:
-        """Whether a txt file can only be split from its beginning: it is one document, or separators may overlap.
+        """Whether a txt file must be read from its start: it is one document, or separators may overlap.
 
-        In "-----" with the separator "--" the second begins where the first has ended, which a reader that comes in the
-        middle cannot know.
+        In "-----" with the separator "--", the second separator starts where the first one ended, which a reader that
+        starts in the middle of the file cannot know.
         """
-        ends = self.separator or ""
-        return self.whole_files or any(ends.startswith(ends[i:]) for i in range(1, len(ends)))
+        separator = self.separator or ""
+        return self.whole_files or any(separator.startswith(separator[i:]) for i in range(1, len(separator)))
 
     @property
     def whole_files(self) -> bool:
@@ -94,22 +95,22 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class InputSplit:
-    """What one task reads: bytes, row groups, record batches or documents `start` to `stop` of a source."""
+    """The input of one task: bytes, row groups, record batches, documents or dataset shards `start` to `stop`."""
 
     source: Source
     start: int
-    stop: int
-    approx_bytes: int  # bytes, about
+    stop: int  # -1: to the end
+    approx_bytes: int
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
     def identity(self) -> dict[str, Any]:
-        """What a receipt says of it."""
+        """The part of a task's key that says what the task reads."""
         return {**self.source.identity(), "start": self.start, "stop": self.stop, **asdict(self.read_options)}
 
 
 @dataclass(frozen=True)
 class DatasetSelector:
-    """What is meant by the names of sources, beyond the names."""
+    """Subset, split and revision of a dataset."""
 
     subset: str | None = None
     split: str | None = None
@@ -117,8 +118,20 @@ class DatasetSelector:
 
 
 def detect_format(path: PurePath) -> tuple[str, str | None] | None:
-    """The format and compression that a file's name tells."""
+    """Format and compression by file extension; None if the format is not supported."""
     compression = COMPRESSIONS.get(path.suffix.lower())
     stem = path.with_suffix("") if compression else path
     format_ = FORMATS.get(stem.suffix.lower())
     return (format_, compression) if format_ else None
+
+
+def unsupported_format(name: str) -> BertGPTError:
+    """The error for a file whose extension is not supported."""
+    cause = f"supported: {', '.join(FORMATS)}, each also with .gz or .zst"
+    return BertGPTError("BG211", f"unsupported file format: {name}", cause=cause)
+
+
+def unreadable_error(path: str, error: Exception) -> BertGPTError:
+    """The error for a file that is truncated, corrupt or not of the format its name says, or that cannot be opened."""
+    cause = getattr(error, "strerror", None) or str(error).split("\n")[0][:200]
+    return BertGPTError("BG313", "cannot read this file", path=path, cause=cause)

@@ -1,4 +1,4 @@
-"""txt and jsonl: documents found in bytes, from any byte to any other. One belongs to the piece in which it begins."""
+"""txt and jsonl readers, which can start and stop at any byte. A document belongs to the split in which it starts."""
 
 import io
 import json
@@ -15,28 +15,29 @@ from bertgpt.data.sources.source import InputSplit, ReadOptions, Source
 from bertgpt.utils.errors import BertGPTError
 
 BLOCK_BYTES = 8_000_000
-BLANK_LINES = re.compile(rb"\n[ \t\r\n]*\n")  # the \r that may stand before it is taken off the document
+BLANK_LINES = re.compile(rb"\n[ \t\r\n]*\n")  # a \r before it is stripped from the end of the document
 
 
-def split_end(piece: InputSplit) -> int | None:
-    """Where a piece ends; None for the end of the file."""
-    return piece.stop if piece.stop >= 0 else None
+def split_end(input_split: InputSplit) -> int | None:
+    """The byte at which a split ends; None for the end of the file."""
+    return input_split.stop if input_split.stop >= 0 else None
 
 
 # --------------------------------------------------------------------------------------------------- plain text
 
 
-def txt(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
-    """Documents of a text file, between blank lines, between separators, or the whole file."""
-    source = piece.source
+def read_txt(input_split: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
+    """Documents of a text file: between blank lines, between separators, or the whole file."""
+    source = input_split.source
     if source.bytes == 0:
         return
-    with open_bytes(source, split_end(piece)) as file:
+    with open_bytes(source, split_end(input_split)) as file:
         reject_utf16(file.peek(2)[:2], source)  # type: ignore[attr-defined]
-        found = whole_file(file) if piece.read_options.whole_files else documents(file, piece)
-        while some := list(islice(found, 1000)):
-            places = [f"{source.path}, byte {place}" for _, place in some]
-            yield Chunk.of([document for document, _ in some], places.__getitem__)
+        whole = input_split.read_options.whole_files
+        documents = whole_file(file) if whole else iterate_documents(file, input_split)
+        while batch := list(islice(documents, 1000)):
+            locations = [f"{source.path}, byte {offset}" for _, offset in batch]
+            yield Chunk.from_list([document for document, _ in batch], locations.__getitem__)
 
 
 def whole_file(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
@@ -44,141 +45,141 @@ def whole_file(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
     yield file.read().removeprefix(BOM), 0
 
 
-def documents(file: IO[bytes], piece: InputSplit) -> Iterator[tuple[bytes, int]]:
-    """The documents that begin in the piece, with their places, read a block at a time."""
-    separator = separator_of(piece.read_options)
-    place, block = first_document(file, piece, separator)  # the block begins at this place of the file
-    at, ended = 0, False
-    while piece.stop < 0 or place + at < piece.stop:
-        match = separator.search(block, at)
-        if match is not None and (match.end() < len(block) or ended):  # else more of the separator may follow
-            if match.start() > at:
-                document = block[at : match.start()]
-                yield document.removesuffix(b"\r") if separator is BLANK_LINES else document, place + at
-            at = match.end()
-        elif ended:
-            rest = block[at:].rstrip(b"\r\n") if separator is BLANK_LINES else block[at:]
+def iterate_documents(file: IO[bytes], input_split: InputSplit) -> Iterator[tuple[bytes, int]]:
+    """The documents that start in the split, with their byte offsets, read block by block."""
+    separator = separator_pattern(input_split.read_options)
+    offset, block = find_first_document(file, input_split, separator)  # offset of the block in the file
+    pos, at_eof = 0, False
+    while input_split.stop < 0 or offset + pos < input_split.stop:
+        match = separator.search(block, pos)
+        if match is not None and (match.end() < len(block) or at_eof):  # else the separator may continue
+            if match.start() > pos:
+                document = block[pos : match.start()]
+                yield document.removesuffix(b"\r") if separator is BLANK_LINES else document, offset + pos
+            pos = match.end()
+        elif at_eof:
+            rest = block[pos:].rstrip(b"\r\n") if separator is BLANK_LINES else block[pos:]
             if rest:
-                yield rest, place + at
+                yield rest, offset + pos
             return
         else:
-            more = file.read(BLOCK_BYTES)
-            ended = not more
-            block, place, at = block[at:] + more, place + at, 0
-            kept = piece.read_options.max_doc_bytes + 1
-            surplus = len(block) - kept - 2 * BLOCK_BYTES
-            if surplus > 0:  # too long in any case: keep enough to show it, and what may hold its end
-                block, place = block[:kept] + b"\0" + block[kept + surplus + 1 :], place + surplus
+            next_bytes = file.read(BLOCK_BYTES)
+            at_eof = not next_bytes
+            block, offset, pos = block[pos:] + next_bytes, offset + pos, 0
+            head = input_split.read_options.max_doc_bytes + 1
+            surplus = len(block) - head - 2 * BLOCK_BYTES
+            if surplus > 0:  # already too long: keep enough to be detected as such, and the tail with its end
+                block, offset = block[:head] + b"\0" + block[head + surplus + 1 :], offset + surplus
 
 
-def first_document(file: IO[bytes], piece: InputSplit, separator: re.Pattern[bytes]) -> tuple[int, bytes]:
-    """Where the first document begins that begins at or after the start of the piece, and what was read from there."""
-    if piece.start == 0:
+def find_first_document(file: IO[bytes], input_split: InputSplit, separator: re.Pattern[bytes]) -> tuple[int, bytes]:
+    """The offset of the first document that starts in the split or after it, and the bytes read from there on."""
+    if input_split.start == 0:
         block = file.read(BLOCK_BYTES)
         return (len(BOM), block[len(BOM) :]) if block.startswith(BOM) else (0, block)
-    before = piece.start  # the separator before it may itself begin in the piece before
-    while before > 0 and (file.seek(before - 1), file.read(1))[1] in (b" ", b"\t", b"\r", b"\n"):
-        before -= 1
-    given = piece.read_options.separator
-    before = max(0, before if given is None else piece.start - len(unescaped(given)))
-    file.seek(before)
-    block, ended = b"", False
-    while not ended:
-        more = file.read(BLOCK_BYTES)
-        ended, block = not more, block + more
+    offset = input_split.start  # go back, since the separator in front of the document may start in the previous split
+    while offset > 0 and (file.seek(offset - 1), file.read(1))[1] in (b" ", b"\t", b"\r", b"\n"):
+        offset -= 1
+    given = input_split.read_options.separator
+    offset = max(0, offset if given is None else input_split.start - len(unescape(given)))
+    file.seek(offset)
+    block, at_eof = b"", False
+    while not at_eof:
+        next_bytes = file.read(BLOCK_BYTES)
+        at_eof, block = not next_bytes, block + next_bytes
         for match in separator.finditer(block):
-            if before + match.end() >= piece.start and (match.end() < len(block) or ended):
-                return before + match.end(), block[match.end() :]
-        if 0 <= piece.stop < before + len(block) - BLOCK_BYTES:
+            if offset + match.end() >= input_split.start and (match.end() < len(block) or at_eof):
+                return offset + match.end(), block[match.end() :]
+        if 0 <= input_split.stop < offset + len(block) - BLOCK_BYTES:
             break
-    return max(piece.stop, before + len(block)), b""
+    return max(input_split.stop, offset + len(block)), b""
 
 
-def separator_of(reading: ReadOptions) -> re.Pattern[bytes]:
-    """What stands between documents."""
-    return BLANK_LINES if reading.separator is None else re.compile(re.escape(unescaped(reading.separator)))
+def separator_pattern(read_options: ReadOptions) -> re.Pattern[bytes]:
+    """The pattern that separates documents."""
+    separator = read_options.separator
+    return BLANK_LINES if separator is None else re.compile(re.escape(unescape(separator)))
 
 
-def unescaped(separator: str) -> bytes:
-    """A separator as typed: \\n and \\t mean what they say."""
+def unescape(separator: str) -> bytes:
+    """A separator as typed on the command line, with \\n and \\t replaced."""
     return separator.replace("\\n", "\n").replace("\\t", "\t").encode()
 
 
 # --------------------------------------------------------------------------------------------------------- jsonl
 
 
-def jsonl(piece: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
-    """One JSON object a line. Blocks of lines are read at once; a block with something odd in it line by line."""
-    line = 1 if piece.start == 0 else None
-    for block, offset in line_blocks(piece, policy):
-        texts = whole_block(block, piece.read_options.text_column)
-        if texts is not None:
-            yield Chunk(texts, LineLocator(piece.source, block, offset, line))
+def read_jsonl(input_split: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
+    """One JSON object per line. Blocks of lines are parsed at once; a block with anything unusual, line by line."""
+    line = 1 if input_split.start == 0 else None
+    for block, offset in line_blocks(input_split, policy):
+        documents = parse_block(block, input_split.read_options.text_column)
+        if documents is not None:
+            yield Chunk(documents, LineLocator(input_split.source, block, offset, line))
         else:
-            yield single_lines(block, offset, line, piece, policy)
+            yield parse_lines(LineLocator(input_split.source, block, offset, line), input_split, policy)
         line = None if line is None else line + block.count(b"\n")
 
 
 @dataclass(frozen=True)
 class LineLocator:
-    """FILE:LINE for the lines of a block where lines were counted from the beginning of the file, else FILE and a byte.
+    """Location of the lines of a block: FILE:LINE if lines were counted from the start of the file, else FILE, byte N.
 
-    A block in which much is wrong is asked often, and is taken apart once.
+    The block is split into lines once, since a block with many errors is asked often.
     """
 
     source: Source
     block: bytes
     offset: int
-    first: int | None
+    first_line: int | None
 
     @cached_property
     def starts(self) -> list[int]:
-        """Where its lines begin."""
+        """The offset of each line in the block."""
         return [0, *accumulate(len(line) + 1 for line in self.block.split(b"\n"))]
 
     def __call__(self, i: int) -> str:
-        if self.first is not None:
-            return f"{self.source.path}:{self.first + i}"
+        if self.first_line is not None:
+            return f"{self.source.path}:{self.first_line + i}"
         return f"{self.source.path}, byte {self.offset + self.starts[i]}"
 
 
-def line_blocks(piece: InputSplit, policy: BadDataPolicy) -> Iterator[tuple[bytes, int]]:
-    """Blocks of whole lines that begin within the piece, with their place in the file."""
-    longest = 6 * piece.read_options.max_doc_bytes + 1_000_000  # of a line: JSON may spell a character with six
-    with open_bytes(piece.source, split_end(piece)) as file:
-        at = piece.start
-        if at > 0:
-            file.seek(at - 1)
-            at += skip_line(file) - 1  # the line that goes on here began in the piece before
+def line_blocks(input_split: InputSplit, policy: BadDataPolicy) -> Iterator[tuple[bytes, int]]:
+    """Blocks of complete lines that start in the split, with their byte offsets."""
+    max_line = 6 * input_split.read_options.max_doc_bytes + 1_000_000  # JSON may escape one character as six
+    stop = input_split.stop
+    with open_bytes(input_split.source, split_end(input_split)) as file:
+        offset = input_split.start
+        if offset > 0:
+            file.seek(offset - 1)
+            offset += skip_line(file) - 1  # the line that continues here started in the previous split
         else:
-            first = file.peek(3)  # type: ignore[attr-defined]
-            reject_utf16(first[:2], piece.source)
-            if first.startswith(BOM):
-                at = len(file.read(len(BOM)))
-        while piece.stop < 0 or at < piece.stop:
-            block = file.read(BLOCK_BYTES if piece.stop < 0 else min(BLOCK_BYTES, piece.stop - at))
+            first_bytes = file.peek(3)  # type: ignore[attr-defined]
+            reject_utf16(first_bytes[:2], input_split.source)
+            if first_bytes.startswith(BOM):
+                offset = len(file.read(len(BOM)))
+        while stop < 0 or offset < stop:
+            block = file.read(BLOCK_BYTES if stop < 0 else min(BLOCK_BYTES, stop - offset))
             if not block:
                 return
             size = len(block)
             if block[-1:] != b"\n":
-                rest = file.readline(longest)
+                rest = file.readline(max_line)
                 size += len(rest)
-                if len(rest) < longest:
+                if len(rest) < max_line:
                     block += rest
                 else:
                     block = block[: block.rfind(b"\n") + 1]
                     size += 0 if rest.endswith(b"\n") else skip_line(file)
-                    error = BertGPTError(
-                        "BG312", "a line is too long", path=f"{piece.source.path}, byte {at + len(block)}"
-                    )
-                    policy.handle("too_long", error)
+                    location = f"{input_split.source.path}, byte {offset + len(block)}"
+                    policy.handle("too_long", BertGPTError("BG312", "line too long", path=location))
             if block:
-                yield block, at
-            at += size
+                yield block, offset
+            offset += size
 
 
 def skip_line(file: IO[bytes]) -> int:
-    """Read to the end of a line, however long; how many bytes that were."""
+    """Read to the end of a line of any length; returns the number of bytes."""
     skipped = 0
     while part := file.readline(BLOCK_BYTES):
         skipped += len(part)
@@ -187,8 +188,8 @@ def skip_line(file: IO[bytes]) -> int:
     return skipped
 
 
-def whole_block(block: bytes, column: str) -> DocumentBatch | None:
-    """The text column of a block of lines; None where it must be looked at line by line."""
+def parse_block(block: bytes, column: str) -> DocumentBatch | None:
+    """The text column of a block of lines, parsed by Arrow; None if it must be parsed line by line."""
     import pyarrow as pa
     import pyarrow.json as pj
 
@@ -201,54 +202,51 @@ def whole_block(block: bytes, column: str) -> DocumentBatch | None:
             ),
         )
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return None  # some line is not what it should be: `single_lines` finds out which, and says so
-    lines = block.count(b"}\n{") + block.count(b"}\r\n{") + 1  # not so where an object has no line of its own
+        return None  # some line is invalid: `parse_lines` finds and reports it
+    num_lines = block.count(b"}\n{") + block.count(b"}\r\n{") + 1  # differs if an object is not on a line of its own
     texts = table[column]
-    if table.num_rows != lines or texts.null_count:
+    if table.num_rows != num_lines or texts.null_count:
         return None
-    return DocumentBatch.of_column(texts.combine_chunks())
+    return DocumentBatch.from_arrow(texts.combine_chunks())
 
 
-def single_lines(block: bytes, offset: int, first: int | None, piece: InputSplit, policy: BadDataPolicy) -> Chunk:
-    """The same line by line, with the place of whatever is wrong."""
-    column = piece.read_options.text_column
+def parse_lines(lines: LineLocator, input_split: InputSplit, policy: BadDataPolicy) -> Chunk:
+    """The text column of a block, parsed line by line to report the location of bad data."""
+    column = input_split.read_options.text_column
     documents: list[bytes | None] = []
-    places: list[str] = []
-    for i, line in enumerate(block.split(b"\n")):
-        place = f"{piece.source.path}:{first + i}" if first is not None else f"{piece.source.path}, byte {offset}"
-        offset += len(line) + 1
-        row = parse_object(line, place, policy)
+    locations: list[str] = []
+    for i, line in enumerate(lines.block.split(b"\n")):
+        location = lines(i)
+        row = parse_object(line, location, policy)
         if row is None:
             continue
         if column not in row:
-            policy.handle("no_text", missing_column(column, row, place))
+            policy.handle("no_text", missing_column(column, row, location))
             continue
         text = row[column]
         documents.append(text.encode(errors="surrogatepass") if isinstance(text, str) else None)
-        places.append(place)
-    return Chunk.of(documents, places.__getitem__)
+        locations.append(location)
+    return Chunk.from_list(documents, locations.__getitem__)
 
 
-def parse_object(line: bytes, place: str, policy: BadDataPolicy) -> dict[str, Any] | None:
-    """The JSON object of a line; None where there is none, or none that is wanted."""
+def parse_object(line: bytes, location: str, policy: BadDataPolicy) -> dict[str, Any] | None:
+    """The JSON object on a line; None for a blank line, or for a bad one that the policy skips."""
     if not line.strip():
         return None
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
         cause = f"{error.reason} at byte {error.start} of the line"
-        policy.handle("bad_utf8", BertGPTError("BG301", "a line is not UTF-8", path=place, cause=cause))
+        policy.handle("bad_utf8", BertGPTError("BG301", "invalid UTF-8", path=location, cause=cause))
         if policy.on_error == "skip":
             return None
         text = line.decode(errors="replace")
     try:
         row = json.loads(text)
         if not isinstance(row, dict):
-            raise ValueError("this is no object")
+            raise ValueError("not a JSON object")
     except (ValueError, RecursionError) as error:
-        excerpt = text[:80].rstrip()
-        policy.handle(
-            "bad_lines", BertGPTError("BG302", f"a line is not JSON: {excerpt}", path=place, cause=str(error))
-        )
+        message = f"invalid JSON: {text[:80].rstrip()}"
+        policy.handle("bad_lines", BertGPTError("BG302", message, path=location, cause=str(error)))
         return None
     return row

@@ -1,4 +1,4 @@
-"""Text that people type to ids, and ids to text that people read."""
+"""Encode text that a user typed, and decode ids to text for display, also token by token."""
 
 import codecs
 from collections.abc import Sequence
@@ -8,47 +8,47 @@ from bertgpt.utils.errors import BertGPTError
 
 
 def encode_checked(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text that somebody typed, which may be none."""
+    """Encode a text that a user typed; raises BertGPTError if it is not valid Unicode (lone surrogates)."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise BertGPTError("BG301", "this text is not UTF-8", cause=ascii(text)[:80]) from None
+        raise BertGPTError("BG301", "invalid UTF-8 in text", cause=ascii(text)[:80]) from None
     return tokenizer.encode(text)
 
 
 def decode_fragment(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """Ids within a text; the pieces of WordPiece as they are, with spaces between words."""
+    """Decode ids from inside a text; WordPiece tokens keep their ##, with a space in front of each word."""
     if tokenizer.kind == "bpe":
         return tokenizer.decode(ids)
     return "".join(token if token.startswith("##") else f" {token}" for token in (tokenizer.tokens[i] for i in ids))
 
 
 class IncrementalDetokenizer:
-    """The text of ids as they come: what was said never has to be taken back, since bytes wait for whole characters.
+    """Streaming decoder: text is returned as soon as it is final, since bytes wait until a character is complete.
 
-    All that it returns, one after the other, is what `Tokenizer.decode` makes of all the ids.
+    The concatenation of everything it returns is what `Tokenizer.decode` returns for all ids.
     """
 
-    def __init__(self, tokenizer: Tokenizer, goes_on: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, continuing: bool = False) -> None:
         self.tokenizer = tokenizer
-        self.is_first = not goes_on  # words of WordPiece have a space before them, but the first
-        self.bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self.is_first = not continuing  # WordPiece puts a space in front of every word but the first
+        self.utf8_decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
-    def add(self, i: int) -> str:
-        """What one more id adds to the text."""
+    def add(self, token_id: int) -> str:
+        """Add one id; returns the text that it completes."""
         if self.tokenizer.kind != "bpe":
-            return self.word(self.tokenizer.tokens[i])
-        if i in self.tokenizer.special_ids:
-            return self.end() + self.tokenizer.tokens[i]
-        return self.bytes.decode(self.tokenizer.bytes_of(i))
+            return self.add_wordpiece(self.tokenizer.tokens[token_id])
+        if token_id in self.tokenizer.special_ids:
+            return self.flush() + self.tokenizer.tokens[token_id]
+        return self.utf8_decoder.decode(self.tokenizer.id_to_bytes(token_id))
 
-    def word(self, token: str) -> str:
-        """A piece of WordPiece."""
-        first, self.is_first = self.is_first, False
-        return token if first else token.removeprefix("##") if token.startswith("##") else f" {token}"
+    def add_wordpiece(self, token: str) -> str:
+        """Add a WordPiece token."""
+        is_first, self.is_first = self.is_first, False
+        return token if is_first else token.removeprefix("##") if token.startswith("##") else f" {token}"
 
-    def end(self) -> str:
-        """What is left where no more ids come: a mark, for a character that was never finished."""
-        left = self.bytes.decode(b"", final=True)
-        self.bytes.reset()
-        return left
+    def flush(self) -> str:
+        """End the stream; returns U+FFFD for an incomplete character, else an empty string."""
+        rest = self.utf8_decoder.decode(b"", final=True)
+        self.utf8_decoder.reset()
+        return rest

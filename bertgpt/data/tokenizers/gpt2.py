@@ -1,4 +1,4 @@
-"""GPT-2's tokenizer by name, from what `tiktoken` downloads and keeps ($TIKTOKEN_CACHE_DIR is honoured)."""
+"""GPT-2's tokenizer, from the vocabulary that `tiktoken` downloads and caches ($TIKTOKEN_CACHE_DIR is honoured)."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -9,34 +9,34 @@ from bertgpt.utils.errors import BertGPTError
 
 
 def from_tiktoken() -> Tokenizer:
-    """The 50 257 tokens of GPT-2."""
+    """GPT-2's byte-level BPE with 50,257 tokens."""
     from tiktoken_ext.openai_public import gpt2
 
     try:
         encoding = gpt2()
-    except Exception as error:  # tiktoken lets whatever its download raised through
+    except Exception as error:  # tiktoken does not catch the exceptions of its HTTP client
         raise BertGPTError(
             "BG405",
-            "GPT-2's vocabulary cannot be downloaded, and is not in tiktoken's cache",
+            "GPT-2's vocabulary cannot be downloaded and is not in tiktoken's cache",
             cause=f"{type(error).__name__}: {error}"[:300],
-            hint="set TIKTOKEN_CACHE_DIR to a folder that has it, or give a folder with vocab.bpe and encoder.json",
+            hint="set TIKTOKEN_CACHE_DIR to a folder that has it, or use a folder with vocab.bpe and encoder.json",
         ) from None
     ranks: Mapping[bytes, int] = encoding["mergeable_ranks"]
     char_of = {byte: char for char, byte in BYTE_OF.items()}
 
-    def written(token: bytes) -> str:
+    def to_unicode(token: bytes) -> str:
         return "".join(char_of[byte] for byte in token)
 
-    vocab = {written(token): rank for token, rank in ranks.items()} | encoding["special_tokens"]
-    longer = sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__)
-    return byte_level(vocab, [[written(part) for part in parts_of(token, ranks)] for token in longer])
+    vocab = {to_unicode(token): rank for token, rank in ranks.items()} | encoding["special_tokens"]
+    merged = sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__)
+    return byte_level(vocab, [[to_unicode(part) for part in merged_pair(token, ranks)] for token in merged])
 
 
-def parts_of(token: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
-    """The two tokens whose merge made this one: what BPE leaves of it when only earlier merges are allowed."""
+def merged_pair(token: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
+    """The two tokens that were merged into this one: the result of BPE with the earlier merges only."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
-        merged = [ranks.get(a + b, 1 << 30) for a, b in pairwise(parts)]
-        best = min(range(len(merged)), key=merged.__getitem__)
+        pair_ranks = [ranks.get(a + b, 1 << 30) for a, b in pairwise(parts)]
+        best = min(range(len(pair_ranks)), key=pair_ranks.__getitem__)
         parts[best : best + 2] = [parts[best] + parts[best + 1]]
     return parts

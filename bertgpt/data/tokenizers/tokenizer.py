@@ -1,7 +1,7 @@
-"""One class for every tokenizer: what `tokenizers` would read from tokenizer.json, and which ids play which role.
+"""Tokenizer class for byte-level BPE and WordPiece: the content of a tokenizer.json, and the id of each special role.
 
-A tokenizer is known by the hash of its content. Its folder opens in `transformers` too. Special tokens that are typed
-in a text are text; special ids come from us, by role.
+A tokenizer is identified by a fingerprint, the hash of its content. `transformers` can load its folder. Special-token
+strings in a text are encoded as plain text; special ids are only added by our code, by role.
 """
 
 import hashlib
@@ -16,18 +16,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bertgpt.utils.files import discard_result, write_atomic
+from bertgpt.utils.files import write_text
 
 ROLES = ("pad", "unk", "cls", "sep", "mask", "end")
-DEFAULT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|end|>")  # ids 0-5 of a tokenizer trained here
-BERT_SPECIALS = ("pad", "cls", "sep", "mask")  # what rows of BERT are framed, filled and masked with
+DEFAULT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|end|>")  # ids 0-5 of a trained tokenizer
+BERT_SPECIALS = ("pad", "cls", "sep", "mask")  # the roles that MLM rows need
 CONFIG_KEYS = {"pad": "pad_token", "unk": "unk_token", "cls": "cls_token", "sep": "sep_token", "mask": "mask_token"}
-SpecialTokensTemplate = Literal["around", "before"]  # what special tokens do to a text
-NOT_IDENTITY = ("version", "truncation", "padding", "post_processor")
+SpecialTokensTemplate = Literal["cls_sep", "bos"]  # [CLS] text [SEP], or the end token in front of the text
+NOT_IN_FINGERPRINT = ("version", "truncation", "padding", "post_processor")
 
 
 def byte_alphabet() -> dict[str, int]:
-    """GPT-2's way of writing bytes as printable characters: character to byte (Radford et al., 2019)."""
+    """GPT-2's byte-to-unicode table, from printable character to byte (Radford et al., 2019)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
@@ -35,12 +35,12 @@ def byte_alphabet() -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer: `content` is that of tokenizer.json, `roles` has the id of each special role it knows."""
+    """A tokenizer: `content` is that of tokenizer.json, `roles` maps each special role that it has to an id."""
 
     content: dict[str, Any]
     roles: dict[str, int]
 
-    # ----------------------------------------------------------------------------------------- identity
+    # -------------------------------------------------------------------------------- vocabulary and fingerprint
 
     @property
     def kind(self) -> str:
@@ -49,25 +49,25 @@ class Tokenizer:
 
     @cached_property
     def vocab(self) -> dict[str, int]:
-        """Every token with its id, special ones included."""
+        """Token to id, with added and special tokens."""
         added = {token["content"]: token["id"] for token in self.content.get("added_tokens", ())}
         vocab: dict[str, int] = self.content["model"]["vocab"] | added
         return vocab
 
     @cached_property
     def max_id(self) -> int:
-        """The largest id, which decides how ids are stored."""
+        """The largest id; it determines the dtype of ids."""
         return max(self.vocab.values())
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """uint16 wherever it holds every id."""
+        """uint16 if every id fits, else uint32."""
         return np.dtype(np.uint16 if self.max_id < 1 << 16 else np.uint32)
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of all that decides which ids a text becomes, and of the roles."""
-        content = {key: value for key, value in self.content.items() if key not in (*NOT_IDENTITY, "model")}
+        """sha256 of everything that determines the ids of a text, and of the roles."""
+        content = {key: value for key, value in self.content.items() if key not in (*NOT_IN_FINGERPRINT, "model")}
         model = {key: value for key, value in self.content["model"].items() if key not in ("vocab", "merges")}
         vocab = sorted((i, token) for token, i in self.content["model"]["vocab"].items())
         digest = hashlib.sha256(json.dumps([content, model, self.roles], sort_keys=True, ensure_ascii=False).encode())
@@ -77,33 +77,28 @@ class Tokenizer:
 
     @property
     def eos_id(self) -> int:
-        """The id that closes a document."""
+        """The id that ends a document."""
         return self.roles["end"]
 
     # ------------------------------------------------------------------------------------- text and ids
 
     @property
     def non_special_added(self) -> list[dict[str, Any]]:
-        """Tokens beside the model that are no special ones."""
+        """Entries of `added_tokens` that are not special."""
         return [token for token in self.content.get("added_tokens", ()) if not token["special"]]
 
     @cached_property
-    def plain_content(self) -> str:
-        """tokenizer.json without special tokens, so that one that is typed in a text stays text."""
-        plain = self.content | {
-            "added_tokens": self.non_special_added,
-            "post_processor": None,
-            "truncation": None,
-            "padding": None,
-        }
-        return json.dumps(plain, ensure_ascii=False)
+    def json_without_specials(self) -> str:
+        """tokenizer.json without special tokens, so that special-token strings in a text stay plain text."""
+        disabled = dict.fromkeys(("post_processor", "truncation", "padding"))
+        return json.dumps(self.content | {"added_tokens": self.non_special_added} | disabled, ensure_ascii=False)
 
     @cached_property
     def reference(self) -> Any:
-        """The `tokenizers.Tokenizer` that defines what is right."""
+        """The `tokenizers.Tokenizer` that defines the correct ids."""
         import tokenizers
 
-        return tokenizers.Tokenizer.from_str(self.plain_content)
+        return tokenizers.Tokenizer.from_str(self.json_without_specials)
 
     @cached_property
     def _decoder(self) -> Any:
@@ -112,16 +107,16 @@ class Tokenizer:
         return tokenizers.Tokenizer.from_str(json.dumps(self.content, ensure_ascii=False))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of one text, by the reference."""
+        """Encode one text with the reference tokenizer, without special tokens."""
         return list(self.reference.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; special ones are written out."""
+        """Decode ids to text; special tokens are kept."""
         return str(self._decoder.decode([int(i) for i in ids], skip_special_tokens=False))
 
     @cached_property
     def tokens(self) -> list[str]:
-        """The token of each id; an id that nobody uses is empty."""
+        """Id to token; an unused id has an empty one."""
         tokens = [""] * (self.max_id + 1)
         for token, i in self.vocab.items():
             tokens[i] = token
@@ -129,38 +124,38 @@ class Tokenizer:
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """Ids that no text produces."""
+        """Ids that encoding a text never produces."""
         return frozenset(self.roles.values()) | {
             token["id"] for token in self.content.get("added_tokens", ()) if token["special"]
         }
 
     @cached_property
-    def special_texts(self) -> list[str]:
-        """What special tokens look like when somebody types them."""
+    def special_tokens(self) -> list[str]:
+        """The strings of the special tokens."""
         return sorted({self.tokens[i] for i in self.special_ids})
 
     @cached_property
     def token_bytes(self) -> NDArray[np.int32] | None:
-        """How many bytes of text each id stands for; None where a tokenizer does not keep the text (WordPiece)."""
+        """Number of bytes of text per id; None for WordPiece, which does not preserve the text."""
         if self.kind != "bpe":
             return None
-        return np.array([len(self.bytes_of(i)) for i in range(self.max_id + 1)], np.int32)
+        return np.array([len(self.id_to_bytes(i)) for i in range(self.max_id + 1)], np.int32)
 
-    def bytes_of(self, i: int) -> bytes:
-        """The bytes that an id of a byte-level tokenizer stands for; none for special ones."""
+    def id_to_bytes(self, i: int) -> bytes:
+        """The bytes of an id of a byte-level tokenizer; empty for a special id."""
         if i in self.special_ids:
             return b""
         token = self.tokens[i]
-        return token.encode() if token in self.added else bytes(BYTE_OF[c] for c in token)
+        return token.encode() if token in self.added_tokens else bytes(BYTE_OF[c] for c in token)
 
     @cached_property
-    def added(self) -> frozenset[str]:
-        """Tokens that stand beside the model, written as they are."""
+    def added_tokens(self) -> frozenset[str]:
+        """Tokens outside the BPE or WordPiece model, which are not written in the byte alphabet."""
         return frozenset(token["content"] for token in self.content.get("added_tokens", ()))
 
     @cached_property
     def starts_word(self) -> NDArray[np.bool_]:
-        """Which ids begin a word: whole words are masked together, and documents are cut between words."""
+        """Whether each id starts a word, for whole-word masking and for splitting documents between words."""
         if self.kind == "wordpiece":
             return np.array([not token.startswith("##") for token in self.tokens], np.bool_)
         spaces = (*(char for char, byte in BYTE_OF.items() if bytes([byte]).isspace()), *string.whitespace)
@@ -168,19 +163,19 @@ class Tokenizer:
         starts[list(self.special_ids)] = True
         return starts
 
-    # ------------------------------------------------------------------------------------------- folders
+    # ------------------------------------------------------------------------------------------- saving
 
     def save(
         self,
         folder: Path,
-        longest: int | None = None,
-        frame: SpecialTokensTemplate | None = None,
-        segments: bool = False,
+        model_max_length: int | None = None,
+        template: SpecialTokensTemplate | None = None,
+        token_type_ids: bool = False,
     ) -> None:
-        """Write the folder that `Tokenizer.load` and `transformers` read.
+        """Write a tokenizer folder that `load_tokenizer` and `transformers` read.
 
-        There, rows are cut at `longest`, texts get the special tokens of a `frame`, and it is said which sentence each
-        id is of where a model has `segments`.
+        In `transformers`, it truncates to `model_max_length`, adds special tokens by `template`, and returns
+        `token_type_ids` if asked to.
         """
         folder.mkdir(parents=True, exist_ok=True)
         config: dict[str, Any] = {
@@ -188,34 +183,42 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
             "eos_token": self.tokens[self.eos_id],
         } | {CONFIG_KEYS[role]: self.tokens[i] for role, i in self.roles.items() if role in CONFIG_KEYS}
-        config |= {} if longest is None else {"model_max_length": longest}
-        config |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]} if segments else {}
-        write_json(
-            folder / "tokenizer.json", self.content | ({"post_processor": self.post_processor(frame)} if frame else {})
-        )
-        write_json(folder / "tokenizer_config.json", config)
+        if model_max_length is not None:
+            config["model_max_length"] = model_max_length
+        if token_type_ids:
+            config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+        post_processor = {} if template is None else {"post_processor": self.post_processor(template)}
+        write_compact_json(folder / "tokenizer.json", self.content | post_processor)
+        write_compact_json(folder / "tokenizer_config.json", config)
 
-    def post_processor(self, frame: SpecialTokensTemplate) -> dict[str, Any]:
-        """How `tokenizers` puts special tokens around one text, or two: [CLS] A [SEP] B [SEP], or end A end B."""
-        around = frame == "around"
-        first, between = (self.tokens[self.roles[role]] for role in (("cls", "sep") if around else ("end", "end")))
+    def post_processor(self, template: SpecialTokensTemplate) -> dict[str, Any]:
+        """A `tokenizers` post-processor: [CLS] A [SEP] and [CLS] A [SEP] B [SEP], or <end> A and <end> A <end> B."""
+        is_cls_sep = template == "cls_sep"
+        first, between = (self.tokens[self.roles[role]] for role in (("cls", "sep") if is_cls_sep else ("end", "end")))
 
-        def special(token: str, kind: int) -> dict[str, Any]:
-            return {"SpecialToken": {"id": token, "type_id": kind}}
+        def special(token: str, type_id: int) -> dict[str, Any]:
+            return {"SpecialToken": {"id": token, "type_id": type_id}}
 
-        def text(name: str, kind: int) -> dict[str, Any]:
-            return {"Sequence": {"id": name, "type_id": kind}}
+        def text(name: str, type_id: int) -> dict[str, Any]:
+            return {"Sequence": {"id": name, "type_id": type_id}}
 
-        single = [special(first, 0), text("A", 0), *([special(between, 0)] if around else [])]
-        pair = [*single, text("B", 1), special(between, 1)] if around else [*single, special(between, 0), text("B", 0)]
-        ids = {token: {"id": token, "ids": [self.vocab[token]], "tokens": [token]} for token in {first, between}}
+        single = [special(first, 0), text("A", 0)]
+        if is_cls_sep:
+            single = [*single, special(between, 0)]
+            pair = [*single, text("B", 1), special(between, 1)]
+        else:
+            pair = [*single, special(between, 0), text("B", 0)]
+        ids = {
+            token: {"id": token, "ids": [self.vocab[token]], "tokens": [token]}
+            for token in dict.fromkeys((first, between))
+        }
         return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": ids}
 
 
 BYTE_OF = byte_alphabet()
 
 
-def write_json(path: Path, content: Any) -> None:
-    """JSON that is the same bytes for the same content; on one line, since Python writes that ten times faster."""
+def write_compact_json(path: Path, content: Any) -> None:
+    """Write reproducible JSON; on one line, since Python writes that ten times faster than indented JSON."""
     text = json.dumps(content, ensure_ascii=False) + "\n"
-    write_atomic(path, lambda aside: discard_result(aside.write_text(text, encoding="utf-8")))
+    write_text(path, text)

@@ -1,4 +1,4 @@
-"""Training a tokenizer of one's own, so that the same sample gives the same tokenizer in any process."""
+"""Train a tokenizer reproducibly: the same sample gives the same tokenizer in any process."""
 
 import json
 from collections import Counter
@@ -9,16 +9,16 @@ from bertgpt.data.tokenizers.tokenizer import DEFAULT_SPECIALS, Tokenizer
 
 
 def train_tokenizer(kind: str, vocab_size: int, texts: Iterable[str]) -> Tokenizer:
-    """A byte-level BPE or a WordPiece tokenizer of at most `vocab_size` tokens; ids 0-5 are the special ones."""
+    """Train byte-level BPE ("bpe") or WordPiece ("wordpiece") with at most `vocab_size` tokens; ids 0-5 are special."""
     return train_bpe(vocab_size, texts) if kind == "bpe" else train_wordpiece(vocab_size, texts)
 
 
 def train_bpe(vocab_size: int, texts: Iterable[str]) -> Tokenizer:
-    """Merges of bytes, as GPT-2's."""
-    from tokenizers import Tokenizer as Trained
+    """Train byte-level BPE, as in GPT-2."""
+    from tokenizers import Tokenizer as HFTokenizer
     from tokenizers import models, pre_tokenizers, trainers
 
-    trained = Trained(models.BPE())
+    trained = HFTokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -32,24 +32,24 @@ def train_bpe(vocab_size: int, texts: Iterable[str]) -> Tokenizer:
 
 
 def train_wordpiece(vocab_size: int, texts: Iterable[str]) -> Tokenizer:
-    """Pieces of words, as BERT's.
+    """Train WordPiece, as in BERT.
 
-    The trainer numbers the letters of its alphabet in an order of its own, another one in each process. Given the
-    letters as special tokens it keeps our order; the model is then built from the vocabulary alone, in which only our
-    specials are special.
+    The trainer orders the characters of its alphabet differently in each process. Characters that it is given as
+    special tokens keep their order; the model is then built from the vocabulary alone, in which only our special tokens
+    are special.
     """
-    from tokenizers import Tokenizer as Trained
+    from tokenizers import Tokenizer as HFTokenizer
     from tokenizers import models, normalizers, pre_tokenizers, trainers
 
     normalizer = normalizers.BertNormalizer(lowercase=True)
-    cleaned = [normalizer.normalize_str(text) for text in texts]
-    counts = Counter(letter for text in cleaned for letter in text if not letter.isspace())
-    common = sorted(counts, key=lambda letter: (-counts[letter], letter))
-    alphabet = sorted(common[: (vocab_size - len(DEFAULT_SPECIALS)) // 4])  # at most half of the vocabulary, with ##
-    rare = str.maketrans(dict.fromkeys(set(counts) - set(alphabet), " "))
-    fixed = [*DEFAULT_SPECIALS, *alphabet, *(f"##{letter}" for letter in alphabet)]
-    trained = Trained(models.WordPiece(unk_token=DEFAULT_SPECIALS[1]))
+    normalized = [normalizer.normalize_str(text) for text in texts]
+    counts = Counter(char for text in normalized for char in text if not char.isspace())
+    by_frequency = sorted(counts, key=lambda char: (-counts[char], char))
+    alphabet = sorted(by_frequency[: (vocab_size - len(DEFAULT_SPECIALS)) // 4])  # with ##, at most half of the vocab
+    drop_rare = str.maketrans(dict.fromkeys(set(counts) - set(alphabet), " "))
+    fixed = [*DEFAULT_SPECIALS, *alphabet, *(f"##{char}" for char in alphabet)]
+    trained = HFTokenizer(models.WordPiece(unk_token=DEFAULT_SPECIALS[1]))
     trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=fixed, show_progress=False)
-    trained.train_from_iterator((text.translate(rare) for text in cleaned), trainer)
+    trained.train_from_iterator((text.translate(drop_rare) for text in normalized), trainer)
     return wordpiece(trained.get_vocab(with_added_tokens=True), DEFAULT_SPECIALS)

@@ -15,7 +15,7 @@ import pytest
 
 from bertgpt.data.build import tokenize_worker
 from bertgpt.data.format import TokenFile, read_manifest
-from bertgpt.data.loading.describe import to_hf
+from bertgpt.data.loading.describe import to_datasets
 from bertgpt.data.tokenizers.layouts import byte_level
 from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import DEFAULT_SPECIALS, byte_alphabet
@@ -208,10 +208,10 @@ def test_shards_open_elsewhere(run: Run, here: Path, tokenizer: Path, texts: lis
     polars = pytest.importorskip("polars")
     assert polars.scan_ipc(files).collect()["tokens"].to_list() == expected
     before = pa.total_allocated_bytes()
-    dataset = to_hf(out)
+    dataset = to_datasets(out)
     assert pa.total_allocated_bytes() - before < 100_000  # the ids stay in the map
     assert dataset["tokens"] == expected
-    assert len(to_hf(out, "val")) == read_manifest(out)["splits"]["val"]["documents"]
+    assert len(to_datasets(out, "val")) == read_manifest(out)["splits"]["val"]["documents"]
 
 
 def test_offsets_have_room_for_more_than_2_to_the_31() -> None:

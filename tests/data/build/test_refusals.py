@@ -45,9 +45,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 WRONG: dict[str, tuple[str, list[str], str]] = {
-    "a source twice": ("BG211", ["t.txt", "./t.txt", *TEXT[1:], "--out", "new"], "named twice"),
+    "a source twice": ("BG211", ["t.txt", "./t.txt", *TEXT[1:], "--out", "new"], "source given twice"),
     "a glob that matches nothing": ("BG211", ["*.csv", *TEXT[1:], "--out", "new"], "*.csv"),
-    "a folder without text": ("BG211", ["empty", *TEXT[1:], "--out", "new"], "holds no text"),
+    "a folder without text": ("BG211", ["empty", *TEXT[1:], "--out", "new"], "no readable text file"),
     "no source": ("BG203", [*TEXT[1:], "--out", "new"], "SOURCE"),
     "a world without end": ("BG203", ["tinyworld", *TEXT[1:], "--out", "new"], "--limit-docs"),
     "no tokenizer": ("BG203", ["t.txt", "--out", "new"], "neither --tokenizer nor --train-tokenizer"),

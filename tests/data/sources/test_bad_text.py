@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bertgpt.data.sources.read import BadDataPolicy, columns_of, read_documents
+from bertgpt.data.sources.read import BadDataPolicy, column_names, read_documents
 from bertgpt.data.sources.resolve import resolve_sources
 from bertgpt.data.sources.source import ReadOptions
 from bertgpt.data.sources.splits import input_splits
@@ -51,7 +51,7 @@ def test_utf16_is_refused(suffix: str, compression: str, tmp_path: Path) -> None
 
 def test_a_bom_before_a_table(tmp_path: Path) -> None:
     (path := tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbftext\nhi\n")
-    assert columns_of(resolve_sources([str(path)])[0]) == ["text"]
+    assert column_names(resolve_sources([str(path)])[0]) == ["text"]
     assert documents(path)[0] == [b"hi"]
 
 

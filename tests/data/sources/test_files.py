@@ -81,19 +81,19 @@ def test_the_name_tells_the_kind(name: str, kind: tuple[str, str | None] | None)
 
 
 WRONG = {
-    "twice": (["texts/b.txt", "texts/b.txt"], "named twice"),
-    "twice by two names": (["texts/b.txt", "texts/../texts/b.txt"], "named twice"),
-    "twice by file and glob": (["texts/b.txt", "texts/*.txt"], "named twice"),
-    "twice by file and folder": (["texts", "texts/b.txt"], "named twice"),
-    "the same world twice": (["tinyworld", "tinyworld:0"], "named twice"),
+    "twice": (["texts/b.txt", "texts/b.txt"], "source given twice"),
+    "twice by two names": (["texts/b.txt", "texts/../texts/b.txt"], "source given twice"),
+    "twice by file and glob": (["texts/b.txt", "texts/*.txt"], "source given twice"),
+    "twice by file and folder": (["texts", "texts/b.txt"], "source given twice"),
+    "the same world twice": (["tinyworld", "tinyworld:0"], "source given twice"),
     "a glob that matches nothing": (["texts/*.csv"], "texts/*.csv"),
     "nothing there": (["texts/b.tx"], "did you mean b.txt?"),
     "nearly a world": (["tinywrold"], "did you mean tinyworld?"),
     "no number of a world": (["tinyworld:x"], "tinyworld:SEED"),
     "no known kind": (["texts/picture.png"], ".jsonl"),
-    "an empty folder": (["texts/folder.txt"], "holds no text"),
+    "an empty folder": (["texts/folder.txt"], "no readable text file"),
     "a glob of unknown kinds": (["texts/*.png"], "texts/*.png"),
-    "a name too long for any file": (["x" * 5000], "nothing matches"),
+    "a name too long for any file": (["x" * 5000], "no file matches"),
 }
 
 
@@ -118,7 +118,7 @@ def spans(cut: list[InputSplit]) -> list[tuple[int, int]]:
 
 
 def test_pieces_cover_a_file_without_gaps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bertgpt.data.sources.splits.SMALLEST", 10)
+    monkeypatch.setattr("bertgpt.data.sources.splits.MIN_SPLIT_BYTES", 10)
     (folder / "long.txt").write_bytes(b"x" * 35)
     assert spans(input_splits(resolve_sources(["long.txt"]), ReadOptions(), None)) == [
         (0, 10),
@@ -130,7 +130,7 @@ def test_pieces_cover_a_file_without_gaps(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_pieces_depend_neither_on_order_nor_on_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bertgpt.data.sources.splits.SMALLEST", 2)
+    monkeypatch.setattr("bertgpt.data.sources.splits.MIN_SPLIT_BYTES", 2)
     (folder / "moved").mkdir()
     for name in ("b.txt", "deep/a.jsonl"):
         (folder / "moved" / Path(name).name).write_bytes((folder / "texts" / name).read_bytes())
@@ -143,7 +143,7 @@ def test_pieces_depend_neither_on_order_nor_on_folders(folder: Path, monkeypatch
 
 
 def test_pieces_are_runs_of_row_groups(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bertgpt.data.sources.splits.SMALLEST", 6000)
+    monkeypatch.setattr("bertgpt.data.sources.splits.MIN_SPLIT_BYTES", 6000)
     table = pa.table({"text": [f"{i:0>1000}" for i in range(20)]})
     pq.write_table(table, folder / "t.parquet", row_group_size=2, use_dictionary=False)
     cut = spans(input_splits(resolve_sources(["t.parquet"]), ReadOptions(), None))
@@ -155,6 +155,6 @@ def test_pieces_are_runs_of_row_groups(folder: Path, monkeypatch: pytest.MonkeyP
 def test_pieces_of_a_world_end_where_the_limit_is() -> None:
     cut = input_splits(resolve_sources(["tinyworld"]), ReadOptions(), 20_000)
     assert spans(cut) == [(0, 8192), (8192, 16384), (16384, 20000)]
-    with pytest.raises(BertGPTError, match="tinyworld has no end") as wrong:
+    with pytest.raises(BertGPTError, match="tinyworld is infinite") as wrong:
         input_splits(resolve_sources(["tinyworld"]), ReadOptions(), None)
     assert wrong.value.code == "BG203"

@@ -82,7 +82,7 @@ def test_trying_again_ends() -> None:
     with pytest.raises(BertGPTError) as error:
         with_retries(never, "the file")
     assert error.value.code == "BG408"
-    assert len(calls) == http.ATTEMPTS
+    assert len(calls) == http.MAX_ATTEMPTS
     assert "secret" not in str(error.value)
 
 

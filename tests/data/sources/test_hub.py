@@ -18,7 +18,7 @@ from bertgpt.data.format import TokenFile, read_manifest
 from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.tinyworld import World
 from tests.conftest import Outcome
-from tests.fixtures.hub_server import Dataset, Hub, serving
+from tests.fixtures.hub_server import Dataset, Hub, serve_hub
 
 
 class Shard(Protocol):
@@ -46,7 +46,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    with serving() as hub:
+    with serve_hub() as hub:
         files = {f"data/train-{i:05}-of-00004.parquet": parquet(documents(300 * i, 300)) for i in range(4)}
         hub.datasets["some/where"] = Dataset(files)
         yield hub
@@ -188,7 +188,7 @@ def test_what_goes_wrong_once_is_tried_again(fault: str, shard: Shard, hub: Hub,
     assert shard("hf:some/where", "--out", "calm").code == 0
     hub.faults = [fault, fault, ""] * 2  # the list of files is remembered: these are answers with content
     assert shard("hf:some/where", "--out", "stormy").code == 0
-    assert hub.seen[fault] >= 2
+    assert hub.requests[fault] >= 2
     assert hashes(tmp_path / "calm") == hashes(tmp_path / "stormy")
 
 
@@ -198,7 +198,7 @@ def test_a_busy_hub_is_asked_again_for_its_files(shard: Shard, hub: Hub) -> None
     hub.datasets[corpus.repository] = Dataset(files, corpus.revision)
     hub.faults = ["503"]
     assert shard("agnews").code == 0
-    assert hub.seen["503"] == 1
+    assert hub.requests["503"] == 1
 
 
 def test_a_file_that_has_become_another(shard: Shard, hub: Hub) -> None:
@@ -210,17 +210,17 @@ def test_a_file_that_has_become_another(shard: Shard, hub: Hub) -> None:
 
 
 def test_a_hub_that_refuses_for_good(shard: Shard, hub: Hub) -> None:
-    hub.datasets["some/where"].denied = 451
+    hub.datasets["some/where"].denied_status = 451
     done = shard("hf:some/where")
-    assert (done.code, "it says 451" in done.err) == (4, True), done.err
+    assert (done.code, "HTTP status 451" in done.err) == (4, True), done.err
 
 
 @pytest.mark.parametrize(
     ("source", "code", "said"),
     [
-        ("hf:some/nowhere", 2, "there is no dataset some/nowhere"),
-        ("hf:some/where@nosuch", 2, "no revision nosuch"),
-        ("hf:not a name", 2, "there is no dataset not a name"),
+        ("hf:some/nowhere", 2, "no such dataset on the Hub: some/nowhere"),
+        ("hf:some/where@nosuch", 2, "no such revision of some/where: nosuch"),
+        ("hf:not a name", 2, "no such dataset on the Hub: not a name"),
         ("finewebb", 2, "did you mean fineweb"),
     ],
 )
@@ -237,7 +237,7 @@ def test_no_such_subset(shard: Shard) -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_token_is_used_and_never_shown(status: int, shard: Shard, hub: Hub, tmp_path: Path) -> None:
-    hub.datasets["some/where"].denied = status
+    hub.datasets["some/where"].denied_status = status
     without = shard("hf:some/where")
     assert (without.code, "error[BG409]" in without.err, "HF_TOKEN" in without.err) == (4, True, True)
     secret = "hf_thisisnotatokenbutlookslikeone"
@@ -265,10 +265,10 @@ def test_offline(shard: Shard, hub: Hub, tmp_path: Path) -> None:
     code = "from huggingface_hub import snapshot_download as get; get('some/where', repo_type='dataset')"
     env = {k: v for k, v in hub.environment(tmp_path).items() if v is not None}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
-    served = hub.seen["range"]
+    served = hub.requests["range"]
     done = shard("hf:some/where", "--out", "offline", HF_HUB_OFFLINE="1")
     assert done.code == 0, done.err
-    assert hub.seen["range"] == served
+    assert hub.requests["range"] == served
     assert hashes(tmp_path / "offline") == hashes(tmp_path / "online")
 
 
@@ -298,7 +298,7 @@ def test_addresses(shard: Shard, hub: Hub, tmp_path: Path) -> None:
     assert shard(f"{hub.url}/files/a.jsonl?version=1", "--val-fraction", "0", "--out", "query").code == 0
     assert len(texts_of(tmp_path / "query", "train")) == len(texts)
     done = shard(f"{hub.url}/files/none.parquet", "--out", "none")
-    assert (done.code, "there is nothing at" in done.err) == (2, True), done.err
+    assert (done.code, "no such file" in done.err) == (2, True), done.err
     assert shard("nosuch://files/a.txt", "--out", "none").code == 2
 
 

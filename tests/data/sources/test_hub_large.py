@@ -18,7 +18,7 @@ import pytest
 
 from bertgpt.data.format import read_manifest
 from bertgpt.tinyworld import World
-from tests.fixtures.hub_server import Dataset, Hub, serving
+from tests.fixtures.hub_server import Dataset, Hub, serve_hub
 
 FILES, ROWS, STORIES = 6, 7000, 15
 
@@ -34,7 +34,7 @@ def hub() -> Iterator[Hub]:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, row_group_size=1000)
         files[f"sample/10BT/{i:03}_00000.parquet"] = sink.getvalue().to_pybytes()
-    with serving() as hub:
+    with serve_hub() as hub:
         hub.datasets["some/pages"] = Dataset(files)
         yield hub
 
@@ -66,7 +66,7 @@ def test_memory_disk_and_kills(hub: Hub, tmp_path: Path) -> None:
 
     train_tokenizer("bpe", 8192, (d.text for d in World(12).documents(0, 3000))).save(tmp_path / "tokenizer")
     env = {k: v for k, v in (os.environ | hub.environment(tmp_path / "home")).items() if v is not None}
-    out, first = tmp_path / "calm" / "out", hub.seen["range"]
+    out, first = tmp_path / "calm" / "out", hub.requests["range"]
     running = subprocess.Popen(command(out, tmp_path / "tokenizer"), env=env, stderr=subprocess.PIPE, text=True)
     memory, disk = {}, 0
     while running.poll() is None:
@@ -76,7 +76,7 @@ def test_memory_disk_and_kills(hub: Hub, tmp_path: Path) -> None:
         disk = max(disk, size_of(tmp_path))
         time.sleep(0.05)
     assert running.returncode == 0, running.communicate()[1]
-    calm = hub.seen["range"]
+    calm = hub.requests["range"]
     manifest = read_manifest(out)
     text, output = manifest["counts"]["bytes"], size_of(out)
     parts = 2 * manifest["counts"]["tokens"] + 60 * manifest["counts"]["documents"]
@@ -89,15 +89,15 @@ def test_memory_disk_and_kills(hub: Hub, tmp_path: Path) -> None:
     draw, killed, out = random.Random(5), 0, tmp_path / "killed" / "out"
     while not out.exists():
         running = subprocess.Popen(command(out, tmp_path / "tokenizer"), env=env, stderr=subprocess.PIPE, text=True)
-        enough = hub.seen["range"] + draw.randrange(1, 9) if killed < 10 else 10**9
-        while running.poll() is None and hub.seen["range"] < enough:
+        enough = hub.requests["range"] + draw.randrange(1, 9) if killed < 10 else 10**9
+        while running.poll() is None and hub.requests["range"] < enough:
             os.sched_yield()
         if running.poll() is None:
             running.send_signal(signal.SIGKILL)
         error = running.communicate()[1]
         killed += running.returncode == -signal.SIGKILL
         assert running.returncode in (0, -signal.SIGKILL), error
-    asked = hub.seen["range"]
+    asked = hub.requests["range"]
     print(f"killed {killed} times; {asked - calm} requests, {calm - first} without kills")
     assert killed == 10
     assert asked - calm <= calm - first + 3 * 2 * killed  # each kill costs what its two workers had under way

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bertgpt
-from bertgpt.data.sources.read import BadDataPolicy, columns_of, read_documents
+from bertgpt.data.sources.read import BadDataPolicy, column_names, read_documents
 from bertgpt.data.sources.resolve import resolve_sources
 from bertgpt.data.sources.source import InputSplit, ReadOptions
 from bertgpt.data.sources.splits import input_splits
@@ -168,7 +168,7 @@ def test_a_separator_that_overlaps_itself(
     separator: str, alphabet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it begins can only be known from the beginning, so such a file is one piece."""
-    monkeypatch.setattr("bertgpt.data.sources.splits.SMALLEST", 1)
+    monkeypatch.setattr("bertgpt.data.sources.splits.MIN_SPLIT_BYTES", 1)
     path = tmp_path / "t.txt"
 
     @settings(max_examples=150, deadline=None, derandomize=True)
@@ -289,7 +289,7 @@ def test_no_documents_are_no_error(form: str, compression: str, tmp_path: Path) 
 def test_a_column_that_is_not_there_is_found_before_work(form: str, tmp_path: Path) -> None:
     suffix, write, _ = FORMATS[form]
     (path := tmp_path / f"t{suffix}").write_bytes(write(["a\nb", "c"]))
-    assert columns_of(resolve_sources([str(path)])[0]) == ["id", "text"]
+    assert column_names(resolve_sources([str(path)])[0]) == ["id", "text"]
     with pytest.raises(BertGPTError) as error:
         bertgpt.tokenize(
             str(path), text_column="txt", train_tokenizer="bpe", vocab_size=300, out=str(tmp_path / "o"), dry_run=True

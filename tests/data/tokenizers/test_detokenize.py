@@ -18,7 +18,7 @@ def pieces() -> Tokenizer:
 
 def spelled(tokenizer: Tokenizer, ids: list[int]) -> str:
     speller = IncrementalDetokenizer(tokenizer)
-    return "".join([*(speller.add(i) for i in ids), speller.end()])
+    return "".join([*(speller.add(i) for i in ids), speller.flush()])
 
 
 @settings(deadline=None, max_examples=200)
@@ -40,7 +40,7 @@ def test_half_a_character_is_held_back(tokenizer: Tokenizer) -> None:
     assert "�" not in "".join(said)
     assert said[-1] == "!"
     speller.add(tokenizer.encode("\N{SNOWMAN}")[0])
-    assert speller.end() == "�"
+    assert speller.flush() == "�"
 
 
 def test_a_word_behind_a_prompt_has_a_space_before_it(pieces: Tokenizer, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def expected(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 
 def encoded(encode: Callable[[DocumentBatch], Any], texts: Sequence[str]) -> list[list[int]]:
-    ids, lengths = encode(DocumentBatch.of([text.encode() for text in texts]))
+    ids, lengths = encode(DocumentBatch.from_list([text.encode() for text in texts]))
     assert len(lengths) == len(texts)
     assert sum(lengths) == len(ids)
     return [part.tolist() for part in np.split(np.asarray(ids), np.cumsum(lengths)[:-1])]
@@ -94,7 +94,7 @@ def test_real_documents(backend: Any, data: Path) -> None:
 def test_special_tokens_that_are_typed_are_text(backend: Any) -> None:
     """F14."""
     fast, tokenizer = backend
-    texts = [f"a {special}{special} b{special}" for special in tokenizer.special_texts]
+    texts = [f"a {special}{special} b{special}" for special in tokenizer.special_tokens]
     check(backend, texts)
     found = {i for ids in encoded(fast.encode, texts) for i in ids}
     assert not found & tokenizer.special_ids - {tokenizer.roles.get("unk")}
@@ -245,7 +245,7 @@ def test_a_backend_that_differs_is_put_aside(case: str, kind: str, own: dict[str
 def test_each_task_is_checked_again(own: dict[str, Tokenizer]) -> None:
     warnings: list[str] = []
     encoder = Encoder(own["bpe"], warnings.append)
-    encoder.encode(DocumentBatch.of([PLAIN.encode()] * 200))
+    encoder.encode(DocumentBatch.from_list([PLAIN.encode()] * 200))
     encoder.backend = Wrong(encoder.backend, one_id_wrong)
     encoder.reset_check()
     assert encoded(encoder.encode, [PLAIN]) == expected(own["bpe"], [PLAIN])

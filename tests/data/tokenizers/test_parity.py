@@ -32,12 +32,16 @@ def batches(data: Path) -> Iterator[DocumentBatch]:
     for name, column in SOURCES.items():
         for piece in input_splits(resolve_sources([str(data / name)]), ReadOptions(text_column=column), None):
             yield from read_documents(piece, BadDataPolicy("stop"))
-    yield DocumentBatch.of(
+    yield DocumentBatch.from_list(
         [text.encode() for text in json.loads((data / "edge_text" / "blns.json").read_text(encoding="utf-8")) if text]
     )
-    yield DocumentBatch.of([line for line in (data / "edge_text" / "emoji-test.txt").read_bytes().splitlines() if line])
-    yield DocumentBatch.of([(data / "edge_text" / "utf8tests.bin").read_bytes().decode(errors="replace").encode()])
-    yield DocumentBatch.of(
+    yield DocumentBatch.from_list(
+        [line for line in (data / "edge_text" / "emoji-test.txt").read_bytes().splitlines() if line]
+    )
+    yield DocumentBatch.from_list(
+        [(data / "edge_text" / "utf8tests.bin").read_bytes().decode(errors="replace").encode()]
+    )
+    yield DocumentBatch.from_list(
         [(data / "agnews" / "test.csv").read_bytes(), (data / "glue" / "CoLA" / "train.tsv").read_bytes()]
     )
 

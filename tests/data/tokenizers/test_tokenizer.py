@@ -107,20 +107,20 @@ def test_a_tokenizer_json_of_others(tmp_path: Path) -> None:
 def test_a_saved_folder_is_the_same_tokenizer(kind: str, tokenizer: Any, tmp_path: Path) -> None:
     tokenizer(kind).save(tmp_path / "one")
     again = load_tokenizer(tmp_path / "one")
-    assert (again.fingerprint, again.roles) == (tokenizer(kind).identity, tokenizer(kind).roles)
+    assert (again.fingerprint, again.roles) == (tokenizer(kind).fingerprint, tokenizer(kind).roles)
     again.save(tmp_path / "two")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_the_identity_is_that_of_ids_and_roles(tokenizer: Any, tmp_path: Path) -> None:
-    identities = {tokenizer("bpe").identity, tokenizer("wordpiece").identity}
+    identities = {tokenizer("bpe").fingerprint, tokenizer("wordpiece").fingerprint}
     content = tokenizer("wordpiece").content
     roles = tokenizer("wordpiece").roles
     lower = content | {"normalizer": content["normalizer"] | {"lowercase": False}}
     identities |= {Tokenizer(lower, roles).fingerprint, Tokenizer(content, roles | {"end": 3}).fingerprint}
     assert len(identities) == 4
-    assert Tokenizer(content | {"padding": {"length": 3}}, roles).fingerprint == tokenizer("wordpiece").identity
+    assert Tokenizer(content | {"padding": {"length": 3}}, roles).fingerprint == tokenizer("wordpiece").fingerprint
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,10 +132,10 @@ def test_transformers_opens_a_saved_folder(
     ours = tokenizer(kind)
     ours.save(tmp_path / "t")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "t", local_files_only=True)
-    typed = "|".join(map(re.escape, ours.special_texts))  # theirs takes those for special
+    typed = "|".join(map(re.escape, ours.special_tokens))  # theirs takes those for special
     for text in (TEXT, *(re.sub(typed, "", text) for text in hard_strings)):
         assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text), text
-    assert theirs.eos_token_id == ours.end
+    assert theirs.eos_token_id == ours.eos_id
     assert theirs.mask_token_id == ours.roles.get("mask")
     assert len(theirs) == ours.max_id + 1
 
@@ -202,7 +202,7 @@ def test_real_documents_come_back_exactly(tokenizer: Any, data: Path, hard_strin
         ids = gpt2.encode(text)
         assert gpt2.decode(ids) == text
         assert int(gpt2.token_bytes[ids].sum()) == len(text.encode())
-    assert gpt2.token_bytes[gpt2.end] == 0
+    assert gpt2.token_bytes[gpt2.eos_id] == 0
 
 
 def test_wordpiece_does_not_keep_bytes(tokenizer: Any) -> None:
@@ -213,7 +213,7 @@ def test_wordpiece_does_not_keep_bytes(tokenizer: Any) -> None:
 def test_special_tokens_that_are_typed_are_text(kind: str, tokenizer: Any) -> None:
     """F14."""
     ours = tokenizer(kind)
-    for special in {*ours.special_texts, END, "[MASK]", "[SEP]", "<|end|>"}:
+    for special in {*ours.special_tokens, END, "[MASK]", "[SEP]", "<|end|>"}:
         for text in (special, f"a{special}b", f" {special} ", special * 3):
             ids = set(ours.encode(text))
             assert not ids & ours.special_ids - {ours.roles.get("unk")}, text
@@ -221,7 +221,7 @@ def test_special_tokens_that_are_typed_are_text(kind: str, tokenizer: Any) -> No
 
 def test_special_ids_are_written_out(tokenizer: Any) -> None:
     own = tokenizer("bpe")
-    assert own.decode([2, *own.encode("the cat"), own.end]) == "[CLS]the cat<|end|>"
+    assert own.decode([2, *own.encode("the cat"), own.eos_id]) == "[CLS]the cat<|end|>"
 
 
 def test_tokens_that_start_words(tokenizer: Any) -> None:
