@@ -59,14 +59,14 @@ def collect_runs(names: list[str], results: Path) -> list[ReportRun]:
         raise BertGPTError("BG203", "only fine-tuned runs to report", hint="add the run that they started from")
     by_hash = {run.weights_hash: run for run in runs}
     for result in finetuned:
-        if (run := by_hash.get(result["facts"].get("pretrained"))) is not None:
+        if (run := by_hash.get(result["metadata"].get("pretrained"))) is not None:
             run.finetuned.append(result)
         else:
             console.note(f"{result['suite']}: the run that it was fine-tuned from is not in this report; skipped")
     for run in runs:
         for file in result_files(results / run.name):
             result = read_json(file)
-            if result["facts"].get("weights") == run.weights_hash:
+            if result["metadata"].get("weights") == run.weights_hash:
                 run.results.append(result)
             else:
                 console.note(f"{file}: scores of different weights than {run.path}; skipped")

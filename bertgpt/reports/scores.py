@@ -10,17 +10,18 @@ from typing import Any
 from bertgpt.reports.runs import ReportRun
 
 LOSSES = {"clm": "val loss, CLM (nats/token)", "mlm": "val loss, MLM (nats/masked token)"}
-TINYWORLD = {  # the main scores of the tinyworld suite, and their labels
-    "excess": "excess over the true entropy",
-    "accuracy": "masked-word accuracy",
-    "share of the oracle": "share of the Bayes optimum",
-    "endings": "story completion",
-    "pairs": "minimal pairs",
-    "topic": "topic, linear probe",
-    "sentiment": "sentiment, linear probe",
-    "acceptability": "acceptability, linear probe",
-}
-PERCENT = ("excess", "share of the oracle")
+TINYWORLD = (  # the main scores of the tinyworld suite
+    "excess over the true entropy",
+    "masked-word accuracy",
+    "share of the Bayes optimum",
+    "story completion",
+    "minimal pairs",
+    "topic",
+    "sentiment",
+    "acceptability",
+)
+PROBES = {task: f"{task}, linear probe" for task in ("topic", "sentiment", "acceptability")}  # labels in the table
+PERCENT = ("excess over the true entropy", "share of the Bayes optimum")
 Cell = dict[str, Any]  # value, low, high
 
 
@@ -48,7 +49,9 @@ def results_table(runs: Sequence[ReportRun]) -> list[Row]:
     for run in runs:
         for score, label, cell, baseline, percent in iterate_scores(run):
             rows.setdefault((score, label), Row(label, baseline, percent)).runs[run.name] = cell
-    scores = dict.fromkeys([*LOSSES.values(), *TINYWORLD.values(), *(score for score, _ in rows)])
+    scores = dict.fromkeys(
+        [*LOSSES.values(), *(PROBES.get(score, score) for score in TINYWORLD), *(score for score, _ in rows)]
+    )
     order = {score: i for i, score in enumerate(scores)}
     return [rows[key] for key in sorted(rows, key=lambda key: (order[key[0]], rows[key].baseline))]
 
@@ -62,7 +65,7 @@ def iterate_scores(run: ReportRun) -> Iterator[tuple[str, str, Cell, bool, bool]
         tinyworld = result["suite"] == "tinyworld"
         for score in TINYWORLD if tinyworld else list(result["scores"])[:1]:
             if score in result["scores"]:
-                label = TINYWORLD[score] if tinyworld else f"{result['suite']}: {score}"
+                label = PROBES.get(score, score) if tinyworld else f"{result['suite']}: {score}"
                 yield from with_baselines(result, score, label)
     for result in run.finetuned:
         score = next(iter(result["scores"]))
