@@ -1,11 +1,15 @@
-"""The rooms of the package that each command's output depends on.
+"""The rooms of the package that the output of each command depends on.
 
 One table for everything that asks whether an output is stale: `deps` in every dvc.yaml, the results of tasks in work
-directories, and config.yaml of runs. A test compares it with the real imports of each stage.
+directories, and config.yaml of runs. A test compares it with the imports of each stage.
 """
 
 import hashlib
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
 
 BUILD = (
     "config", "data/build", "data/documents.py", "data/execution", "data/format.py", "data/sources", "data/tokenizers",
@@ -15,21 +19,39 @@ MODEL = ("config", "data", "hub", "model.py", "ops", "training", "utils")
 CODE_DEPS: dict[str, tuple[str, ...]] = {
     "tokenize": (*BUILD, "stages/tokenize.py"),
     "shard": (*BUILD, "stages/shard.py"),
-    "mask": ("config", "data", "stages/mask.py", "utils"),
-    "pretrain": (*MODEL, "callbacks", "stages", "trainer.py"),
-    "finetune": (*MODEL, "evals", "inference", "stages", "tinyworld", "trainer.py"),
+    "mask": (
+        "config", "data/build", "data/execution", "data/format.py", "data/loading", "data/tokenizers",
+        "stages/mask.py", "utils",
+    ),
+    "pretrain": (*MODEL, "callbacks", "stages/pretrain.py", "trainer.py"),
+    "finetune": (*MODEL, "evals", "inference", "stages/finetune.py", "tinyworld", "trainer.py"),
     "eval": (*MODEL, "evals", "inference", "stages/evaluate.py", "tinyworld"),
     "generate": (*MODEL, "inference", "stages/generate.py"),
+    "export": ("config", "data", "hub", "model.py", "ops", "stages/export.py", "utils"),
     "inspect": ("config", "data", "stages/inspect.py", "tinyworld", "utils"),
-    "export": (*MODEL, "stages/export.py"),
-    "report": ("config", "data", "hub", "inference", "model.py", "reports", "stages/report.py", "utils"),
+    "report": (*MODEL, "inference", "reports", "stages/report.py", "tinyworld"),
+}  # fmt: skip
+# Rooms that a command imports only if an option asks for them.
+OPTION_DEPS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("pretrain", "init"): ("inference",),
+    ("pretrain", "sample_every"): ("inference",),
+    ("pretrain", "probe"): ("evals", "inference", "tinyworld"),
+    ("pretrain", "eval"): ("evals", "inference", "tinyworld"),
+    ("inspect", "contamination"): ("evals", "hub", "inference", "model.py", "ops", "training"),
 }
-PACKAGE = Path(__file__).parents[1]
 
 
-def code_hash(command: str) -> str:
+def code_deps(command: str, options: Iterable[str] = ()) -> tuple[str, ...]:
+    """The rooms behind a command that is given some options."""
+    asked = set(options)
+    optional = [rooms for (name, option), rooms in OPTION_DEPS.items() if name == command and option in asked]
+    return tuple(sorted({*CODE_DEPS[command], *(room for rooms in optional for room in rooms)}))
+
+
+@cache
+def code_hash(command: str, *options: str) -> str:
     """The hash of the source files that the output of a command depends on."""
-    paths = (PACKAGE / name for name in CODE_DEPS[command])
+    paths = [PACKAGE / name for name in code_deps(command, options)]
     files = sorted(file for path in paths for file in ([path] if path.suffix == ".py" else path.rglob("*.py")))
     digest = hashlib.sha256()
     for file in files:

@@ -38,9 +38,9 @@ from bertgpt.hub.pretrained import ClassificationHead, PretrainedModel
 from bertgpt.inference.classify import encode_examples, predict_logits
 from bertgpt.inference.load import load_model, weights_hash
 from bertgpt.model import SequenceClassifier
-from bertgpt.stages import common
-from bertgpt.stages.evaluate import show_found
+from bertgpt.stages.evaluate import show_scores
 from bertgpt.trainer import Trainer, TrainerConfig
+from bertgpt.training import setup as common
 from bertgpt.training.callback import TrainerView
 from bertgpt.training.checkpoints import load_checkpoint
 from bertgpt.training.device import resolve_device, resolve_precision
@@ -364,14 +364,14 @@ def evaluate_test_split(setup: FinetuneSetup, out: Path) -> EvalResult:
     random = [pretrained.load(out / f"random-{seed}") for seed in setup.seeds] if options.random_baseline else []
     for model in (*models, *random):
         model.module.to(setup.device)
-    baselines = text_baselines(task) | {"frozen probe": linear_probe_baseline(task, setup.pretrained)}
+    baselines = text_baselines(task) | {"linear probe": linear_probe_baseline(task, setup.pretrained)}
     if random:
-        baselines["random weights"] = score_classifiers(task, random, {}, {}).scores[task.metrics[0]]
+        baselines["random init"] = score_classifiers(task, random, {}, {}).scores[task.metrics[0]]
     weights = [weights_hash(out / f"seed-{seed}" / "final") for seed in setup.seeds]
     result = score_classifiers(task, models, baselines, {"weights": weights, "pretrained": setup.weights_sha256})
     result.partial = options.limit is not None
     result.notes += setup.summary_lines()[1:]
-    score, tf_idf = result.scores[task.metrics[0]].value, baselines["tf-idf"].value
+    score, tf_idf = result.scores[task.metrics[0]].value, baselines["TF-IDF baseline"].value
     if score < tf_idf:
         result.notes.insert(0, f"the TF-IDF baseline is better: {tf_idf:.3f}, this model {score:.3f}")
     return result
@@ -384,7 +384,8 @@ def publish_best_seed(setup: FinetuneSetup, out: Path, scores: dict[str, Any]) -
     card = setup.model_card(f"seed {best}, the best of {len(metrics)} on the validation split")
     pretrained.save(pretrained.load(out / f"seed-{best}"), out / "final", card)
     flat = {name.replace(", ", "_").replace(" ", "_"): score["value"] for name, score in scores["scores"].items()}
-    baselines = {f"baseline_{name.replace(' ', '_')}": score["value"] for name, score in scores["baselines"].items()}
+    names = {name: name.removesuffix(" baseline").replace(" ", "_") for name in scores["baselines"]}
+    baselines = {f"baseline_{names[name]}": score["value"] for name, score in scores["baselines"].items()}
     write_json(out / "metrics.json", flat | baselines)
 
 
@@ -393,6 +394,6 @@ def show(result: dict[str, Any], console: Console) -> None:
     if "runs" in result:
         show_dry_run(result | {"classes": ", ".join(result["classes"]) or "regression"}, console)
     elif "scores" in result:
-        show_found(result, console)
+        show_scores(result, console)
         console.text()
         console.text(f"model with {result['parameters']:,} parameters in {result['path']}")

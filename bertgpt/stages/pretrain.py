@@ -20,8 +20,8 @@ from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.model import Transformer
-from bertgpt.stages import common
 from bertgpt.trainer import Trainer, TrainerConfig
+from bertgpt.training import setup as common
 from bertgpt.training.callback import Callback
 from bertgpt.training.device import compile_model, enable_activation_checkpointing, resolve_device, resolve_precision
 from bertgpt.training.distributed import init_distributed

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import disk_error, fault_point, sha256_of, write_atomic, write_json
+from bertgpt.utils.files import atomic_write, disk_error, fault_point, sha256_of, write_json
 
 SMALL_INPUT = 40_000_000  # bytes: one process is done with so few before others have started
 PRELOAD = "bertgpt.data.build.preload"  # as a string: this room does not import what it executes
@@ -133,7 +133,8 @@ def run_task(worker: Worker, group: TaskGroup, task: Task) -> TaskResult:
     path = group.folder / task.name
     metadata: Metadata = {}
     try:
-        write_atomic(path, lambda aside: metadata.update(worker.run(task.payload, aside)), durable=False)
+        with atomic_write(path, durable=False) as temporary:
+            metadata.update(worker.run(task.payload, temporary))
         result = TaskResult(task.name, path.stat().st_size, sha256_of(path), metadata)
         fault_point("task.file_written")
         stored = {

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from bertgpt.config.code_deps import code_hash
 from bertgpt.data.execution.tasks import (
     Metadata,
     Pool,
@@ -25,14 +26,11 @@ from bertgpt.data.execution.tasks import (
     start_forkserver,
     worker_count,
 )
-from bertgpt.data.format import config_hash, read_manifest, verify
+from bertgpt.data.format import WRITTEN_BY, config_hash, read_manifest, verify
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import disk_error, ensure_writable_folder, lock, publish_atomic, sync, write_json
 from bertgpt.utils.version import __version__
-
-# The code that output bytes depend on; dvc.yaml lists the same.
-STAGE_CODE = ("data", "tinyworld", "config", "utils")
 
 COUNTED = ("documents", "tokens", "rows")  # what progress shows, of the metadata that has it
 
@@ -140,7 +138,10 @@ class WorkDirectory:
         if tokenizer is not None:
             shutil.copytree(tokenizer, final / "tokenizer", ignore=shutil.ignore_patterns(".*"))
         run_json = {"bertgpt": __version__, "python": platform.python_version(), "host": platform.node()}
-        run_json |= {"created": time.strftime("%FT%TZ", time.gmtime()), "code_hash": code_hash()}
+        run_json |= {
+            "created": time.strftime("%FT%TZ", time.gmtime()),
+            "code_hash": code_hash(WRITTEN_BY[manifest["kind"]]),
+        }
         write_json(final / "run.json", run_json | run_metadata)
         write_json(final / "manifest.json", manifest)
         publish_atomic(final, self.out)
@@ -157,18 +158,6 @@ def nearest_existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def code_hash(code: Sequence[str] = STAGE_CODE) -> str:
-    """The sha256 of the source code that the output bytes depend on."""
-    package = Path(__file__).parents[2]
-    files = sorted(
-        file for name in code for file in ([package / name] if name.endswith(".py") else (package / name).rglob("*.py"))
-    )
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def config_diff(old: Any, new: Any, name: str = "") -> list[str]:
