@@ -11,7 +11,7 @@ from bertgpt.inference.generate import Generator
 from bertgpt.inference.sampling import SamplingParams
 from bertgpt.training.callback import TrainerView
 from bertgpt.utils.console import printable
-from bertgpt.utils.files import discard_result, write_atomic
+from bertgpt.utils.files import write_text
 
 MIN_TOKENS = 4  # 15 % of fewer tokens would mask none
 HEADING = "======== step "
@@ -37,7 +37,7 @@ class SampleCallback:
             samples = [*self.generate(model), *self.fill_masks(model)]
             entry = f"{HEADING}{view.step:,}\n\n" + "".join(f"{printable(sample)}\n\n" for sample in samples)
             content = self.entries_before(view.step) + entry
-            write_atomic(self.path, lambda temp: discard_result(temp.write_text(content, encoding="utf-8")))
+            write_text(self.path, content)
         return None
 
     def entries_before(self, step: int) -> str:

@@ -1,12 +1,12 @@
-"""The commands, in the order of the pipeline.
+"""The commands, in the order of the pipeline, and their Python functions.
 
-A command is a module here with `run(options)`, which returns what `--json` calls `result` and so does its Python
-function, and `show(result, console)`, which prints it for people.
+A command is a module of `stages` with `run(options)`, which returns the `result` of `--json` and of the Python
+function, and `show(result, console)`, which prints it.
 """
 
 from collections.abc import Callable
 from importlib import import_module
-from inspect import Parameter, Signature  # not the module: bertgpt.cli.inspect would take its name
+from inspect import Parameter, Signature  # `bertgpt.inspect` is a command
 from types import ModuleType
 from typing import Any
 
@@ -43,34 +43,34 @@ COMMANDS: dict[str, type[Options]] = {
 
 
 def module(command: str) -> ModuleType:
-    """The module of a command, imported when it is needed and not before."""
-    name = {"eval": "evaluate", "import": "import_"}.get(command, command)  # words of Python's own
+    """The module of a command, imported on first use."""
+    name = {"eval": "evaluate", "import": "import_"}.get(command, command)  # Python has these names
     return import_module(f"bertgpt.stages.{name}")
 
 
 def as_python_function(command: str, name: str) -> Callable[..., dict[str, Any]]:
-    """A command as a Python function of this name."""
+    """The Python function of a command: positional arguments first, options as keywords."""
     model = COMMANDS[command]
-    places = arguments(model)
-    several = any(takes_several(model.model_fields[key]) for key in places)
+    names = list(arguments(model))
+    is_variadic = any(takes_several(model.model_fields[key]) for key in names)
 
     def call(*positional: Any, **options: Any) -> dict[str, Any]:
-        rest = positional[len(places) - 1 :]
-        if several and rest and all(isinstance(value, str) for value in rest):  # the last place takes several
-            positional = (*positional[: len(places) - 1], list(rest))
-        if len(positional) > len(places):
-            raise BertGPTError("BG203", f"{name} takes {', '.join(places) or 'nothing'} by place and all else by name")
-        by_place = dict(zip(places, positional, strict=False))
-        if both := by_place.keys() & options:
-            raise BertGPTError("BG203", f"{', '.join(both)} is given twice, by place and by name")
-        given = by_place | options
-        result: dict[str, Any] = module(command).run(resolve(model, given).options)
+        rest = positional[len(names) - 1 :]
+        if is_variadic and rest and all(isinstance(value, str) for value in rest):  # the last argument takes several
+            positional = (*positional[: len(names) - 1], list(rest))
+        if len(positional) > len(names):
+            accepted = f"takes {', '.join(names)} as positional arguments" if names else "takes no positional arguments"
+            raise BertGPTError("BG203", f"{name} {accepted}; all others are keyword-only")
+        by_position = dict(zip(names, positional, strict=False))
+        if both := by_position.keys() & options:
+            raise BertGPTError("BG203", f"{', '.join(both)} is given both as positional and as keyword argument")
+        result: dict[str, Any] = module(command).run(resolve(model, by_position | options).options)
         return result
 
     parameters = [
         Parameter(
             key,
-            Parameter.POSITIONAL_OR_KEYWORD if key in places else Parameter.KEYWORD_ONLY,
+            Parameter.POSITIONAL_OR_KEYWORD if key in names else Parameter.KEYWORD_ONLY,
             default=Parameter.empty if field.is_required() else field.default,
             annotation=field.annotation,
         )

@@ -1,8 +1,8 @@
-"""YAML as configuration: one mapping, each key once, numbers as people write them, and the place of every key.
+"""YAML config files: one mapping with unique keys, decimal numbers, and the line and column of every key.
 
-Plain YAML 1.1 reads `1e-4` as text, `010` as 8, `1:30` as 90 and `no` as false, and lets the last of two equal keys
-win; such things have cost people a night of training. Here a plain word is a number if it is written in decimal, a
-truth value if it is true or false, nothing if it is null or empty, and otherwise text. Tags are refused.
+YAML 1.1 reads `1e-4` as a string, `010` as 8, `1:30` as 90 and `no` as false, and lets the last of two equal keys win,
+which has ruined long training runs. Here an unquoted value is a number if it is written in decimal, a bool if it is
+true or false, None if it is null or empty, and otherwise a string. Tags are rejected.
 """
 
 import os
@@ -15,7 +15,7 @@ import yaml
 
 from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 
-MAX_BYTES, MAX_NODES, MAX_DEPTH = 1_000_000, 100_000, 50  # a file of options is small; aliases could make it huge
+MAX_BYTES, MAX_NODES, MAX_DEPTH = 1_000_000, 100_000, 50  # aliases could expand a small file enormously
 INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,30})$")
 NUMBER = re.compile(
     r"[-+]?(?:(?:[0-9][0-9_]*)(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]{1,4})?$|[-+]?\.inf$|\.nan$"
@@ -23,7 +23,7 @@ NUMBER = re.compile(
 
 
 class Loader(yaml.SafeLoader):
-    """A loader that takes every plain word for text, so that what it means is decided here."""
+    """A loader that reads every unquoted value as a string; `value_of` converts it."""
 
 
 Loader.yaml_implicit_resolvers = {}
@@ -31,7 +31,7 @@ Loader.yaml_implicit_resolvers = {}
 
 @dataclass(frozen=True)
 class Section:
-    """The values of one mapping, and where each key stands."""
+    """The values of one mapping, with the line and column of each key."""
 
     name: str  # FILE or FILE:SECTION, as given
     file: str
@@ -45,19 +45,19 @@ class Section:
 
 
 def read_section(reference: str) -> Section:
-    """Read FILE, or the part of it that FILE:dotted.section names. Keys are given with `_` for `-`."""
+    """Read FILE, or one section of it as FILE:dotted.section. In keys, `-` is replaced by `_`."""
     file, section = split_reference(reference)
     text = read_text(file)
     try:
         check_depth(file, text)
         node = yaml.compose(text, Loader)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two for escapes of no character
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: invalid escapes
         mark = getattr(error, "problem_mark", None)
-        place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+        location = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         cause = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        raise BertGPTError("BG206", "this is not YAML", path=place, cause=cause) from None
+        raise BertGPTError("BG206", "not valid YAML", path=location, cause=cause) from None
     if node is None:
-        raise BertGPTError("BG206", "the config file is empty", path=file)
+        raise BertGPTError("BG206", "config file is empty", path=file)
     expanded_size(file, node, {})
     mapping = descend(file, node, section)
     values = {underscored(key): value_of(value) for key, value in mapping.value}
@@ -66,8 +66,8 @@ def read_section(reference: str) -> Section:
 
 
 def split_reference(reference: str) -> tuple[str, list[str]]:
-    """FILE and the parts of the section; a file whose name holds a colon is found first."""
-    if os.path.exists(reference) or ":" not in reference:  # noqa: PTH110 - a Path of an impossible name raises
+    """Split FILE:SECTION into the file and the section's parts; an existing file may have a colon in its name."""
+    if os.path.exists(reference) or ":" not in reference:  # noqa: PTH110 - Path raises for invalid names
         return reference, []
     file, _, section = reference.rpartition(":")
     return file, section.split(".")
@@ -76,42 +76,42 @@ def split_reference(reference: str) -> tuple[str, list[str]]:
 def read_text(file: str) -> str:
     """The text of a config file."""
     try:
-        with open(file, "rb") as opened:  # noqa: PTH123 - likewise
+        with open(file, "rb") as opened:  # noqa: PTH123 - Path raises for invalid names
             content = opened.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise BertGPTError("BG205", "a config file of over 1 MB is taken for a mistake", path=file)
+            raise BertGPTError("BG205", "config file is larger than 1 MB", path=file)
         return content.decode("utf-8-sig")
     except OSError as error:
-        raise BertGPTError("BG205", "the config file cannot be read", path=file, cause=error.strerror) from None
+        raise BertGPTError("BG205", "config file cannot be read", path=file, cause=error.strerror) from None
     except UnicodeDecodeError as error:
-        raise BertGPTError("BG205", "the config file is not UTF-8", path=file, cause=str(error)) from None
+        raise BertGPTError("BG205", "config file is not UTF-8", path=file, cause=str(error)) from None
     except ValueError as error:  # a NUL in the name
-        raise BertGPTError("BG205", "the config file cannot be read", path=file, cause=str(error)) from None
+        raise BertGPTError("BG205", "config file cannot be read", path=file, cause=str(error)) from None
 
 
 def check_depth(file: str, text: str) -> None:
-    """Refuse what is nested so deep that composing it would exhaust the stack."""
+    """Reject nesting so deep that composing the file would exhaust the stack."""
     depth = 0
     for event in yaml.parse(text, Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise BertGPTError("BG206", "this is nested too deep for options", path=place_of(file, event))
+            raise BertGPTError("BG206", "config file is nested too deeply", path=location_of(file, event))
 
 
 def expanded_size(file: str, node: yaml.Node, sizes: dict[int, int]) -> int:
-    """How many values a node holds once its aliases are written out; too many, or a circle, is an error.
+    """Number of values in a node after its aliases are expanded; too many, or a cycle, is an error.
 
-    Every node is seen here, so this is also where tags and keys that stand twice are refused.
+    This visits every node, so tags and duplicate keys are rejected here too.
     """
     if id(node) not in sizes:
-        sizes[id(node)] = MAX_NODES  # for a circle: met again before it is counted
+        sizes[id(node)] = MAX_NODES  # for a cycle: the node is visited again before it is counted
         if node.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
-            raise BertGPTError("BG206", f"the tag {short_repr(node.tag)} is not taken here", path=place_of(file, node))
+            raise BertGPTError("BG206", f"tags are not allowed: {short_repr(node.tag)}", path=location_of(file, node))
         if isinstance(node, yaml.MappingNode):
             check_keys(file, node)
         sizes[id(node)] = 1 + sum(expanded_size(file, child, sizes) for child in children(node))
     if sizes[id(node)] > MAX_NODES:
-        raise BertGPTError("BG206", "aliases make this file too large", path=place_of(file, node))
+        raise BertGPTError("BG206", "aliases make the config file too large", path=location_of(file, node))
     return sizes[id(node)]
 
 
@@ -125,36 +125,36 @@ def children(node: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def check_keys(file: str, node: yaml.MappingNode) -> None:
-    """Keys are words, and each stands once, however it is spelled."""
+    """Check that keys are strings and unique, with `-` and `_` taken as equal."""
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise BertGPTError("BG206", "a key is not a plain word", path=place_of(file, key))
+            raise BertGPTError("BG206", "key is not a string", path=location_of(file, key))
         if underscored(key) in seen:
-            raise BertGPTError("BG206", f"the key {short_repr(key.value)} stands twice", path=place_of(file, key))
+            raise BertGPTError("BG206", f"duplicate key: {short_repr(key.value)}", path=location_of(file, key))
         seen.add(underscored(key))
 
 
 def underscored(key: yaml.ScalarNode) -> str:
-    """A key as options are named."""
+    """A key with `_` for `-`, as fields are named."""
     return str(key.value).replace("-", "_")
 
 
 def descend(file: str, node: Any, section: list[str]) -> yaml.MappingNode:
-    """The mapping that the section names."""
+    """The mapping of a section."""
     for depth in range(len(section) + 1):
         name = ".".join(section[:depth]) or "the file"
         if not isinstance(node, yaml.MappingNode):
-            raise BertGPTError("BG206", f"{name} is not a mapping of options to values", path=place_of(file, node))
+            raise BertGPTError("BG206", f"{name} is not a mapping of options to values", path=location_of(file, node))
         if depth == len(section):
             return node
         keys = {str(key.value): value for key, value in node.value}
         if section[depth] not in keys:
             raise BertGPTError(
                 "BG207",
-                f"there is no section {short_repr(section[depth])} in {name}",
+                f"no such section in {name}: {short_repr(section[depth])}",
                 path=file,
-                cause=f"there are {', '.join(keys)}",
+                cause=f"the sections are {', '.join(keys)}",
                 hint=did_you_mean(section[depth], keys),
             )
         node = keys[section[depth]]
@@ -162,13 +162,13 @@ def descend(file: str, node: Any, section: list[str]) -> yaml.MappingNode:
 
 
 def value_of(node: Any) -> Any:
-    """What a node means."""
+    """The Python value of a node."""
     if isinstance(node, yaml.SequenceNode):
         return [value_of(item) for item in node.value]
     if isinstance(node, yaml.MappingNode):
         return {str(key.value): value_of(value) for key, value in node.value}
     word = str(node.value)
-    if node.style is not None:  # in quotes, or a block of text
+    if node.style is not None:  # quoted, or a block scalar
         return word
     if word in ("", "~", "null"):
         return None
@@ -181,6 +181,6 @@ def value_of(node: Any) -> Any:
     return word
 
 
-def place_of(file: str, node: Any) -> str:
+def location_of(file: str, node: Any) -> str:
     """FILE:LINE:COLUMN of a node or event."""
     return f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from bertgpt.utils import console
 from bertgpt.utils.errors import require_package
-from bertgpt.utils.files import discard_result, sync, write_atomic
+from bertgpt.utils.files import sync, write_text
 
 TIMING_KEYS = ("seconds", "tokens_per_s")  # metrics that differ between two runs of the same training
 
@@ -42,7 +42,7 @@ class JsonlLogger:
     def truncate_after(self, step: int) -> None:
         """Keep the lines up to a step; also drops a partial line that a crash left."""
         text = "".join(json.dumps(line) + "\n" for line in self.read() if line["step"] <= step)
-        write_atomic(self.path, lambda temp: discard_result(temp.write_text(text, encoding="utf-8")))
+        write_text(self.path, text)
 
     def sync(self) -> None:
         """Flush the file to disk."""

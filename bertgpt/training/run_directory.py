@@ -29,12 +29,11 @@ from bertgpt.training.logger import TIMING_KEYS, JsonlLogger, RunLogger
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import (
-    discard_result,
     disk_error,
     ensure_writable_folder,
     lock,
-    write_atomic,
     write_json,
+    write_text,
 )
 from bertgpt.utils.version import FORMAT_VERSION, __version__
 
@@ -147,7 +146,7 @@ class RunDirectory:
         self.checkpoints.remove_partial()
         config = {"version": FORMAT_VERSION} | record.fixed | {"mutable": record.mutable}
         text = yaml.safe_dump(config, sort_keys=False)
-        write_atomic(file, lambda temp: discard_result(temp.write_text(text, encoding="utf-8")))
+        write_text(file, text)
         record.tokenizer.save(self.path / "tokenizer")
         return False
 
@@ -203,7 +202,7 @@ class RunDirectory:
             rows = "".join(f"{line['step']}\t{line[metric]}\n" for line in lines if line["split"] == split)
             text = f"step\t{metric}\n{rows}"
             plot = self.path / "plots" / f"{split}.tsv"
-            write_atomic(plot, lambda temp, text=text: discard_result(temp.write_text(text)))  # type: ignore[misc]
+            write_text(plot, text)
         split = "val" if "val_loss" in metrics else "train"
         loss = (
             f"{'Validation' if split == 'val' else 'Training'} loss {metrics[f'{split}_loss']:.4f} nats per target.\n"

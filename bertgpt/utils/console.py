@@ -1,6 +1,6 @@
-"""What a person sees: results on stdout; notes, progress and errors on stderr.
+"""Console output: results on stdout; notes, progress and errors on stderr.
 
-Text that comes from data is shown with its control characters escaped, and never read as markup.
+Control characters in text from data are escaped, and such text is never parsed as markup.
 """
 
 import json
@@ -15,89 +15,90 @@ from typing import Any
 
 from bertgpt.utils.errors import BertGPTError
 
-INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # controls, bidi and other format marks, surrogates, line separators
+# Unicode categories that are escaped: controls, bidi and other format marks, surrogates, line separators.
+INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 COLOURS = {"red": "1;31", "green": "1;32", "yellow": "1;33", "magenta": "1;35", "bold": "1"}
-JOINERS = "\u200c\u200d"  # but these shape Persian, Hindi and emoji, and drive nothing
+JOINERS = "\u200c\u200d"  # not escaped: Persian, Hindi and emoji need them, and they control no terminal
 
 
 def printable(text: str, one_line: bool = False) -> str:
-    """The text with everything escaped that could drive a terminal; line ends and tabs too where one line is wanted."""
+    """Escape characters that could control a terminal; with `one_line` also line breaks and tabs."""
     if text.isascii() and text.isprintable():
         return text
-    with suppress(UnicodeError):  # arguments arrive as escaped bytes where the locale is C
+    with suppress(UnicodeError):  # in the C locale, arguments arrive as surrogate-escaped bytes
         text = text.encode(errors="surrogateescape").decode()
-    kept = JOINERS if one_line else JOINERS + "\n\t"
+    allowed = JOINERS if one_line else JOINERS + "\n\t"
     return "".join(
-        c if c in kept or unicodedata.category(c) not in INVISIBLE else c.encode("unicode_escape").decode()
+        c if c in allowed or unicodedata.category(c) not in INVISIBLE else c.encode("unicode_escape").decode()
         for c in text
     )
 
 
 def prepare_streams() -> None:
-    """Write UTF-8 whatever the locale says, and to nowhere where a stream was closed before we began."""
+    """Make stdout and stderr write UTF-8 in any locale; a stream that was closed at the start discards its output."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open to the end
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open until exit
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 class Progress:
-    """A live line on a terminal, a plain line every few seconds elsewhere."""
+    """Progress display: one updated line on a terminal, otherwise a new line every few seconds."""
 
     def __init__(self, label: str, total: int, in_bytes: bool = True, initial: int = 0) -> None:
-        self.label, self.total, self.in_bytes, self.initial = label, total, in_bytes, initial  # a total of 0: not known
+        self.label, self.total, self.in_bytes, self.initial = label, total, in_bytes, initial  # total 0: unknown
         self.start = self.shown = time.monotonic()
         self.live = sys.stderr.isatty()
 
-    def update(self, done: int, **found: int | str) -> None:
-        """Say how far it is, and what else was counted, or found and is said in words."""
+    def update(self, done: int, **extra: int | str) -> None:
+        """Show percentage, speed and time left, with further counts by name and texts."""
         now = time.monotonic()
         if current is None or current.quiet or now - self.shown < (0.1 if self.live else 5.0):
             return
         self.shown = now
         rate = (done - self.initial) / max(now - self.start, 1e-3)
         left = f", {(self.total - done) / rate:.0f} s left" if rate and done < self.total else ""
-        share = f" {100 * done / self.total:.0f} %" if self.total else ""
-        said = "".join(f", {n}" if isinstance(n, str) else f", {n:,} {name}" for name, n in found.items())
+        percent = f" {100 * done / self.total:.0f} %" if self.total else ""
+        details = "".join(f", {n}" if isinstance(n, str) else f", {n:,} {name}" for name, n in extra.items())
         speed = f", {rate / 1e6:.1f} MB/s" if self.in_bytes else ""
-        line = f"{self.label}:{share}{said}{speed}{left}"
+        line = f"{self.label}:{percent}{details}{speed}{left}"
         write_stderr(f"\r\x1b[K{line}" if self.live else line + "\n")
 
     def end(self) -> None:
-        """Take the live line away."""
+        """Clear the updated line."""
         if self.live and current is not None and not current.quiet:
             write_stderr("\r\x1b[K")
 
 
 class Console:
-    """The two streams of one command."""
+    """The output streams of one command."""
 
     def __init__(self, json: bool = False, quiet: bool = False) -> None:
         self.json, self.quiet = json, quiet
 
     def text(self, text: str = "") -> None:
-        """A line of the result."""
+        """Print a line of the result."""
         write(printable(text) + "\n")
 
     def heading(self, text: str) -> None:
-        """A line that introduces a part of the result; set off by colour on a terminal."""
+        """Print a heading, in colour on a terminal."""
         write(f"\x1b[1;36m{printable(text)}\x1b[0m\n" if supports_color(sys.stdout) else printable(text) + "\n")
 
     def inline_styled(self, parts: Iterable[tuple[str, str]]) -> None:
-        """Text of which some parts have a colour, where colour is welcome; a sign must say the same elsewhere."""
+        """Print a line of (text, colour) parts; elsewhere than on a terminal the text alone must be clear."""
         for text, colour in parts:
             self.inline(text, colour)
         write("\n")
 
     def inline(self, text: str, colour: str) -> None:
-        """Some text, on the same line as what came before."""
+        """Print text without ending the line."""
         shown = printable(text)
         write(f"\x1b[{COLOURS[colour]}m{shown}\x1b[0m" if colour and supports_color(sys.stdout) else shown)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table of the result: fitted on a terminal, as wide as it needs anywhere else."""
+        """Print a table: fitted to a terminal, as wide as its content elsewhere."""
         from rich import box
         from rich.console import Console as Rich
         from rich.table import Table
@@ -116,18 +117,18 @@ class Console:
         write("".join(line.rstrip() + "\n" for line in printed.get().splitlines()))
 
     def note(self, text: str) -> None:
-        """Something worth knowing that is no result."""
+        """Print a note to stderr."""
         if not self.quiet:
             write_stderr(printable(text) + "\n")
 
     def result(self, command: str, result: dict[str, Any]) -> None:
-        """The one JSON object of a command that went well."""
+        """Print the JSON envelope of a result."""
         self._object({"ok": True, "command": command, "result": result})
 
     def error(self, error: BertGPTError) -> None:
-        """An error, in words on stderr and with --json as the object on stdout."""
-        where = f": {error.path}" if error.path else ""
-        lines = [f"error[{error.code}]: {error.message}{where}"]
+        """Print an error to stderr; with --json also its JSON envelope to stdout."""
+        location = f": {error.path}" if error.path else ""
+        lines = [f"error[{error.code}]: {error.message}{location}"]
         lines += [f"  cause: {error.cause}"] if error.cause else []
         lines += [f"  hint:  {error.hint}"] if error.hint else []
         write_stderr("".join(printable(line, one_line=True) + "\n" for line in lines))
@@ -139,30 +140,30 @@ class Console:
         write(re.sub(r"[^\x20-\x7e]", escaped, text) + "\n")
 
 
-current: Console | None = None  # of the command that runs; Python callers have none, and hear nothing
+current: Console | None = None  # of the running command; None for Python callers, who get no notes
 
 
 def note(text: str) -> None:
-    """A note on the console of the command that runs, if one does."""
+    """Print a note on the console of the running command, if there is one."""
     if current is not None:
         current.note(text)
 
 
 def silence_non_main() -> None:
-    """Say nothing from here on: another process says it."""
+    """Stop all output of this rank; the main rank prints it."""
     if current is not None:
         current.quiet = True
         silence(sys.stdout)
 
 
 def escaped(match: re.Match[str]) -> str:
-    """A character as JSON may spell it, where printing it could drive a terminal."""
+    """A character, as a JSON escape if it could control a terminal."""
     c = match.group()
     return json.dumps(c)[1:-1] if unicodedata.category(c) in INVISIBLE and c not in JOINERS else c
 
 
 def write(text: str) -> None:
-    """Put text on stdout; that it takes no more is an error of its own."""
+    """Write text to stdout; raises BG402 if that fails, and BrokenPipeError if the reader has gone."""
     try:
         sys.stdout.write(text)
     except BrokenPipeError:
@@ -172,7 +173,7 @@ def write(text: str) -> None:
 
 
 def flush() -> None:
-    """Have all of it written."""
+    """Flush stdout, with the errors of `write`."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -182,19 +183,19 @@ def flush() -> None:
 
 
 def cannot_write(error: OSError) -> BertGPTError:
-    """Stdout takes no more, and should not be asked again when Python exits."""
+    """The error for a failed write to stdout, which also keeps Python from writing again at exit."""
     silence(sys.stdout)
     return BertGPTError("BG402", "the output cannot be written", cause=error.strerror)
 
 
 def silence(stream: Any) -> None:
-    """Send what is still in a stream's buffer to nowhere."""
+    """Discard what a stream has buffered, and all further output."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def write_stderr(text: str) -> None:
-    """Put text on stderr; a stderr that takes nothing changes nothing."""
+    """Write text to stderr; failures are ignored."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -203,5 +204,5 @@ def write_stderr(text: str) -> None:
 
 
 def supports_color(stream: Any) -> bool:
-    """Whether colour is welcome there."""
+    """Whether a stream is a terminal with colours, and $NO_COLOR is not set."""
     return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")

@@ -1,7 +1,7 @@
-"""What can go wrong, in one shape: a stable code, what happened, where, why, and the way out.
+"""Errors: one exception with a stable code, a message, and where known the path, the cause and a hint.
 
-Everything that a user can cause is raised as a `BertGPTError`. `cli.py` turns it into text or JSON and an exit code;
-whatever else is raised is a bug. `docs/errors.md` explains each code.
+Everything that a user can cause is raised as a `BertGPTError`. `cli/app.py` turns it into text or JSON and an exit
+code; any other exception is a bug. `docs/errors.md` explains each code.
 """
 
 from collections.abc import Iterable
@@ -14,64 +14,64 @@ BUG, USAGE, DATA, ENVIRONMENT, DIVERGED, LOCKED = 1, 2, 3, 4, 5, 6
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
 
 CODES = {
-    "BG101": "a bug in bertgpt",
+    "BG101": "bug in bertgpt",
     "BG201": "no such command",
     "BG202": "no such option",
-    "BG203": "an argument is missing, superfluous or malformed",
-    "BG204": "a value has the wrong type or is out of bounds",
-    "BG205": "a config file cannot be read",
-    "BG206": "a config file is not YAML of the plain kind",
+    "BG203": "missing, extra or malformed argument",
+    "BG204": "invalid value",
+    "BG205": "config file cannot be read",
+    "BG206": "config file is not plain YAML",
     "BG207": "no such section in a config file",
     "BG208": "no such key",
     "BG209": "no such preset",
-    "BG210": "there is nothing of this name to look into",
+    "BG210": "nothing to inspect under this name",
     "BG211": "no such source",
     "BG212": "no such column",
-    "BG213": "the output exists and was made otherwise",
+    "BG213": "output exists with different options",
     "BG215": "no such document or row",
-    "BG218": "no class of transformers computes this, or we do not compute what it does",
-    "BG219": "the model has no rows for some ids",
-    "BG220": "a file of weights may run code",
-    "BG221": "the objective, the preset and the data do not fit together",
-    "BG222": "the model does not do that",
-    "BG223": "the command runs in one process",
-    "BG301": "a text is not UTF-8",
-    "BG302": "a line is not JSON",
-    "BG303": "a column holds no text",
-    "BG304": "a file is not whole",
-    "BG305": "the content of a file has changed",
-    "BG306": "the files are not those of the manifest",
-    "BG307": "there is no manifest, or none that can be read",
-    "BG308": "the tokenizers differ",
-    "BG309": "an id is none of the tokenizer's",
-    "BG310": "there is no text",
-    "BG311": "a text is UTF-16",
-    "BG312": "a document is too long",
-    "BG313": "a source cannot be read",
-    "BG314": "a tokenizer cannot be read",
-    "BG315": "not everything is tokenized yet",
-    "BG316": "there are no sentences of other documents",
-    "BG317": "the base shards are others",
-    "BG318": "a model cannot be read",
-    "BG319": "transformers computes something else from the same weights",
-    "BG320": "no checkpoint is whole",
-    "BG321": "an answer is not a number",
-    "BG322": "labels are missing, or not those of the task",
-    "BG323": "a classifier does not converge",
-    "BG324": "results are not of the same items",
-    "BG401": "an optional package is not installed",
+    "BG218": "model cannot be converted to or from transformers",
+    "BG219": "tokenizer has ids beyond the model's vocab_size",
+    "BG220": "weights are a pickle",
+    "BG221": "objective, preset and data do not match",
+    "BG222": "model does not support this",
+    "BG223": "command runs in one process only",
+    "BG301": "text is not UTF-8",
+    "BG302": "line is not JSON",
+    "BG303": "column holds no text",
+    "BG304": "file size does not match the manifest",
+    "BG305": "checksum mismatch",
+    "BG306": "files do not match the manifest",
+    "BG307": "manifest is missing or cannot be read",
+    "BG308": "tokenizers do not match",
+    "BG309": "token id outside the vocabulary",
+    "BG310": "no text",
+    "BG311": "text is UTF-16",
+    "BG312": "document is too long",
+    "BG313": "source cannot be read",
+    "BG314": "tokenizer cannot be read",
+    "BG315": "tokenization is not finished",
+    "BG316": "cannot sample negatives",
+    "BG317": "base shards do not match the mask plan",
+    "BG318": "model cannot be read",
+    "BG319": "exported logits do not match transformers",
+    "BG320": "no valid checkpoint",
+    "BG321": "model output is NaN",
+    "BG322": "labels are missing or do not match the task",
+    "BG323": "classifier does not converge",
+    "BG324": "results cover different items",
+    "BG401": "optional package is not installed",
     "BG402": "output cannot be written",
-    "BG403": "the disk is full",
-    "BG404": "an output cannot be put there",
-    "BG405": "GPT-2's vocabulary is not at hand",
-    "BG406": "there is not enough memory",
-    "BG407": "the hub is offline",
-    "BG408": "a server cannot be reached",
-    "BG409": "the hub does not let us read",
-    "BG410": "a device or its precision is not there",
-    "BG411": "another process of a run has ended",
+    "BG403": "disk is full",
+    "BG404": "output folder is not writable",
+    "BG405": "GPT-2 vocabulary is not available",
+    "BG406": "out of memory",
+    "BG407": "hub is offline",
+    "BG408": "server cannot be reached",
+    "BG409": "access to the hub denied",
+    "BG410": "device or precision is not available",
+    "BG411": "a peer rank exited",
     "BG501": "training diverged",
-    "BG601": "another process is writing there",
+    "BG601": "another process is writing to the output",
 }
 
 
@@ -86,7 +86,8 @@ class BertGPTError(Exception):
         assert code in CODES, code
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.code, self.message, self.path, self.cause, self.hint)  # it crosses between processes
+        # Errors are sent between processes.
+        return _rebuild, (self.code, self.message, self.path, self.cause, self.hint)
 
     def __str__(self) -> str:
         details = (f"{name}: {value}" for name, value in (("cause", self.cause), ("hint", self.hint)) if value)
@@ -94,7 +95,7 @@ class BertGPTError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """What the process exits with."""
+        """The exit code of the process."""
         return int(self.code[2])
 
     def as_json(self) -> dict[str, str | None]:
@@ -103,30 +104,30 @@ class BertGPTError(Exception):
 
 
 def _rebuild(code: str, message: str, path: str | None, cause: str | None, hint: str | None) -> BertGPTError:
-    """An error as it was in another process."""
+    """Rebuild an error that was raised in another process."""
     return BertGPTError(code, message, path=path, cause=cause, hint=hint)
 
 
 def short_repr(value: object) -> str:
-    """A value as a message shows it, in short; a text is not escaped here but where it is printed."""
+    """A value for a message, truncated; control characters are escaped later, when the message is printed."""
     shown = f"'{value}'" if isinstance(value, str) else repr(value)
     return shown if len(shown) <= 80 else f"{shown[:76]}...{shown[-1]}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """A hint that names the nearest known word, if one is near."""
+    """A hint with the most similar known word, if there is one."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else None
 
 
 def require_package(module: str, extra: str) -> ModuleType:
-    """An optional dependency, or the command that installs it."""
+    """Import an optional dependency; the error names the command that installs it."""
     try:
         return import_module(module)
     except ImportError as missing:
         raise BertGPTError(
             "BG401",
-            f"this needs the package {module.partition('.')[0]}, which is not installed",
+            f"package {module.partition('.')[0]} is not installed",
             cause=str(missing),
             hint=f"pip install 'bertgpt[{extra}]'",
         ) from missing
