@@ -202,7 +202,7 @@ def test_unreadable_config_is_reported(content: str, reference: ReferenceRun, tm
     (out / "config.yaml").write_text(content)
     done = run(*reference.argv(out))
     assert done.code == 3
-    assert "error[BG318]: config.yaml describes no run" in done.err
+    assert "error[BG318]: config.yaml is not a run's config" in done.err
 
 
 # ------------------------------------------------------------------------------------------ pruning

@@ -11,7 +11,7 @@ import torch
 from bertgpt.data.loading.causal import CausalBatch
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.training.device import to_device, to_tensors
-from tests.fixtures.models import written
+from tests.fixtures.models import save_random_model
 
 
 def test_large_token_ids_survive() -> None:
@@ -20,8 +20,8 @@ def test_large_token_ids_survive() -> None:
     batch = to_tensors(CausalBatch(ids, np.array([4])), pin=False)
     assert batch.input_ids.dtype == torch.uint16
     moved = to_device(batch, torch.device("cpu"))
-    assert moved.ids.tolist() == ids.tolist()
-    assert moved.ids.dtype == torch.int64
+    assert moved.input_ids.tolist() == ids.tolist()
+    assert moved.input_ids.dtype == torch.int64
 
 
 @pytest.mark.gpu
@@ -29,12 +29,12 @@ def test_pinned_batch_reaches_the_gpu() -> None:
     ids = np.arange(65_536, dtype=np.uint16).reshape(64, 1024)
     batch = to_tensors(CausalBatch(ids, np.full(64, 1023)), pin=True)
     assert batch.input_ids.is_pinned()
-    assert to_device(batch, torch.device("cuda")).ids.cpu().numpy().tolist() == ids.tolist()
+    assert to_device(batch, torch.device("cuda")).input_ids.cpu().numpy().tolist() == ids.tolist()
 
 
 def test_loading_a_model_does_not_import_dynamo(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Importing it takes longer than everything else together."""
-    written(tmp_path / "gpt", "gpt2", tokenizer)
+    save_random_model(tmp_path / "gpt", "gpt2", tokenizer)
     code = "import sys, bertgpt; bertgpt.load(sys.argv[1]).generate('a', max_new_tokens=2); print(sorted(sys.modules))"
     argv = [sys.executable, "-c", code, str(tmp_path / "gpt")]
     loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout

@@ -80,7 +80,7 @@ def points(reference: ReferenceRun, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_every_fault_point_is_covered(points: dict[str, list[str]]) -> None:
-    code = "".join(inspect.getsource(part) for part in (checkpoints, files.publish_atomic, files.write_atomic))
+    code = "".join(inspect.getsource(part) for part in (checkpoints, files.publish_atomic, files.atomic_write))
     defined = set(re.findall(r'\bfault_point\("([\w.]+)"\)', code))
     assert {"checkpoint.model", "checkpoint.prune", "publish.aside", "file.renamed"} <= defined
     assert defined - UNREACHABLE == {point.partition(":")[0] for names in points.values() for point in names}

@@ -142,7 +142,7 @@ def test_signal_saves_checkpoint(
     """The step before the one that is being taken is saved, and it says how to go on."""
     source, options = training_data["clm"]
     with monkeypatch.context() as patched:
-        interrupt(patched, Trainer, "terms", 7, lambda: signal.raise_signal(signum))
+        interrupt(patched, Trainer, "compute_loss", 7, lambda: signal.raise_signal(signum))
         stopped = run("pretrain", source, "--out", str(tmp_path / "run"), *flags(options | SHORT_RUN))
     assert stopped.code == code
     assert "saved step" in stopped.err
