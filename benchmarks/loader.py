@@ -40,7 +40,7 @@ def collator(plan: Path) -> Callable[[], None]:
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(plan / "tokenizer")
     collate = DataCollatorForLanguageModeling(tokenizer, mlm=True, mlm_probability=0.15)
-    ids = open_mlm_dataset(plan, "train").batch(np.arange(ROWS * 8), np.zeros(ROWS * 8, int)).ids
+    ids = open_mlm_dataset(plan, "train").batch(np.arange(ROWS * 8), np.zeros(ROWS * 8, int)).input_ids
     features = [{"input_ids": row.tolist()} for row in ids]
     return cycled([features[i : i + ROWS] for i in range(0, len(features), ROWS)], collate)
 

@@ -63,10 +63,10 @@ def masked_calls(dtype: torch.dtype) -> dict[str, Call]:
     config = make_config(384, 6, 6, 30_522, BERT | {"context": 128})
     rows = masked_rows(config, 32, 128)
     model, objective, other = init_model(config, 0).train(), MaskedLM(mask_id=3), their_model(config, "BertForMaskedLM")
-    labels: Tensor = torch.full_like(rows.ids, -100).scatter(1, rows.positions, rows.labels)
+    labels: Tensor = torch.full_like(rows.input_ids, -100).scatter(1, rows.masked_positions, rows.labels)
     return {
-        "BertForMaskedLM": trained(other, lambda: other(rows.ids, labels=labels).loss, dtype),
-        "bertgpt": trained(model, lambda: objective(model, rows)["mlm"].loss / rows.scored.sum(), dtype),
+        "BertForMaskedLM": trained(other, lambda: other(rows.input_ids, labels=labels).loss, dtype),
+        "bertgpt": trained(model, lambda: objective(model, rows)["mlm"].loss / rows.num_targets.sum(), dtype),
     }
 
 

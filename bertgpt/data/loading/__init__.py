@@ -1,1 +1,1 @@
-"""Shards to batches: order, causal windows, MLM rows, masking, prefetch."""
+"""Datasets and batches: shards and mask plans in, causal, masked and classification batches out, in a seeded order."""

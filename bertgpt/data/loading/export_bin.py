@@ -1,59 +1,49 @@
-"""Shards as flat files of ids, one for each split: what nanoGPT and its descendants map into memory."""
+"""Export shards to .bin: one flat file of token ids per split, as nanoGPT memory-maps it."""
 
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-from bertgpt.data.execution.tasks import Facts
+from bertgpt.data.execution.tasks import Metadata
 from bertgpt.data.execution.workdir import WorkDirectory
 from bertgpt.data.format import TokenFile, build_manifest, read_manifest, verify, verify_tokenizer
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import check_space, sha256_of, write_atomic
+from bertgpt.utils.files import check_space, sha256_of
 
 
-def to_bin(shards: Path, out: Path, fresh: bool) -> Facts:
+def to_bin(shards: Path, out: Path, overwrite: bool) -> Metadata:
     """Write SPLIT.bin for each split: the ids of its files one after the other, without a header."""
     manifest = read_manifest(shards)
     if manifest["kind"] != "shards":
-        raise BertGPTError("BG211", f"{shards} holds {manifest['kind']}, not shards")
+        raise BertGPTError("BG211", f"{shards} contains {manifest['kind']}, not shards")
     verify(shards, manifest)
     tokenizer = verify_tokenizer(shards, manifest)
     parent = sha256_of(shards / "manifest.json")
     config = {"parent": parent, "to": "bin"}
-    with WorkDirectory(out, fresh) as work:
-        if not work.finished(config):
-            check_space(work.root, sum(file["bytes"] for file in manifest["files"]))
-            final = work.folder(config, "final", empty=True)
+    with WorkDirectory(out, overwrite) as workdir:
+        if not workdir.finished(config):
+            check_space(workdir.root, sum(file["bytes"] for file in manifest["files"]))
+            final = workdir.folder(config, "final", empty=True)
             files = write_splits(shards, manifest, final)
             exported = build_manifest("bin", config, tokenizer, manifest["counts"], files)
             exported["parent"] = {"manifest_sha256": parent}
-            work.publish(final, exported, shards / "tokenizer", {"shards": str(shards.resolve())})
-    done = read_manifest(out)
-    return {"path": str(out), "kind": "bin", "dtype": done["dtype"], "files": done["files"]}
+            workdir.publish(final, exported, shards / "tokenizer", {"shards": str(shards.resolve())})
+    result = read_manifest(out)
+    return {"path": str(out), "kind": "bin", "dtype": result["dtype"], "files": result["files"]}
 
 
-def write_splits(shards: Path, manifest: Facts, final: Path) -> list[Facts]:
-    """The flat files, and what the manifest says of them."""
+def write_splits(shards: Path, manifest: Metadata, final: Path) -> list[Metadata]:
+    """Write the files, and return their manifest entries."""
     progress = console.Progress("exporting", sum(file["bytes"] for file in manifest["files"]))
-    files: dict[str, list[Facts]] = defaultdict(list)
-    for file in manifest["files"]:
-        files[file["split"]].append(file)
-    done, written = 0, []
-    for split, parts in files.items():
+    done, entries = 0, []
+    for split in dict.fromkeys(file["split"] for file in manifest["files"]):
+        files = [file for file in manifest["files"] if file["split"] == split]
         path = final / f"{split}.bin"
-
-        def write(aside: Path, parts: list[Any] = parts) -> None:
-            nonlocal done
-            with aside.open("wb") as flat:
-                for part in parts:
-                    TokenFile(shards / part["path"]).flat.tofile(flat)
-                    done += part["bytes"]
-                    progress.update(done)
-
-        write_atomic(path, write, durable=False)
-        tokens = sum(part["tokens"] for part in parts)
-        size = path.stat().st_size
-        written.append({"path": path.name, "bytes": size, "sha256": sha256_of(path), "split": split, "tokens": tokens})
+        with path.open("wb") as stream:  # no atomic write needed: the folder is published as a whole
+            for file in files:
+                TokenFile(shards / file["path"]).flat.tofile(stream)
+                done += file["bytes"]
+                progress.update(done)
+        tokens, size = sum(file["tokens"] for file in files), path.stat().st_size
+        entries.append({"path": path.name, "bytes": size, "sha256": sha256_of(path), "split": split, "tokens": tokens})
     progress.end()
-    return written
+    return entries

@@ -1,7 +1,7 @@
-"""Batches as a function of the step: nothing is remembered between them, so any process can make any part of any batch.
+"""Deterministic data loader: a batch is a pure function of (seed, step), so any process can compute any part of it.
 
-Slot s of training is sample `order(s)`, whoever makes it. A step takes the next slots; how these are divided among
-processes and micro-batches changes neither which samples they are nor their order.
+Position p of the training stream is sample `permutation(p)`, on every machine. Each step takes the next positions. How
+they are divided among ranks and micro-batches changes neither the samples nor their order.
 """
 
 import queue
@@ -16,112 +16,113 @@ from numpy.typing import NDArray
 from bertgpt.data.loading.permutation import EpochPermutation
 from bertgpt.utils.errors import BertGPTError
 
-BLOCK = 8192  # slots whose samples are found at once
-PREFETCH = 2  # batches that are made before they are asked for
-Slots = NDArray[np.int64]
+PERMUTATION_BLOCK = 8192  # positions that are permuted at once: a few cost as much as thousands
+PREFETCH = 2  # batches that are prepared ahead
+Indices = NDArray[np.int64]
 
 
 class Dataset(Protocol):
-    """Something that has so many samples, and can make any of them."""
+    """Map-style dataset that returns whole batches."""
 
     def __len__(self) -> int: ...
 
-    def batch(self, samples: Slots, epochs: Slots) -> Any:
-        """Some of them, each as it is in an epoch."""
+    def batch(self, indices: Indices, epochs: Indices) -> Any:
+        """The samples of these indices, each as it is in its epoch (masks change from epoch to epoch)."""
 
 
 class ShuffledStream:
-    """Samples in the order of a seed, so many of them in each step. It counts its own slots, and so its own epochs."""
+    """Endless stream of one dataset in shuffled order, `batch_size` samples per step. It counts its own epochs."""
 
-    def __init__(self, samples: Dataset, seed: int, size: int) -> None:
-        self.samples, self.size = samples, size
-        self.order = EpochPermutation(len(samples), seed)
-        self.first, self.epochs, self.numbers = 0, np.zeros(0, np.int64), np.zeros(0, np.int64)
+    def __init__(self, dataset: Dataset, seed: int, batch_size: int) -> None:
+        self.dataset, self.batch_size = dataset, batch_size
+        self.permutation = EpochPermutation(len(dataset), seed)
+        self.first, self.epochs, self.indices = 0, np.zeros(0, np.int64), np.zeros(0, np.int64)  # the current block
 
-    def batch(self, slots: Slots) -> Any:
-        """What stands at slots that follow each other."""
-        epochs, numbers = self.at(int(slots[0]), int(slots[-1]))
-        return self.samples.batch(numbers, epochs)
+    def batch(self, positions: Indices) -> Any:
+        """The samples at consecutive stream positions."""
+        epochs, indices = self.epochs_and_indices(int(positions[0]), int(positions[-1]))
+        return self.dataset.batch(indices, epochs)
 
-    def at(self, first: int, last: int) -> tuple[Slots, Slots]:
-        """The epochs and samples of some slots; thousands are found at once, since few cost as much."""
-        if not self.first <= first <= last < self.first + len(self.numbers):
+    def epochs_and_indices(self, first: int, last: int) -> tuple[Indices, Indices]:
+        """The epochs and sample indices of the positions `first` to `last`, from a cached block."""
+        if not self.first <= first <= last < self.first + len(self.indices):
             self.first = first
-            self.epochs, self.numbers = self.order.epoch_and_index(np.arange(first, max(first + BLOCK, last + 1)))
-        some = slice(first - self.first, last - self.first + 1)
-        return self.epochs[some], self.numbers[some]
+            block = np.arange(first, max(first + PERMUTATION_BLOCK, last + 1))
+            self.epochs, self.indices = self.permutation.epoch_and_index(block)
+        inside = slice(first - self.first, last - self.first + 1)
+        return self.epochs[inside], self.indices[inside]
 
 
 @dataclass(frozen=True)
 class BatchPartition:
-    """Which of `world` processes this is, and how each step's batch is divided."""
+    """How a global batch is divided: among `world_size` ranks, each with `accumulation_steps` micro-batches."""
 
-    world: int = 1
+    world_size: int = 1
     rank: int = 0
-    accumulation: int = 1
+    accumulation_steps: int = 1
 
 
 class StepLoader:
-    """Batches of one stream, or of several that share each step: first the samples of one, then those of the next."""
+    """Batches of one or more streams. Each global batch has the samples of the first stream, then those of the next."""
 
-    def __init__(self, *streams: ShuffledStream, division: BatchPartition = BatchPartition()) -> None:
-        self.streams, self.division = streams, division
-        self.size = sum(stream.size for stream in streams)
-        parts = division.world * division.accumulation
-        if self.size % parts:
-            raise BertGPTError("BG204", f"a batch of {self.size} cannot be divided into {parts} equal parts")
-        self.micro = self.size // parts
+    def __init__(self, *streams: ShuffledStream, partition: BatchPartition = BatchPartition()) -> None:
+        self.streams, self.partition = streams, partition
+        self.batch_size = sum(stream.batch_size for stream in streams)
+        parts = partition.world_size * partition.accumulation_steps
+        if self.batch_size % parts:
+            raise BertGPTError("BG204", f"a global batch of {self.batch_size} rows is not divisible into {parts} parts")
+        self.micro_batch_size = self.batch_size // parts
 
-    def batch(self, step: int, number: int) -> list[Any]:
-        """Micro-batch `number` of a step: what there is of each stream in it."""
-        found = zip(self.streams, self.slots(step, number), strict=True)
-        return [stream.batch(slots) for stream, slots in found if len(slots)]
+    def batch(self, step: int, micro_step: int) -> list[Any]:
+        """A micro-batch of this rank: one batch for each stream that has samples in it."""
+        positions = zip(self.streams, self.stream_positions(step, micro_step), strict=True)
+        return [stream.batch(of_stream) for stream, of_stream in positions if len(of_stream)]
 
-    def slots(self, step: int, number: int) -> list[Slots]:
-        """The slots of each stream in micro-batch `number` of a step."""
-        start = (number * self.division.world + self.division.rank) * self.micro  # within the step
-        found = []
+    def stream_positions(self, step: int, micro_step: int) -> list[Indices]:
+        """The positions of each stream in a micro-batch of this rank."""
+        start = (micro_step * self.partition.world_size + self.partition.rank) * self.micro_batch_size  # in the batch
+        positions = []
         for stream in self.streams:
-            inside = np.arange(max(start, 0), max(min(start + self.micro, stream.size), 0))
-            found.append(step * stream.size + inside)
-            start -= stream.size
-        return found
+            within = np.arange(max(start, 0), max(min(start + self.micro_batch_size, stream.batch_size), 0))
+            positions.append(step * stream.batch_size + within)
+            start -= stream.batch_size
+        return positions
 
     def steps(self, step: int = 0) -> Iterator[list[list[Any]]]:
-        """The micro-batches of one step after the other, without end."""
+        """The micro-batches of each step from `step` on, without end."""
         while True:
-            yield [self.batch(step, number) for number in range(self.division.accumulation)]
+            yield [self.batch(step, micro_step) for micro_step in range(self.partition.accumulation_steps)]
             step += 1
 
 
-def hybrid_split(batch: int, ratio: float) -> tuple[int, int]:
-    """How many samples of a step are masked and how many causal, where both are trained at once."""
-    first = int(ratio * batch + 0.5)
-    return first, batch - first
+def hybrid_split(batch_size: int, mlm_ratio: float) -> tuple[int, int]:
+    """The numbers of masked and of causal rows in a hybrid batch."""
+    masked = int(mlm_ratio * batch_size + 0.5)
+    return masked, batch_size - masked
 
 
 class Prefetcher:
-    """What an iterator yields, made in the background a little ahead. Its errors come out where they are asked for."""
+    """Iterate in a background thread, a few items ahead. Exceptions are raised in the consumer."""
 
-    def __init__(self, source: Iterator[Any], finish: Callable[[Any], Any] = lambda batch: batch) -> None:
+    def __init__(self, source: Iterator[Any], transform: Callable[[Any], Any] = lambda batch: batch) -> None:
         self.queue: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(PREFETCH)
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self.work, args=(source, finish), daemon=True)
+        self.closed = threading.Event()
+        self.thread = threading.Thread(target=self.produce, args=(source, transform), daemon=True)
         self.thread.start()
 
-    def work(self, source: Iterator[Any], finish: Callable[[Any], Any]) -> None:
-        """In the background."""
+    def produce(self, source: Iterator[Any], transform: Callable[[Any], Any]) -> None:
+        """The background thread."""
         try:
             for batch in source:
-                if not self.put((finish(batch), None)):
+                if not self.put((transform(batch), None)):
                     return
             self.put((None, StopIteration()))
-        except BaseException as error:  # whatever it is, it must not be lost here
+        except BaseException as error:  # of any kind: it is raised in the consumer, not lost in the thread
             self.put((None, error))
 
     def put(self, item: tuple[Any, BaseException | None]) -> bool:
-        """Wait for room, unless nobody will come."""
-        while not self.stopping.is_set():
+        """Wait for room in the queue; False if the prefetcher was closed."""
+        while not self.closed.is_set():
             try:
                 self.queue.put(item, timeout=0.2)
                 return True
@@ -140,6 +141,6 @@ class Prefetcher:
         return batch
 
     def close(self) -> None:
-        """No more is wanted."""
-        self.stopping.set()
+        """Stop the background thread."""
+        self.closed.set()
         self.thread.join()

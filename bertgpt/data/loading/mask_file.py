@@ -30,9 +30,9 @@ def write_masks(path: Path, dtype: np.dtype[Any], epochs: Iterable[Iterable[Mask
 
 def list_arrays(masks: MaskBatch, schema: pa.Schema) -> Iterator[pa.Array]:
     """The columns of a block: lists without the padding of `masks`."""
-    offsets = np.concatenate([np.zeros(1, np.int64), masks.scored.sum(axis=1).cumsum()])
+    offsets = np.concatenate([np.zeros(1, np.int64), masks.valid.sum(axis=1).cumsum()])
     for values, field in zip((masks.positions, masks.replacements), schema, strict=True):
-        yield pa.LargeListArray.from_arrays(column(offsets), column(values[masks.scored]), type=field.type)
+        yield pa.LargeListArray.from_arrays(column(offsets), column(values[masks.valid]), type=field.type)
 
 
 class MaskFile:

@@ -1,6 +1,6 @@
-"""Masked samples: rows of a plan with some of their ids hidden, by draws, by stored masks, or stored as a whole.
+"""Masked language model dataset: rows of a mask plan, masked dynamically (when read) or statically (stored masks).
 
-The three are the same, byte for byte, for as many epochs as are stored; after these the stored ones come again.
+Both give the same batches, byte for byte, for as many epochs as are stored; after these the stored masks repeat.
 """
 
 from collections.abc import Sequence
@@ -18,118 +18,136 @@ from bertgpt.data.loading.open import open_artifact, open_base_shards, split_fil
 from bertgpt.data.loading.rows import Array, RowBatch, RowBuilder, SpanFile, SpecialIds
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
-Numbers = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class MLMBatch:
-    """Rows of a plan as a model sees them. The slots for hidden ids beyond `scored` are at position 0, [CLS]."""
+    """Masked rows of L tokens, each of up to P segments `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, and padding.
 
-    input_ids: Array  # (rows, L)
-    lengths: Array  # (rows,): without padding
-    segment_starts: Array  # (rows, P): where [CLS] is; L where a row has no more pieces
-    sentence_b_starts: Array  # (rows, P): where B begins; the piece's end where it has none
-    next_sentence_labels: Array  # (rows, P): 0 next, 1 not next, 2 not scored
-    masked_positions: Array  # (rows, K): what is hidden, in order
-    labels: Array  # (rows, K): and what is there
-    num_targets: Array  # (rows,): how many slots are used
+    K is the most masked positions of a row (BERT's `max_predictions_per_seq`). Unused slots are at position 0, [CLS].
+    """
+
+    input_ids: Array  # (B, L)
+    lengths: Array  # (B,): without padding
+    segment_starts: Array  # (B, P): position of [CLS]; L for segments that the row does not have
+    sentence_b_starts: Array  # (B, P): where sentence B starts; the end of the segment if it has none
+    next_sentence_labels: Array  # (B, P): 0 next, 1 not next, 2 unpaired
+    masked_positions: Array  # (B, K), ascending; BERT's `masked_lm_positions`
+    labels: Array  # (B, K): the original ids at these positions; BERT's `masked_lm_ids`
+    num_targets: Array  # (B,): how many of the K slots are used
 
 
 class Masker:
-    """Hides ids by draws. Whatever training uses, held-out rows have the usual masks, and always the same."""
+    """Dynamic masking of a split. Training rows get new masks in each epoch; validation rows always the same ones.
+
+    Validation uses the default probabilities whatever training uses, so its loss is comparable between runs.
+    """
 
     def __init__(self, config: dict[str, Any], split: str, tokenizer: Tokenizer) -> None:
         self.fixed = split != "train"
-        shares = ("mlm_probability", "mask_prob", "random_prob")
-        self.scheme = MaskingScheme(config["scheme"], **({} if self.fixed else {name: config[name] for name in shares}))
-        self.seed = config["seed"]
-        used = np.array(sorted(set(tokenizer.vocab.values()) - tokenizer.special_ids), tokenizer.dtype)
-        self.vocabulary = MaskingVocab(tokenizer.roles["mask"], used, tokenizer.starts_word)
+        names = ("mlm_probability", "mask_prob", "random_prob")
+        probabilities = {} if self.fixed else {name: config[name] for name in names}
+        self.scheme = MaskingScheme(config["scheme"], seed=config["seed"], **probabilities)
+        non_special = np.array(sorted(set(tokenizer.vocab.values()) - tokenizer.special_ids), tokenizer.dtype)
+        self.vocab = MaskingVocab(tokenizer.roles["mask"], non_special, tokenizer.starts_word)
 
-    def masks(self, frames: RowBatch, samples: Numbers, epochs: Numbers) -> MaskBatch:
-        """What is hidden of these rows in these epochs."""
+    def masks(self, rows: RowBatch, samples: Indices, epochs: Indices) -> MaskBatch:
+        """The masks of these rows in these epochs."""
         epochs = np.zeros_like(epochs) if self.fixed else epochs
-        rows = (frames.ids, frames.text, frames.begins)
-        return draw_masks(*rows, samples, epochs, self.seed, self.scheme, self.vocabulary)
+        return draw_masks(rows.input_ids, rows.maskable, rows.starts_sentence, samples, epochs, self.scheme, self.vocab)
 
 
 class MLMDataset:
-    """Rows of a split, put together from shards when they are asked for."""
+    """The rows of a split, built from the memory-mapped base shards when they are read."""
 
     def __init__(
         self,
         spans: Sequence[SpanFile],
-        flats: Sequence[NDArray[Any]],
-        framer: RowBuilder,
+        tokens: Sequence[NDArray[Any]],  # the token stream of each shard
+        row_builder: RowBuilder,
         masker: Masker,
-        stored: Sequence[MaskFile] = (),
+        static_masks: Sequence[MaskFile] = (),
     ) -> None:
-        self.spans, self.flats, self.framer, self.masker, self.stored = spans, flats, framer, masker, stored
-        self.first = np.cumsum([0, *map(len, spans)])  # the first sample of each file
+        self.spans, self.tokens, self.row_builder = spans, tokens, row_builder
+        self.masker, self.static_masks = masker, static_masks
+        self.file_offsets = np.cumsum([0, *map(len, spans)])  # the index of the first row of each file
 
     def __len__(self) -> int:
-        return int(self.first[-1])
+        return int(self.file_offsets[-1])
 
-    def batch(self, samples: Numbers, epochs: Numbers) -> MLMBatch:
-        """Rows, each with the masks of its epoch."""
-        frames, masks = self.parts(samples, epochs)
-        at = masks.positions.astype(np.int64)
-        scored = masks.scored.sum(axis=1)
-        labels = np.where(masks.scored, np.take_along_axis(frames.ids, at, axis=1), 0).astype(frames.ids.dtype)
-        np.put_along_axis(frames.ids, at, masks.replacements, axis=1)
-        pieces = (frames.length, frames.piece_starts, frames.second_starts, frames.next_sentence)
-        return MLMBatch(frames.ids, *pieces, masks.positions, labels, scored)
+    def batch(self, indices: Indices, epochs: Indices) -> MLMBatch:
+        """The rows of these indices, each with the masks of its epoch."""
+        files = np.searchsorted(self.file_offsets, indices, side="right") - 1
+        offsets = indices - self.file_offsets[files]
+        numbers = list(zip(files.tolist(), offsets.tolist(), strict=True))
+        rows = self.row_builder.build([(self.spans[file], self.tokens[file], offset) for file, offset in numbers])
+        if self.static_masks:
+            masks = self.read_static_masks(rows, numbers, epochs)
+        else:
+            masks = self.masker.masks(rows, indices, epochs)
+        return masked_batch(rows, masks)
 
-    def parts(self, samples: Numbers, epochs: Numbers) -> tuple[RowBatch, MaskBatch]:
-        """Rows, and what is to be hidden in them."""
-        homes = np.searchsorted(self.first, samples, side="right") - 1
-        places = samples - self.first[homes]
-        rows = list(zip(homes.tolist(), places.tolist(), strict=True))
-        frames = self.framer.frames([(self.spans[home], self.flats[home], place) for home, place in rows])
-        if self.stored:
-            return frames, self.stored_masks(frames, rows, epochs)
-        return frames, self.masker.masks(frames, samples, epochs)
-
-    def stored_masks(self, frames: RowBatch, rows: list[tuple[int, int]], epochs: Numbers) -> MaskBatch:
-        """Masks that were drawn before."""
-        shape = (len(rows), self.masker.scheme.max_predictions(self.framer.length))
+    def read_static_masks(self, rows: RowBatch, numbers: list[tuple[int, int]], epochs: Indices) -> MaskBatch:
+        """Stored masks of rows, given by file and row within it, padded to K slots."""
+        shape = (len(numbers), self.masker.scheme.max_predictions(self.row_builder.seq_len))
         positions = np.zeros(shape, np.uint16)
-        replacements = np.repeat(frames.ids[:, :1], shape[1], axis=1)
-        scored = np.zeros(shape, np.bool_)
-        for i, ((home, place), epoch) in enumerate(zip(rows, epochs.tolist(), strict=True)):
-            at, ids = self.stored[home].row(place, epoch)
-            used = len(at)
-            positions[i, :used], replacements[i, :used] = at, ids
-            scored[i, :used] = True
-        return MaskBatch(positions, replacements, scored)
+        replacements = np.repeat(rows.input_ids[:, :1], shape[1], axis=1)
+        valid = np.zeros(shape, np.bool_)
+        for i, ((file, row), epoch) in enumerate(zip(numbers, epochs.tolist(), strict=True)):
+            stored_positions, stored_replacements = self.static_masks[file].row(row, epoch)
+            used = slice(len(stored_positions))
+            positions[i, used], replacements[i, used], valid[i, used] = stored_positions, stored_replacements, True
+        return MaskBatch(positions, replacements, valid)
 
 
-def open_mlm_dataset(folder: Path, split: str, shards: Path | None = None) -> MLMDataset:
-    """The rows of a split of a plan, in the form in which the plan has them."""
-    manifest, tokenizer = open_artifact(folder, "plan")
-    config = manifest["config"]
-    masker = Masker(config, split, tokenizer)
-    pieces = max((file["most_pieces"] for file in manifest["files"] if "most_pieces" in file), default=1)
-    spans = split_files(manifest, split, ".spans.arrow")
-    base = open_base_shards(folder, manifest, shards)
-    masks = [MaskFile(folder / name.replace(".spans.", ".masks.")) for name in spans if config["static"]]
-    return MLMDataset(
-        [SpanFile(folder / name) for name in spans],
-        [TokenFile(base / name.replace(".spans.", ".")).flat for name in spans],
-        RowBuilder(config["seq_len"], pieces, SpecialIds.of(tokenizer), tokenizer.dtype),
-        masker,
-        masks,
+def masked_batch(rows: RowBatch, masks: MaskBatch) -> MLMBatch:
+    """Replace the masked tokens, in place, and keep the original ones as labels."""
+    positions = masks.positions.astype(np.int64)
+    original = np.take_along_axis(rows.input_ids, positions, axis=1)
+    np.put_along_axis(rows.input_ids, positions, masks.replacements, axis=1)
+    return MLMBatch(
+        input_ids=rows.input_ids,
+        lengths=rows.lengths,
+        segment_starts=rows.segment_starts,
+        sentence_b_starts=rows.sentence_b_starts,
+        next_sentence_labels=rows.next_sentence_labels,
+        masked_positions=masks.positions,
+        labels=np.where(masks.valid, original, 0).astype(rows.input_ids.dtype),
+        num_targets=masks.valid.sum(axis=1),
     )
 
 
-def longest_segment(rows: MLMDataset, among: int = 32) -> list[int]:
-    """The longest piece of the first rows, its A if it is a pair, as it was before anything was hidden."""
-    numbers = np.arange(min(among, len(rows)))
-    some = rows.batch(numbers, np.zeros_like(numbers))
-    ids = some.input_ids.copy()
-    for row, places, labels, scored in zip(ids, some.masked_positions, some.labels, some.num_targets, strict=True):
-        row[places[:scored]] = labels[:scored]
-    starts, stops = some.segment_starts.astype(np.int64) + 1, some.sentence_b_starts.astype(np.int64) - 1
-    row, piece = divmod(int((stops - starts).argmax()), starts.shape[1])
-    found: list[int] = ids[row, starts[row, piece] : stops[row, piece]].tolist()
-    return found
+def open_mlm_dataset(folder: Path, split: str, shards: Path | None = None) -> MLMDataset:
+    """Open a split of a mask plan, over the base shards it was made for, or over `shards` if they have moved."""
+    manifest, tokenizer = open_artifact(folder, "plan")
+    config = manifest["config"]
+    max_segments = max((file["max_segments"] for file in manifest["files"] if "max_segments" in file), default=1)
+    names = split_files(manifest, split, ".spans.arrow")
+    base = open_base_shards(folder, manifest, shards)
+    return MLMDataset(
+        [SpanFile(folder / name) for name in names],
+        [TokenFile(base / name.replace(".spans.", ".")).flat for name in names],
+        RowBuilder(config["seq_len"], max_segments, SpecialIds.from_tokenizer(tokenizer), tokenizer.dtype),
+        Masker(config, split, tokenizer),
+        [MaskFile(folder / name.replace(".spans.", ".masks.")) for name in names if config["static"]],
+    )
+
+
+def longest_segment(dataset: MLMDataset, max_rows: int = 32) -> list[int]:
+    """The tokens of the longest segment of the first rows, unmasked; of a sentence pair only sentence A."""
+    indices = np.arange(min(max_rows, len(dataset)))
+    batch = dataset.batch(indices, np.zeros_like(indices))
+    ids = unmasked(batch)
+    starts, stops = batch.segment_starts.astype(np.int64) + 1, batch.sentence_b_starts.astype(np.int64) - 1
+    row, segment = divmod(int((stops - starts).argmax()), starts.shape[1])
+    tokens: list[int] = ids[row, starts[row, segment] : stops[row, segment]].tolist()
+    return tokens
+
+
+def unmasked(batch: MLMBatch) -> NDArray[Any]:
+    """The original ids of the rows, (B, L)."""
+    ids: NDArray[Any] = batch.input_ids.copy()
+    for row, positions, labels, n in zip(ids, batch.masked_positions, batch.labels, batch.num_targets, strict=True):
+        row[positions[:n]] = labels[:n]
+    return ids

@@ -1,4 +1,4 @@
-"""Opening shards and plans for training: the chain of manifests is compared once, and then files are only mapped."""
+"""Opening shards and mask plans: their manifests are verified once, then the files are only memory-mapped."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ from bertgpt.utils.files import sha256_of
 
 
 def open_artifact(folder: Path, kind: str) -> tuple[dict[str, Any], Tokenizer]:
-    """The manifest and the tokenizer of a folder that is whole, and has no id that its tokenizer lacks."""
+    """The manifest and the tokenizer of a folder. Raises if files are corrupt or have ids that the tokenizer lacks."""
     manifest = read_manifest(folder)
     if manifest["kind"] != kind:
-        raise BertGPTError("BG211", f"{folder} holds {manifest['kind']}, not {kind}")
+        raise BertGPTError("BG211", f"{folder} contains {manifest['kind']}, not {kind}")
     verify(folder, manifest)
     tokenizer = verify_tokenizer(folder, manifest)
     for file in manifest["files"]:
@@ -23,27 +23,27 @@ def open_artifact(folder: Path, kind: str) -> tuple[dict[str, Any], Tokenizer]:
 
 
 def open_base_shards(folder: Path, manifest: dict[str, Any], shards: Path | None) -> Path:
-    """The shards that a plan was made for; others are refused."""
+    """The verified base shards of a mask plan, at `shards` or where the plan expects them. Raises if they differ."""
     base = manifest["base"]
-    where = shards or folder / base["path"]
-    found = sha256_of(where / "manifest.json") if (where / "manifest.json").is_file() else "no manifest"
-    if found != base["manifest_sha256"]:
+    path = shards or folder / base["path"]
+    sha256 = sha256_of(path / "manifest.json") if (path / "manifest.json").is_file() else "no manifest"
+    if sha256 != base["manifest_sha256"]:
         raise BertGPTError(
             "BG317",
-            "these are not the shards that the plan was made for",
-            path=str(where),
-            cause=f"{found} there, {base['manifest_sha256']} in the plan",
-            hint="make the plan again, or put the shards back where they were",
+            "base shards do not match the mask plan",
+            path=str(path),
+            cause=f"their manifest: {sha256}; in the mask plan: {base['manifest_sha256']}",
+            hint="build the mask plan again, or move the shards back",
         )
-    open_artifact(where, "shards")
-    return where
+    open_artifact(path, "shards")
+    return path
 
 
-def split_files(manifest: dict[str, Any], split: str, ending: str = ".arrow") -> list[str]:
-    """The files of a split, in order."""
+def split_files(manifest: dict[str, Any], split: str, suffix: str = ".arrow") -> list[str]:
+    """The names of the files of a split, in order."""
     files = [file for file in manifest["files"] if "split" in file]
-    names = [file["path"] for file in files if file["split"] == split and file["path"].endswith(ending)]
+    names = [file["path"] for file in files if file["split"] == split and file["path"].endswith(suffix)]
     if not names:
-        known = ", ".join(sorted({file["split"] for file in files}))
-        raise BertGPTError("BG211", f"there is no split {split}", cause=f"the splits are {known}")
+        splits = ", ".join(sorted({file["split"] for file in files}))
+        raise BertGPTError("BG211", f"no such split: {split}", cause=f"the splits are {splits}")
     return names

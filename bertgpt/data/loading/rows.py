@@ -1,4 +1,7 @@
-"""Rows of a mask plan made into ids: pieces framed by special ids, side by side, the rest padding."""
+"""Rows of a mask plan: segments with their special tokens, packed side by side, and padding.
+
+[CLS] A [SEP]   [CLS] A [SEP] B [SEP]   [PAD] [PAD]
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bertgpt.data.format import column, list_of, required, write_batch
-from bertgpt.data.loading.segments import SegmentSpans
+from bertgpt.data.loading.segments import UNPAIRED, SegmentSpans
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
-Array = Any  # of numpy here, and a tensor once it is on its way to the device
+Array = Any  # of NumPy in the loader, a torch.Tensor after `to_tensors`
 SPANS: dict[str, Any] = {
     "a_start": np.uint64, "a_len": np.uint16, "b_start": np.uint64, "b_len": np.uint16, "next_sentence": np.uint8,
 }  # fmt: skip
@@ -21,50 +24,50 @@ SPANS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """The ids that frame pieces."""
+    """The special tokens of rows."""
 
     pad: int
     cls: int
     sep: int
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> "SpecialIds":
+    def from_tokenizer(cls, tokenizer: Tokenizer) -> "SpecialIds":
         """Those of a tokenizer."""
         return cls(*(tokenizer.roles[role] for role in ("pad", "cls", "sep")))
 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Some rows. A slot for a piece that a row does not have begins at its end, L."""
+    """Unmasked rows of L tokens, each of up to P segments."""
 
-    ids: NDArray[Any]  # (rows, L)
-    text: NDArray[np.bool_]  # (rows, L): neither special nor padding
-    begins: NDArray[np.bool_]  # (rows, L): the first id of a sentence
-    length: NDArray[np.uint16]  # (rows,): without padding
-    piece_starts: NDArray[np.uint16]  # (rows, P): where [CLS] is
-    second_starts: NDArray[np.uint16]  # (rows, P): where B begins; the piece's end where it has none
-    next_sentence: NDArray[np.uint8]  # (rows, P): 0 next, 1 not next, 2 not scored
+    input_ids: NDArray[Any]  # (B, L)
+    maskable: NDArray[np.bool_]  # (B, L): neither special token nor padding
+    starts_sentence: NDArray[np.bool_]  # (B, L): first token of a sentence
+    lengths: NDArray[np.uint16]  # (B,): without padding
+    segment_starts: NDArray[np.uint16]  # (B, P): position of [CLS]; L for segments that the row does not have
+    sentence_b_starts: NDArray[np.uint16]  # (B, P): where sentence B starts; the end of the segment if it has none
+    next_sentence_labels: NDArray[np.uint8]  # (B, P): 0 next, 1 not next, 2 unpaired
 
 
 def spans_schema() -> pa.Schema:
-    """One row for each training row: where the sentences of its pieces are in the flat stream of the base shard."""
-    return pa.schema([required(name, list_of(np.dtype(kind))) for name, kind in SPANS.items()])
+    """One record for each row: where the sentences of its segments are in the token stream of the base shard."""
+    return pa.schema([required(name, list_of(np.dtype(dtype))) for name, dtype in SPANS.items()])
 
 
-def write_spans(path: Path, pieces: SegmentSpans, row_of: NDArray[np.int64], rows: int) -> None:
-    """The pieces of each row, in the order of the stream."""
+def write_spans(path: Path, segments: SegmentSpans, row_of: NDArray[np.int64], num_rows: int) -> None:
+    """Write the segments of each row, in the order of the token stream."""
     order = np.argsort(row_of, kind="stable")
-    offsets = np.concatenate([np.zeros(1, np.int64), np.bincount(row_of, minlength=rows).cumsum()])
-    flat = (pieces.a_start, pieces.a_len, pieces.b_start, pieces.b_len, pieces.label)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.bincount(row_of, minlength=num_rows).cumsum()])
+    flat = (segments.a_start, segments.a_len, segments.b_start, segments.b_len, segments.label)
     columns = [
-        pa.LargeListArray.from_arrays(column(offsets), column(np.asarray(values)[order].astype(kind)), type=field.type)
-        for values, kind, field in zip(flat, SPANS.values(), spans_schema(), strict=True)
+        pa.LargeListArray.from_arrays(column(offsets), column(np.asarray(values)[order].astype(dtype)), type=field.type)
+        for values, dtype, field in zip(flat, SPANS.values(), spans_schema(), strict=True)
     ]
     write_batch(path, pa.RecordBatch.from_arrays(columns, schema=spans_schema()))
 
 
 class SpanFile:
-    """The spans of one shard, memory-mapped."""
+    """The memory-mapped spans of the rows of one shard."""
 
     def __init__(self, path: Path) -> None:
         self.batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
@@ -74,65 +77,65 @@ class SpanFile:
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        """Where the pieces of each row begin, and where the last ones end."""
+        """Where the segments of each row begin in the flat columns, and where the last ones end."""
         return np.frombuffer(self.batch.column(0).buffers()[1], np.int64, len(self) + 1)
 
     @cached_property
     def values(self) -> dict[str, NDArray[Any]]:
         """The flat columns."""
-        found = {}
-        for name, kind in SPANS.items():
+        columns = {}
+        for name, dtype in SPANS.items():
             values = self.batch.column(name).values
-            found[name] = np.frombuffer(values.buffers()[1] or b"", kind, len(values))
-        return found
+            columns[name] = np.frombuffer(values.buffers()[1] or b"", dtype, len(values))
+        return columns
 
     @property
-    def most_pieces(self) -> int:
-        """Of any row."""
+    def max_segments(self) -> int:
+        """The most segments of a row."""
         return int(np.diff(self.offsets).max(initial=0))
 
 
 class RowBuilder:
-    """Makes rows of one length."""
+    """Builds rows of `seq_len` tokens from spans."""
 
-    def __init__(self, length: int, pieces: int, specials: SpecialIds, dtype: np.dtype[Any]) -> None:
-        self.length, self.pieces, self.specials, self.dtype = length, pieces, specials, dtype
+    def __init__(self, seq_len: int, max_segments: int, special_ids: SpecialIds, dtype: np.dtype[Any]) -> None:
+        self.seq_len, self.max_segments, self.special_ids, self.dtype = seq_len, max_segments, special_ids, dtype
 
-    def frames(self, rows: list[tuple[SpanFile, NDArray[Any], int]]) -> RowBatch:
-        """Rows, each given by its spans, the flat stream that they point into, and its number."""
-        shape = (len(rows), self.length)
-        made = RowBatch(
-            ids=np.full(shape, self.specials.pad, self.dtype),
-            text=np.zeros(shape, np.bool_),
-            begins=np.zeros(shape, np.bool_),
-            length=np.zeros(len(rows), np.uint16),
-            piece_starts=np.full((len(rows), self.pieces), self.length, np.uint16),
-            second_starts=np.full((len(rows), self.pieces), self.length, np.uint16),
-            next_sentence=np.full((len(rows), self.pieces), 2, np.uint8),
+    def build(self, rows: list[tuple[SpanFile, NDArray[Any], int]]) -> RowBatch:
+        """Build rows, each given by the spans and the token stream of its shard, and its index there."""
+        by_token, by_segment = (len(rows), self.seq_len), (len(rows), self.max_segments)
+        batch = RowBatch(
+            input_ids=np.full(by_token, self.special_ids.pad, self.dtype),
+            maskable=np.zeros(by_token, np.bool_),
+            starts_sentence=np.zeros(by_token, np.bool_),
+            lengths=np.zeros(len(rows), np.uint16),
+            segment_starts=np.full(by_segment, self.seq_len, np.uint16),
+            sentence_b_starts=np.full(by_segment, self.seq_len, np.uint16),
+            next_sentence_labels=np.full(by_segment, UNPAIRED, np.uint8),
         )
-        for i, (spans, flat, row) in enumerate(rows):
-            self.fill(made, i, spans, flat, row)
-        return made
+        for i, (spans, tokens, row) in enumerate(rows):
+            self.fill_row(batch, i, spans, tokens, row)
+        return batch
 
-    def fill(self, made: RowBatch, i: int, spans: SpanFile, flat: NDArray[Any], row: int) -> None:
-        """One row: [CLS] A [SEP] or [CLS] A [SEP] B [SEP], piece after piece."""
+    def fill_row(self, batch: RowBatch, i: int, spans: SpanFile, tokens: NDArray[Any], row: int) -> None:
+        """Fill row i of the batch, segment by segment."""
         first, last = int(spans.offsets[row]), int(spans.offsets[row + 1])
         columns = [spans.values[name][first:last].tolist() for name in SPANS]
-        ids, text, begins = made.ids[i], made.text[i], made.begins[i]
-        at = 0
-        for piece, (a_start, a_len, b_start, b_len, label) in enumerate(zip(*columns, strict=True)):
-            made.piece_starts[i, piece] = at
-            made.next_sentence[i, piece] = label
-            ids[at] = self.specials.cls
-            at += 1
+        input_ids, maskable, starts_sentence = batch.input_ids[i], batch.maskable[i], batch.starts_sentence[i]
+        end = 0
+        for segment, (a_start, a_len, b_start, b_len, label) in enumerate(zip(*columns, strict=True)):
+            batch.segment_starts[i, segment] = end
+            batch.next_sentence_labels[i, segment] = label
+            input_ids[end] = self.special_ids.cls
+            end += 1
             for start, size in ((a_start, a_len), (b_start, b_len)) if b_len else ((a_start, a_len),):
-                made.second_starts[i, piece] = at
-                ids[at : at + size] = flat[start : start + size]
-                text[at : at + size] = True
-                begins[at] = True
-                at += size
-                ids[at] = self.specials.sep
-                at += 1
+                batch.sentence_b_starts[i, segment] = end
+                input_ids[end : end + size] = tokens[start : start + size]
+                maskable[end : end + size] = True
+                starts_sentence[end] = True
+                end += size
+                input_ids[end] = self.special_ids.sep
+                end += 1
             if not b_len:
-                made.second_starts[i, piece] = at
-        made.length[i] = at
+                batch.sentence_b_starts[i, segment] = end
+        batch.lengths[i] = end

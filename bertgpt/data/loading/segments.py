@@ -1,6 +1,6 @@
-"""Documents cut into pieces, paired, and packed into rows.
+"""Segments: documents split at word boundaries, paired for NSP or SOP, and packed into rows.
 
-A piece is framed `[CLS] A [SEP]`, or `[CLS] A [SEP] B [SEP]` where sentences are paired. Cuts fall between words
+A segment is `[CLS] A [SEP]`, or `[CLS] A [SEP] B [SEP]` if sentences are paired. Documents are split between words
 wherever a word ends in time.
 """
 
@@ -13,98 +13,101 @@ from numpy.typing import NDArray
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.rng import hash_key, uniform
 
-IS_NEXT, NOT_NEXT, UNPAIRED = 0, 1, 2  # the label of a pair; a piece without a second sentence is not scored
+IS_NEXT, NOT_NEXT, UNPAIRED = 0, 1, 2  # next-sentence labels; a segment without sentence B has no NSP loss
 PAIR_SALT, ORDER_SALT = 5, 6
 
-Places = NDArray[np.int64]
+Offsets = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class SegmentSpans:
-    """Spans of the flat stream of a shard: where A and B begin and how long they are; B may be empty."""
+    """Start and length of sentences A and B of each segment, in the token stream of a shard; B may be empty."""
 
-    a_start: Places
-    a_len: Places
-    b_start: Places
-    b_len: Places
-    document: Places
+    a_start: Offsets
+    a_len: Offsets
+    b_start: Offsets
+    b_len: Offsets
+    document: Offsets  # of sentence A
     label: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.a_start)
 
     @property
-    def length_with_specials(self) -> Places:
-        """The length of each piece with its special ids."""
+    def length_with_specials(self) -> Offsets:
+        """The length of each segment with its special tokens."""
         return self.a_len + 2 + np.where(self.b_len > 0, self.b_len + 1, 0)
 
 
 class WordBoundaries:
-    """Where documents may be cut: before ids that begin a word."""
+    """Where documents may be split: before tokens that start a word."""
 
-    def __init__(self, begins: NDArray[np.bool_]) -> None:
-        size = len(begins)
-        places = np.arange(size + 1)
-        ends = np.append(begins, True)
-        self.before = np.maximum.accumulate(np.where(ends, places, -1))  # the last cut at or before a place
-        self.after = np.minimum.accumulate(np.where(ends, places, size)[::-1])[::-1]  # the first at or after it
+    def __init__(self, starts_word: NDArray[np.bool_]) -> None:
+        size = len(starts_word)
+        index = np.arange(size + 1)
+        boundary = np.append(starts_word, True)
+        self.before = np.maximum.accumulate(np.where(boundary, index, -1))  # the last boundary at or before an index
+        self.after = np.minimum.accumulate(np.where(boundary, index, size)[::-1])[::-1]  # the first at or after it
 
-    def cut(self, start: Places, stop: Places, longest: int) -> Places:
-        """The end of a stretch from `start` on: the last cut that is near enough, or in the midst of a long word."""
-        end = np.minimum(start + longest, stop)
-        back = self.before[end]
-        return np.where((end < stop) & (back > start), back, end)
+    def cut(self, start: Offsets, stop: Offsets, max_len: int) -> Offsets:
+        """The end of a sentence from `start`: the last boundary within `max_len`, or inside a word longer than that."""
+        end = np.minimum(start + max_len, stop)
+        boundary = self.before[end]
+        return np.where((end < stop) & (boundary > start), boundary, end)
 
-    def middle(self, start: Places, stop: Places, longest: int) -> Places:
-        """Where to cut the rest of a document in two, near its middle; `stop` if that cannot be."""
-        half = np.minimum((stop - start + 1) // 2, longest)
-        back, ahead = self.before[start + half], self.after[np.minimum(start + 1, stop)]
-        return np.where(back > start, back, np.where(ahead <= np.minimum(start + longest, stop - 1), ahead, stop))
+    def cut_middle(self, start: Offsets, stop: Offsets, max_len: int) -> Offsets:
+        """Where to split the rest of a document in two, near its middle; `stop` if it cannot be split."""
+        half = np.minimum((stop - start + 1) // 2, max_len)
+        before, after = self.before[start + half], self.after[np.minimum(start + 1, stop)]
+        last = np.minimum(start + max_len, stop - 1)
+        return np.where(before > start, before, np.where(after <= last, after, stop))
 
 
-def split_into_segments(start: Places, stop: Places, cutter: WordBoundaries, longest: int) -> SegmentSpans:
-    """Documents as pieces of one sentence each, of at most `longest` ids."""
+def split_into_segments(start: Offsets, stop: Offsets, boundaries: WordBoundaries, max_len: int) -> SegmentSpans:
+    """Split documents into segments of one sentence each, of at most `max_len` tokens."""
     starts, stops, documents = [], [], []
-    for at, document in iterate_cuts(start, stop):
-        end = cutter.cut(at, stop[document], longest)
-        starts.append(at.copy())
+    for position, document in iterate_cuts(start, stop):
+        end = boundaries.cut(position, stop[document], max_len)
+        starts.append(position.copy())
         stops.append(end)
         documents.append(document)
-        at[:] = end
+        position[:] = end
     return sort_spans(starts, stops, stops, documents)
 
 
-def split_into_pairs(start: Places, stop: Places, cutter: WordBoundaries, first: int, second: int) -> SegmentSpans:
-    """Documents as pieces of two sentences that follow each other, of at most `first` and `second` ids."""
+def split_into_pairs(
+    start: Offsets, stop: Offsets, boundaries: WordBoundaries, max_a_len: int, max_b_len: int
+) -> SegmentSpans:
+    """Split documents into segments of two consecutive sentences, of at most `max_a_len` and `max_b_len` tokens."""
     starts, middles, stops, documents = [], [], [], []
-    for at, document in iterate_cuts(start, stop):
+    for position, document in iterate_cuts(start, stop):
         last = stop[document]
-        short = last - at <= first + second  # what is left of it is one piece
-        middle = np.where(short, cutter.middle(at, last, first), cutter.cut(at, last, first))
-        end = np.where(middle < last, cutter.cut(middle, last, second), last)
-        starts.append(at.copy())
+        fits = last - position <= max_a_len + max_b_len  # the rest of the document is one segment
+        halved, full = boundaries.cut_middle(position, last, max_a_len), boundaries.cut(position, last, max_a_len)
+        middle = np.where(fits, halved, full)
+        end = np.where(middle < last, boundaries.cut(middle, last, max_b_len), last)
+        starts.append(position.copy())
         middles.append(middle)
         stops.append(end)
         documents.append(document)
-        at[:] = end
+        position[:] = end
     return sort_spans(starts, middles, stops, documents)
 
 
-def iterate_cuts(start: Places, stop: Places) -> Iterator[tuple[Places, Places]]:
-    """How far each document is cut, for those that are not at their end; who is asked moves the places on."""
+def iterate_cuts(start: Offsets, stop: Offsets) -> Iterator[tuple[Offsets, Offsets]]:
+    """Yield the position in each unfinished document, and its number. The consumer advances the positions in place."""
     document = np.flatnonzero(start < stop)
-    at = start[document]
-    while len(at):
-        here = at.copy()
-        yield here, document
-        going_on = here < stop[document]
-        at, document = here[going_on], document[going_on]
+    position = start[document]
+    while len(position):
+        yield position, document
+        unfinished = position < stop[document]
+        position, document = position[unfinished], document[unfinished]
 
 
 def sort_spans(
-    starts: list[Places], middles: list[Places], stops: list[Places], documents: list[Places]
+    starts: list[Offsets], middles: list[Offsets], stops: list[Offsets], documents: list[Offsets]
 ) -> SegmentSpans:
-    """Pieces in the order of the stream."""
+    """The segments in the order of the token stream."""
     empty = np.zeros(0, np.int64)
     start, middle, stop, document = (np.concatenate([empty, *each]) for each in (starts, middles, stops, documents))
     order = np.argsort(start, kind="stable")
@@ -114,74 +117,73 @@ def sort_spans(
     return SegmentSpans(start, middle - start, np.where(paired, middle, 0), stop - middle, document, label)
 
 
-# ---------------------------------------------------------------------------------------------------- pairs
+# ------------------------------------------------------------------------------------------------- sentence pairs
 
 
-def sample_negatives(pieces: SegmentSpans, kind: str, seed: int, key: int, where: str) -> SegmentSpans:
-    """Half of the pairs made wrong: by a second sentence of another document (nsp), or by their order (sop)."""
-    pairs = np.flatnonzero(pieces.label == IS_NEXT)
-    draws = uniform(seed, hash_key(PAIR_SALT, pairs.astype(np.uint64) + np.uint64(key << 40)), 1)[:, 0]
-    wrong = np.sort(pairs[np.argsort(draws, kind="stable")[: len(pairs) // 2]])
-    a_start, a_len, b_start, b_len = (
-        each.copy() for each in (pieces.a_start, pieces.a_len, pieces.b_start, pieces.b_len)
-    )
-    label = pieces.label.copy()
-    label[wrong] = NOT_NEXT
-    if kind == "sop":
-        a_start[wrong], b_start[wrong] = b_start[wrong], a_start[wrong]
-        a_len[wrong], b_len[wrong] = b_len[wrong], a_len[wrong]
+def sample_negatives(segments: SegmentSpans, task: str, seed: int, shard: int, path: str) -> SegmentSpans:
+    """Make half of the pairs negative: B from another document (nsp), or A and B swapped (sop)."""
+    pairs = np.flatnonzero(segments.label == IS_NEXT)
+    draws = uniform(seed, hash_key(PAIR_SALT, pairs.astype(np.uint64) + np.uint64(shard << 40)), 1)[:, 0]
+    negative = np.sort(pairs[np.argsort(draws, kind="stable")[: len(pairs) // 2]])
+    a_start, a_len = segments.a_start.copy(), segments.a_len.copy()
+    b_start, b_len = segments.b_start.copy(), segments.b_len.copy()
+    label = segments.label.copy()
+    label[negative] = NOT_NEXT
+    if task == "sop":
+        a_start[negative], b_start[negative] = b_start[negative], a_start[negative]
+        a_len[negative], b_len[negative] = b_len[negative], a_len[negative]
     else:
-        giver = derangement(pieces.document[wrong], seed, key, where)
-        b_start[wrong], b_len[wrong] = b_start[wrong[giver]], b_len[wrong[giver]]
-    return SegmentSpans(a_start, a_len, b_start, b_len, pieces.document, label)
+        donor = derangement(segments.document[negative], seed, shard, path)
+        b_start[negative], b_len[negative] = b_start[negative[donor]], b_len[negative[donor]]
+    return SegmentSpans(a_start, a_len, b_start, b_len, segments.document, label)
 
 
-def derangement(document: Places, seed: int, key: int, where: str) -> Places:
-    """A permutation that gives everyone something of another document.
+def derangement(document: Offsets, seed: int, shard: int, path: str) -> Offsets:
+    """A random permutation that gives each pair something of another document.
 
-    Documents stand in a drawn order, each with all it has; then everyone takes what stands as many places further on as
-    the largest document has. That is another document's, unless one document has more than half of all.
+    Documents are put in random order, each with all its pairs; then everyone takes from as many pairs further on as the
+    largest document has. That is another document, unless one document has more than half of all pairs.
     """
     if not len(document):
         return np.zeros(0, np.int64)
-    names, inverse, sizes = np.unique(document, return_inverse=True, return_counts=True)
+    documents, inverse, sizes = np.unique(document, return_inverse=True, return_counts=True)
     largest = int(sizes.max())
     if 2 * largest > len(document):
         raise BertGPTError(
             "BG316",
-            "one document has more than half of the pairs of a shard, so there is no other to pair them with",
-            path=where,
-            hint="make shards with a larger --shard-tokens or --val-fraction, or --sentence-pairs sop",
+            "cannot sample negatives: one document owns over half the pairs of a shard",
+            path=path,
+            hint="make shards with a larger --shard-tokens or --val-fraction, or use --sentence-pairs sop",
         )
-    draws = uniform(seed, hash_key(ORDER_SALT, names.astype(np.uint64) + np.uint64(key << 40)), 1)[:, 0]
-    line = np.argsort(draws[inverse], kind="stable")
-    found = np.empty_like(line)
-    found[line] = np.roll(line, -largest)
-    return found
+    draws = uniform(seed, hash_key(ORDER_SALT, documents.astype(np.uint64) + np.uint64(shard << 40)), 1)[:, 0]
+    order = np.argsort(draws[inverse], kind="stable")
+    donor = np.empty_like(order)
+    donor[order] = np.roll(order, -largest)
+    return donor
 
 
-# ---------------------------------------------------------------------------------------------------- packing
+# ------------------------------------------------------------------------------------------------------- packing
 
 
-def best_fit_decreasing(sizes: Places, length: int) -> tuple[Places, int]:
-    """The row of each piece, and how many rows there are: the longest first, each where it fits best."""
+def best_fit_decreasing(sizes: Offsets, capacity: int) -> tuple[Offsets, int]:
+    """Bin packing, longest first, into the fullest row with room: the row of each segment, and the number of rows."""
     row_of = np.empty(len(sizes), np.int64)
-    room: list[list[int]] = [[] for _ in range(length + 1)]  # rows by the room that is left in them
-    open_ = 0  # bit r is set where a row has room r
+    rows_by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
+    has_room = 0  # bit r is set if there is a row with room for exactly r tokens
     rows = 0
-    for piece in np.argsort(-sizes, kind="stable").tolist():
-        size = int(sizes[piece])
-        fitting = open_ >> size
+    for segment in np.argsort(-sizes, kind="stable").tolist():
+        size = int(sizes[segment])
+        fitting = has_room >> size
         if fitting:
-            left = size + (fitting & -fitting).bit_length() - 1
-            row = room[left].pop()
-            if not room[left]:
-                open_ &= ~(1 << left)
+            room = size + (fitting & -fitting).bit_length() - 1
+            row = rows_by_room[room].pop()
+            if not rows_by_room[room]:
+                has_room &= ~(1 << room)
         else:
-            row, left, rows = rows, length, rows + 1
-        row_of[piece] = row
-        left -= size
-        if left:
-            room[left].append(row)
-            open_ |= 1 << left
+            row, room, rows = rows, capacity, rows + 1
+        row_of[segment] = row
+        room -= size
+        if room:
+            rows_by_room[room].append(row)
+            has_room |= 1 << room
     return row_of, rows

@@ -1,4 +1,4 @@
-"""Shards as flat files of ids."""
+"""Export of shards to .bin files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,21 +20,21 @@ def shards(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "shards"
 
 
-def test_a_loader_that_maps_the_file_sees_the_stream(shards: Path, run: Run) -> None:
-    done = run("export", "shards", "--out", "bin")
-    assert done.code == 0, done.err
+def test_bin_file_is_the_token_stream(shards: Path, run: Run) -> None:
+    result = run("export", "shards", "--out", "bin")
+    assert result.code == 0, result.err
     manifest = read_manifest(shards)
     assert len(manifest["files"]) > 3
     for split in ("train", "val"):
-        found = np.memmap(f"bin/{split}.bin", dtype=np.uint16, mode="r")
+        tokens = np.memmap(f"bin/{split}.bin", dtype=np.uint16, mode="r")
         files = [shards / file["path"] for file in manifest["files"] if file["split"] == split]
-        assert np.array_equal(found, np.concatenate([TokenFile(path).flat for path in files]))
-        assert len(found) == manifest["splits"][split]["tokens"]
-        x, y = found[10:74].astype(np.int64), found[11:75].astype(np.int64)  # as a batch is cut from it
+        assert np.array_equal(tokens, np.concatenate([TokenFile(path).flat for path in files]))
+        assert len(tokens) == manifest["splits"][split]["tokens"]
+        x, y = tokens[10:74].astype(np.int64), tokens[11:75].astype(np.int64)  # as nanoGPT's get_batch slices it
         assert (x[1:] == y[:-1]).all()
 
 
-def test_export_is_made_once_and_anew_where_the_shards_are_others(shards: Path, run: Run) -> None:
+def test_existing_export_is_reused_or_needs_overwrite(shards: Path, run: Run) -> None:
     assert run("export", "shards", "--out", "bin").code == 0
     again = run("export", "shards", "--out", "bin")
     assert (again.code, "nothing to do" in again.err) == (0, True)
@@ -45,11 +45,11 @@ def test_export_is_made_once_and_anew_where_the_shards_are_others(shards: Path, 
     assert run("export", "others", "--out", "bin", "--overwrite").code == 0
 
 
-def test_only_shards_can_be_exported(shards: Path, run: Run) -> None:
+def test_only_valid_shards_can_be_exported(shards: Path, run: Run) -> None:
     options = ["--limit-docs", "100", "--tokenizer", "shards/tokenizer"]
     assert run("tokenize", "tinyworld", *options, "--out", "tokens").code == 0
-    done = run("export", "tokens", "--out", "bin")
-    assert (done.code, "holds tokens, not shards" in done.err) == (2, True)
+    result = run("export", "tokens", "--out", "bin")
+    assert (result.code, "contains tokens, not shards" in result.err) == (2, True)
     assert run("export", "nowhere", "--out", "bin").code == 3
     (shards / "train-00000.arrow").write_bytes(b"")
     assert run("export", "shards", "--out", "bin").code == 3

@@ -1,153 +1,151 @@
-"""What is hidden: how much of it, what stands for it, and that it depends on nothing else."""
+"""Masking: budgets, replacement shares, units, and reproducibility from (seed, epoch, sample)."""
 
 import numpy as np
 import pytest
 
 from bertgpt.data.loading.masking import MaskBatch, MaskingScheme, MaskingVocab, draw_masks
 
-SIZE, MASK, SPECIALS = 1000, 4, 6
-STARTS = np.arange(SIZE) % 3 != 0  # every third id goes on with a word
-VOCABULARY = MaskingVocab(MASK, np.arange(SPECIALS, SIZE, dtype=np.uint16), STARTS)
+VOCAB_SIZE, MASK, SPECIALS = 1000, 4, 6
+STARTS_WORD = np.arange(VOCAB_SIZE) % 3 != 0  # every third token continues a word
+VOCAB = MaskingVocab(MASK, np.arange(SPECIALS, VOCAB_SIZE, dtype=np.uint16), STARTS_WORD)
 UNITS = ["token", "whole-word", "span"]
 
 
-def rows(count: int, length: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of two pieces with specials around them, and some padding."""
-    draw = np.random.default_rng(seed)
-    ids = draw.integers(SPECIALS, SIZE, (count, length)).astype(np.uint16)
-    text = np.ones((count, length), np.bool_)
-    begins = np.zeros((count, length), np.bool_)
+def random_rows(count: int, length: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of two sentences with special tokens around them, and some padding."""
+    rng = np.random.default_rng(seed)
+    input_ids = rng.integers(SPECIALS, VOCAB_SIZE, (count, length)).astype(np.uint16)
+    maskable = np.ones((count, length), np.bool_)
+    starts_sentence = np.zeros((count, length), np.bool_)
     for i in range(count):
-        middle, end = draw.integers(5, length // 2), draw.integers(length // 2 + 5, length + 1)
-        for at in (0, middle, middle + 1, end - 1):
-            ids[i, at], text[i, at] = 2, False
-        ids[i, end:], text[i, end:] = 0, False
-        begins[i, [1, middle + 2]] = True
-    return ids, text, begins
+        middle, end = rng.integers(5, length // 2), rng.integers(length // 2 + 5, length + 1)
+        for position in (0, middle, middle + 1, end - 1):
+            input_ids[i, position], maskable[i, position] = 2, False
+        input_ids[i, end:], maskable[i, end:] = 0, False
+        starts_sentence[i, [1, middle + 2]] = True
+    return input_ids, maskable, starts_sentence
 
 
-def hidden(units: str, count: int = 500, length: int = 128, epoch: int = 0, seed: int = 7, **scheme: float) -> tuple:
-    ids, text, begins = rows(count, length)
-    samples = np.arange(count)
-    made = draw_masks(
-        ids, text, begins, samples, np.full(count, epoch), seed, MaskingScheme(units, **scheme), VOCABULARY
-    )
-    return ids, text, begins, made
+def masked_rows(
+    unit: str, count: int = 500, length: int = 128, epoch: int = 0, **scheme: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, MaskBatch]:
+    rows = random_rows(count, length)
+    scheme = MaskingScheme(unit, **({"seed": 7} | scheme))
+    return *rows, draw_masks(*rows, np.arange(count), np.full(count, epoch), scheme, VOCAB)
 
 
-def flat(ids: np.ndarray, made: MaskBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, position and what was put there, of what is scored."""
-    row, slot = np.nonzero(made.scored)
-    return row, made.positions[row, slot].astype(int), made.replacements[row, slot]
+def flat(masks: MaskBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, position and replacement of all masked tokens."""
+    row, slot = np.nonzero(masks.valid)
+    return row, masks.positions[row, slot].astype(int), masks.replacements[row, slot]
 
 
-@pytest.mark.parametrize("units", UNITS)
-def test_only_text_is_hidden_and_each_position_once(units: str) -> None:
-    ids, text, _, made = hidden(units)
-    row, at, _ = flat(ids, made)
-    assert text[row, at].all()
-    assert len(set(zip(row.tolist(), at.tolist(), strict=True))) == len(row)
-    inside = made.scored[:, 1:]
-    assert (np.diff(made.positions.astype(int), axis=1)[inside] > 0).all()
+@pytest.mark.parametrize("unit", UNITS)
+def test_only_text_is_masked_and_each_position_once(unit: str) -> None:
+    _, maskable, _, masks = masked_rows(unit)
+    row, position, _ = flat(masks)
+    assert maskable[row, position].all()
+    assert len(set(zip(row.tolist(), position.tolist(), strict=True))) == len(row)
+    valid = masks.valid[:, 1:]
+    assert (np.diff(masks.positions.astype(int), axis=1)[valid] > 0).all()
 
 
-def test_a_row_has_its_share_to_the_id() -> None:
-    _, text, _, made = hidden("token")
-    assert made.positions.shape == (500, 19)  # round(0.15 * 128)
-    assert (made.scored.sum(axis=1) == np.floor(0.15 * text.sum(axis=1) + 0.5)).all()
+def test_token_masking_spends_the_exact_budget() -> None:
+    _, maskable, _, masks = masked_rows("token")
+    assert masks.positions.shape == (500, 19)  # round(0.15 * 128)
+    assert (masks.valid.sum(axis=1) == np.floor(0.15 * maskable.sum(axis=1) + 0.5)).all()
 
 
-@pytest.mark.parametrize("units", ["whole-word", "span"])
-def test_words_are_hidden_whole_and_within_the_budget(units: str) -> None:
-    ids, text, begins, made = hidden(units, count=2000)
-    budget = np.floor(0.15 * text.sum(axis=1) + 0.5)
-    scored = made.scored.sum(axis=1)
-    starts = (begins | STARTS[ids]) & text
-    word = np.cumsum(starts | ~text, axis=1)  # a number for each word of a row
-    for i in range(len(ids)):
-        chosen = np.zeros(ids.shape[1], np.bool_)
-        chosen[made.positions[i, made.scored[i]]] = True
-        of_word = [chosen[word[i] == w] for w in set(word[i][chosen].tolist())]
-        assert all(each.all() for each in of_word)
-        longest = max(int((word[i] == w).sum()) for w in set(word[i][text[i]].tolist()))
-        assert budget[i] - longest < scored[i] <= budget[i]
+@pytest.mark.parametrize("unit", ["whole-word", "span"])
+def test_whole_words_are_masked_within_the_budget(unit: str) -> None:
+    input_ids, maskable, starts_sentence, masks = masked_rows(unit, count=2000)
+    budget = np.floor(0.15 * maskable.sum(axis=1) + 0.5)
+    num_masked = masks.valid.sum(axis=1)
+    starts = (starts_sentence | STARTS_WORD[input_ids]) & maskable
+    word = np.cumsum(starts | ~maskable, axis=1)  # a number for each word of a row
+    for i in range(len(input_ids)):
+        is_masked = np.zeros(input_ids.shape[1], np.bool_)
+        is_masked[masks.positions[i, masks.valid[i]]] = True
+        of_words = [is_masked[word[i] == w] for w in set(word[i][is_masked].tolist())]
+        assert all(of_word.all() for of_word in of_words)
+        longest = max(int((word[i] == w).sum()) for w in set(word[i][maskable[i]].tolist()))
+        assert budget[i] - longest < num_masked[i] <= budget[i]
 
 
 def test_spans_are_runs_of_words() -> None:
-    """Neighbours are hidden together far more often than by single words."""
+    """Neighbours are masked together far more often than with whole-word masking."""
 
-    def joined(units: str) -> float:
-        ids, _, _, made = hidden(units, count=1000)
-        row, at, _ = flat(ids, made)
-        return float(np.mean(np.diff(at)[np.diff(row) == 0] == 1))
+    def adjacent(unit: str) -> float:
+        row, position, _ = flat(masked_rows(unit, count=1000)[3])
+        return float(np.mean(np.diff(position)[np.diff(row) == 0] == 1))
 
-    assert joined("span") > 0.7 > 0.5 > joined("whole-word") > joined("token")
+    assert adjacent("span") > 0.7 > 0.5 > adjacent("whole-word") > adjacent("token")
 
 
-@pytest.mark.parametrize("units", UNITS)
-def test_shares_of_what_is_put_there(units: str) -> None:
-    """By chi-square over a hundred thousand hidden ids: mask, other, same as 80 : 10 : 10; others all alike."""
-    ids, _, _, made = hidden(units, count=6000)
-    row, at, put = flat(ids, made)
-    old = ids[row, at]
-    n = len(put)
+@pytest.mark.parametrize("unit", UNITS)
+def test_replacements_are_80_10_10(unit: str) -> None:
+    """Chi-square test over 80,000 masked tokens: [MASK], random and kept as 80 : 10 : 10; random ones uniform."""
+    input_ids, _, _, masks = masked_rows(unit, count=6000)
+    row, position, replacement = flat(masks)
+    original = input_ids[row, position]
+    n = len(replacement)
     assert n > 80_000
-    other = (put != MASK) & (put != old)
-    chance = 1 / len(VOCABULARY.ordinary)  # another id may be drawn that is the same
+    is_random = (replacement != MASK) & (replacement != original)
+    chance = 1 / len(VOCAB.non_special_ids)  # that the random token is the original one
     expected = np.array([0.8, 0.1 * (1 - chance), 0.1 + 0.1 * chance]) * n
-    counts = np.array([(put == MASK).sum(), other.sum(), (put == old).sum()])
-    assert ((counts - expected) ** 2 / expected).sum() < 13.8  # one in a thousand
-    drawn = np.bincount(put[other], minlength=SIZE)
-    assert drawn[:SPECIALS].sum() == 0
-    each = drawn[SPECIALS:]
-    assert ((each - each.mean()) ** 2 / each.mean()).sum() < len(each) + 4 * np.sqrt(2 * len(each))
+    counts = np.array([(replacement == MASK).sum(), is_random.sum(), (replacement == original).sum()])
+    assert ((counts - expected) ** 2 / expected).sum() < 13.8  # p = 0.001
+    frequencies = np.bincount(replacement[is_random], minlength=VOCAB_SIZE)
+    assert frequencies[:SPECIALS].sum() == 0
+    of_each = frequencies[SPECIALS:]
+    assert ((of_each - of_each.mean()) ** 2 / of_each.mean()).sum() < len(of_each) + 4 * np.sqrt(2 * len(of_each))
 
 
-@pytest.mark.parametrize("units", UNITS)
-def test_every_position_is_hidden_equally_often(units: str) -> None:
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_position_is_masked_equally_often(unit: str) -> None:
     count, length = 4000, 64
-    ids = np.full((count, length), 7, np.uint16)  # every id begins a word
-    text = np.ones_like(ids, np.bool_)
-    begins = np.zeros_like(text)
-    begins[:, 0] = True
-    made = draw_masks(ids, text, begins, np.arange(count), np.zeros(count, int), 1, MaskingScheme(units), VOCABULARY)
-    often = np.bincount(made.positions[made.scored], minlength=length) / count
-    assert abs(often.mean() - 10 / 64) < 1e-9
-    assert (
-        abs(often - often.mean()) < 0.045
-    ).all()  # spans are shorter at the edges, so those are hidden a bit more often
+    input_ids = np.full((count, length), 7, np.uint16)  # every token starts a word
+    maskable = np.ones_like(input_ids, np.bool_)
+    starts_sentence = np.zeros_like(maskable)
+    starts_sentence[:, 0] = True
+    scheme = MaskingScheme(unit, seed=1)
+    masks = draw_masks(input_ids, maskable, starts_sentence, np.arange(count), np.zeros(count, int), scheme, VOCAB)
+    rate = np.bincount(masks.positions[masks.valid], minlength=length) / count
+    assert abs(rate.mean() - 10 / 64) < 1e-9
+    # spans are shorter at the edges of a row, so those positions are masked a little more often
+    assert (abs(rate - rate.mean()) < 0.045).all()
 
 
-@pytest.mark.parametrize("units", UNITS)
-def test_masks_depend_on_seed_epoch_and_row_alone(units: str) -> None:
-    ids, text, begins, made = hidden(units)
-    some = np.array([400, 3, 77])
-    alone = draw_masks(ids[some], text[some], begins[some], some, np.zeros(3, int), 7, MaskingScheme(units), VOCABULARY)
-    assert np.array_equal(alone.positions, made.positions[some])
-    assert np.array_equal(alone.replacements, made.replacements[some])
-    for other in (hidden(units, epoch=1)[3], hidden(units, seed=8)[3]):
-        assert (other.positions != made.positions).mean() > 0.5
-    mixed = draw_masks(
-        ids[some], text[some], begins[some], some, np.array([0, 1, 0]), 7, MaskingScheme(units), VOCABULARY
-    )
-    assert np.array_equal(mixed.positions[[0, 2]], made.positions[some[[0, 2]]])
-    assert np.array_equal(mixed.positions[1], hidden(units, epoch=1)[3].positions[3])
+@pytest.mark.parametrize("unit", UNITS)
+def test_masks_depend_only_on_seed_epoch_and_row(unit: str) -> None:
+    *rows, masks = masked_rows(unit)
+    subset = np.array([400, 3, 77])
+    subset_rows = [array[subset] for array in rows]
+    scheme = MaskingScheme(unit, seed=7)
+    alone = draw_masks(*subset_rows, subset, np.zeros(3, int), scheme, VOCAB)
+    assert np.array_equal(alone.positions, masks.positions[subset])
+    assert np.array_equal(alone.replacements, masks.replacements[subset])
+    for other in (masked_rows(unit, epoch=1)[3], masked_rows(unit, seed=8)[3]):
+        assert (other.positions != masks.positions).mean() > 0.5
+    mixed = draw_masks(*subset_rows, subset, np.array([0, 1, 0]), scheme, VOCAB)
+    assert np.array_equal(mixed.positions[[0, 2]], masks.positions[subset[[0, 2]]])
+    assert np.array_equal(mixed.positions[1], masked_rows(unit, epoch=1)[3].positions[3])
 
 
-def test_golden_draws() -> None:
-    """Plans that were made stay what they are."""
-    found = {units: hidden(units, count=2, length=32)[3] for units in UNITS}
-    assert {units: made.positions.tolist() for units, made in found.items()} == GOLDEN_POSITIONS
-    assert {units: made.replacements.tolist() for units, made in found.items()} == GOLDEN_REPLACEMENTS
+def test_golden_masks() -> None:
+    """Existing mask plans keep their masks."""
+    masks = {unit: masked_rows(unit, count=2, length=32)[3] for unit in UNITS}
+    assert {unit: of_unit.positions.tolist() for unit, of_unit in masks.items()} == GOLDEN_POSITIONS
+    assert {unit: of_unit.replacements.tolist() for unit, of_unit in masks.items()} == GOLDEN_REPLACEMENTS
 
 
-def test_rows_without_text() -> None:
-    ids = np.zeros((2, 16), np.uint16)
+@pytest.mark.parametrize("unit", UNITS)
+def test_rows_without_text_have_no_masks(unit: str) -> None:
+    input_ids = np.zeros((2, 16), np.uint16)
     none = np.zeros((2, 16), np.bool_)
-    for units in UNITS:
-        made = draw_masks(ids, none, none, np.arange(2), np.zeros(2, int), 1, MaskingScheme(units), VOCABULARY)
-        assert not made.scored.any()
-        assert not made.positions.any()
+    masks = draw_masks(input_ids, none, none, np.arange(2), np.zeros(2, int), MaskingScheme(unit, seed=1), VOCAB)
+    assert not masks.valid.any()
+    assert not masks.positions.any()
 
 
 GOLDEN_POSITIONS = {

@@ -1,4 +1,4 @@
-"""Documents cut, paired and packed: nothing is lost, nothing is twice, and cuts are between words."""
+"""Segments: each token is used once, splits are between words, negatives come from other documents."""
 
 import numpy as np
 import pytest
@@ -18,70 +18,71 @@ from bertgpt.utils.errors import BertGPTError
 
 
 def documents(sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Documents one after the other, with an end id between them."""
+    """Start and stop of consecutive documents, each followed by an end-of-text id."""
     stop = np.cumsum(np.array(sizes) + 1) - 1
     return stop - np.array(sizes), stop
 
 
-def words(total: int, seed: int = 0) -> np.ndarray:
-    """Where words begin: most are of one or two ids."""
-    begins = np.random.default_rng(seed).random(total) < 0.7
-    begins[0] = True
-    return begins
+def random_words(total: int, seed: int = 0) -> np.ndarray:
+    """Which tokens start a word: most words have one or two tokens."""
+    starts_word = np.random.default_rng(seed).random(total) < 0.7
+    starts_word[0] = True
+    return starts_word
 
 
 SIZES = [0, 1, 2, 3, 11, 12, 13, 30, 500, 7, 1, 64]
 
 
-def covered(pieces: SegmentSpans) -> list[int]:
-    """Every place of the stream that is in a piece."""
-    spans = [(pieces.a_start, pieces.a_len), (pieces.b_start, pieces.b_len)]
+def covered(segments: SegmentSpans) -> list[int]:
+    """The stream offsets of all tokens of the segments."""
+    spans = [(segments.a_start, segments.a_len), (segments.b_start, segments.b_len)]
     return sorted(
-        place
+        offset
         for starts, sizes in spans
         for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)
-        for place in range(start, start + size)
+        for offset in range(start, start + size)
     )
 
 
 def of_documents(start: np.ndarray, stop: np.ndarray) -> list[int]:
-    return [place for a, b in zip(start.tolist(), stop.tolist(), strict=True) for place in range(a, b)]
+    """The stream offsets of all tokens of the documents."""
+    return [offset for a, b in zip(start.tolist(), stop.tolist(), strict=True) for offset in range(a, b)]
 
 
-@pytest.mark.parametrize("longest", [1, 2, 11, 1000])
-def test_cut(longest: int) -> None:
+@pytest.mark.parametrize("max_len", [1, 2, 11, 1000])
+def test_split_into_segments(max_len: int) -> None:
     start, stop = documents(SIZES)
-    begins = words(int(stop[-1]) + 1)
-    begins[100:140] = False  # a word that is longer than a piece
-    pieces = split_into_segments(start, stop, WordBoundaries(begins), longest)
-    assert covered(pieces) == of_documents(start, stop)
-    assert pieces.a_len.max() <= longest
-    assert (pieces.a_start >= start[pieces.document]).all()
-    assert (pieces.a_start + pieces.a_len <= stop[pieces.document]).all()
-    if longest == 11:
-        inner = pieces.a_start[~np.isin(pieces.a_start, start)]
-        assert (begins[inner] | ((inner > 100) & (inner < 141))).all()
-        full = pieces.a_len[pieces.document == 8]
+    starts_word = random_words(int(stop[-1]) + 1)
+    starts_word[100:140] = False  # a word that is longer than a segment
+    segments = split_into_segments(start, stop, WordBoundaries(starts_word), max_len)
+    assert covered(segments) == of_documents(start, stop)
+    assert segments.a_len.max() <= max_len
+    assert (segments.a_start >= start[segments.document]).all()
+    assert (segments.a_start + segments.a_len <= stop[segments.document]).all()
+    if max_len == 11:
+        inner = segments.a_start[~np.isin(segments.a_start, start)]
+        assert (starts_word[inner] | ((inner > 100) & (inner < 141))).all()
+        full = segments.a_len[segments.document == 8]
         assert full[:-1].mean() > 10
 
 
-@pytest.mark.parametrize(("first", "second"), [(5, 6), (62, 63), (2, 3)])
-def test_cut_in_pairs(first: int, second: int) -> None:
+@pytest.mark.parametrize(("max_a_len", "max_b_len"), [(5, 6), (62, 63), (2, 3)])
+def test_split_into_pairs(max_a_len: int, max_b_len: int) -> None:
     start, stop = documents(SIZES)
-    begins = words(int(stop[-1]) + 1)
-    pieces = split_into_pairs(start, stop, WordBoundaries(begins), first, second)
-    assert covered(pieces) == of_documents(start, stop)
-    paired = pieces.b_len > 0
-    assert (pieces.label[paired] == IS_NEXT).all()
-    assert (pieces.label[~paired] == UNPAIRED).all()
-    assert pieces.a_len[paired].max() <= first
-    assert pieces.b_len.max() <= second
-    assert (pieces.length_with_specials <= first + second + 3).all()
-    assert (pieces.b_start[paired] == (pieces.a_start + pieces.a_len)[paired]).all()
-    lone = pieces.a_len[~paired]
+    starts_word = random_words(int(stop[-1]) + 1)
+    segments = split_into_pairs(start, stop, WordBoundaries(starts_word), max_a_len, max_b_len)
+    assert covered(segments) == of_documents(start, stop)
+    paired = segments.b_len > 0
+    assert (segments.label[paired] == IS_NEXT).all()
+    assert (segments.label[~paired] == UNPAIRED).all()
+    assert segments.a_len[paired].max() <= max_a_len
+    assert segments.b_len.max() <= max_b_len
+    assert (segments.length_with_specials <= max_a_len + max_b_len + 3).all()
+    assert (segments.b_start[paired] == (segments.a_start + segments.a_len)[paired]).all()
+    lone = segments.a_len[~paired]
     assert len(lone) <= len(SIZES)
-    if first == 62:
-        assert 0.35 < (pieces.a_len[paired] / (pieces.a_len + pieces.b_len)[paired]).mean() < 0.65
+    if max_a_len == 62:
+        assert 0.35 < (segments.a_len[paired] / (segments.a_len + segments.b_len)[paired]).mean() < 0.65
 
 
 def pairs(count: int, documents: int) -> SegmentSpans:
@@ -91,32 +92,32 @@ def pairs(count: int, documents: int) -> SegmentSpans:
     return SegmentSpans(start, five, start + 5, five, np.sort(np.arange(count) % documents), label)
 
 
-def test_negatives_come_from_other_documents_and_nothing_is_lost() -> None:
+def test_nsp_negatives_come_from_other_documents_and_no_token_is_lost() -> None:
     before = pairs(1001, 50)
     after = sample_negatives(before, "nsp", 7, 0, "file")
-    wrong = after.label == NOT_NEXT
-    assert wrong.sum() == 500
-    home = dict(zip(before.b_start.tolist(), before.document.tolist(), strict=True))
-    origin = np.array([home[start] for start in after.b_start.tolist()])
-    assert (origin[wrong] != after.document[wrong]).all()
-    assert (origin[~wrong] == after.document[~wrong]).all()
+    negative = after.label == NOT_NEXT
+    assert negative.sum() == 500
+    document_of = dict(zip(before.b_start.tolist(), before.document.tolist(), strict=True))
+    origin = np.array([document_of[start] for start in after.b_start.tolist()])
+    assert (origin[negative] != after.document[negative]).all()
+    assert (origin[~negative] == after.document[~negative]).all()
     assert covered(after) == covered(before)
     again, other = sample_negatives(before, "nsp", 7, 0, "file"), sample_negatives(before, "nsp", 8, 0, "file")
     assert np.array_equal(again.b_start, after.b_start)
     assert not np.array_equal(other.label, after.label)
 
 
-def test_order_is_what_is_wrong_with_sop() -> None:
+def test_sop_negatives_are_swapped_pairs() -> None:
     before = pairs(1000, 1)
     after = sample_negatives(before, "sop", 7, 0, "file")
-    wrong = after.label == NOT_NEXT
-    assert wrong.sum() == 500
-    assert (after.a_start[wrong] == before.b_start[wrong]).all()
-    assert (after.b_start[wrong] == before.a_start[wrong]).all()
+    negative = after.label == NOT_NEXT
+    assert negative.sum() == 500
+    assert (after.a_start[negative] == before.b_start[negative]).all()
+    assert (after.b_start[negative] == before.a_start[negative]).all()
     assert covered(after) == covered(before)
 
 
-def test_one_document_alone_has_no_others() -> None:
+def test_negatives_need_other_documents() -> None:
     with pytest.raises(BertGPTError) as error:
         sample_negatives(pairs(10, 1), "nsp", 7, 0, "val-00000.arrow")
     assert error.value.code == "BG316"
@@ -124,9 +125,9 @@ def test_one_document_alone_has_no_others() -> None:
     sample_negatives(pairs(0, 1), "nsp", 7, 0, "val-00000.arrow")
 
 
-def test_packing_loses_nothing_and_wastes_little() -> None:
-    draw = np.random.default_rng(0)
-    sizes = np.concatenate([draw.integers(3, 129, 5000), np.full(3000, 128)])
+def test_packing_keeps_all_segments_with_little_padding() -> None:
+    rng = np.random.default_rng(0)
+    sizes = np.concatenate([rng.integers(3, 129, 5000), np.full(3000, 128)])
     row_of, rows = best_fit_decreasing(sizes, 128)
     filled = np.bincount(row_of, weights=sizes, minlength=rows)
     assert filled.max() <= 128
