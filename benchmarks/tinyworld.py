@@ -1,9 +1,9 @@
-"""tinyworld as an instrument: how fast it is, what there is to learn in it, and through which mechanism.
+"""tinyworld as an instrument: how fast it is, what there is to learn in it, and through which category.
 
     python benchmarks/tinyworld.py
 
-The trigram is trained on 20 MB of other documents. A mechanism's share of the gap is the part of what the trigram
-lacks that stands on words of that mechanism. The oracle guesses one masked word at a time from the whole document.
+The trigram is trained on 20 MB of other documents. A category's share of the gap is the part of what the trigram
+lacks that stands on words of that category. The oracle guesses one masked word at a time from the whole document.
 """
 
 import math
@@ -22,7 +22,7 @@ JUDGED, MASKED = 10_000, 120  # documents
 
 
 def main() -> None:
-    """Print speed, the gap by mechanism, and the oracle's accuracy."""
+    """Print speed, the gap by category, and the oracle's accuracy."""
     console, world = Console(), World(0)
     documents = list(world.documents(0, JUDGED))
 
@@ -32,7 +32,7 @@ def main() -> None:
         written = sum(len(d.text) for d in world.documents(round_ * JUDGED, (round_ + 1) * JUDGED))
         rates.append(written / (time.perf_counter() - start) / 1e6)
     start = time.perf_counter()
-    readings = [world.read(document.text) for document in documents]
+    readings = [world.parse(document.text) for document in documents]
     reading_rate = JUDGED / (time.perf_counter() - start)
     furthest = max(abs(r.logp - d.logp) for r, d in zip(readings, documents, strict=True))
     console.text(
@@ -56,9 +56,9 @@ def main() -> None:
     for reading in readings:
         logps = trigram.logps([word.text for word in reading.words])
         for word, logp in zip(reading.words, logps, strict=True):
-            words[word.mechanism] += 1
-            true[word.mechanism] -= word.logp
-            guessed[word.mechanism] -= float(logp)
+            words[word.category] += 1
+            true[word.category] -= word.logp
+            guessed[word.category] -= float(logp)
     n, entropy, gap = words.total(), true.total(), guessed.total() - true.total()
     size = sum(len(document.text) for document in documents)
     types = len({word.text for reading in readings for word in reading.words})
@@ -74,8 +74,8 @@ def main() -> None:
         for position, word in enumerate(reading.words[:-1]):
             if word.text[0].isalpha():
                 guess = posterior(world, document.text, position)
-                masked[word.mechanism] += 1
-                hits[word.mechanism] += max(guess, key=guess.__getitem__) == word.text
+                masked[word.category] += 1
+                hits[word.category] += max(guess, key=guess.__getitem__) == word.text
     oracle_ms = 1000 * (time.perf_counter() - start) / masked.total()
 
     def row(name: str, some: tuple[str, ...]) -> list[str]:
@@ -92,7 +92,7 @@ def main() -> None:
         ]
 
     rows = [*(row(m, (m,)) for m in CATEGORIES), row("all", CATEGORIES)]
-    console.table(["mechanism", "words", "true nats", "trigram nats", "share of gap", "oracle, masked"], rows)
+    console.table(["category", "words", "true nats", "trigram nats", "share of gap", "oracle, masked"], rows)
     console.text(f"\noracle    {masked.total()} words, {oracle_ms:.1f} ms each")
 
 

@@ -129,7 +129,7 @@ def true_entropy(manifest: dict[str, Any], documents: Sequence[list[int]], texts
         return None
     world = World(int(manifest["sources"][0]["sha256"].removeprefix("seed ")))
     try:
-        nats = -sum(world.read(text).logp for text in texts)
+        nats = -sum(world.parse(text).logp for text in texts)
     except NotInLanguage:  # the tokenizer changes the text, for example to lower case
         return None
     return nats / sum(map(len, documents))

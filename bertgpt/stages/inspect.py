@@ -33,11 +33,11 @@ def run(options: InspectOptions) -> dict[str, Any]:
             f"there is nothing called {short_repr(options.path)} to look into",
             hint=did_you_mean(options.path, ["tinyworld"]) or "give a folder that a command made, or tinyworld",
         )
-    from bertgpt.tinyworld import look
+    from bertgpt.tinyworld import describe_world
 
     if options.split in ("val", "test"):
         raise BertGPTError("BG204", f"the examples of tinyworld are train and dev, not {options.split}")
-    return look(options.seed, options.start, options.docs, options.task, options.split or "dev")
+    return describe_world(options.seed, options.start, options.docs, options.task, options.split or "dev")
 
 
 def against(options: InspectOptions, suite: str) -> dict[str, Any]:

@@ -12,24 +12,26 @@ from typing import Any
 
 from bertgpt.tinyworld.grammar import CATEGORIES
 from bertgpt.tinyworld.tasks import examples
-from bertgpt.tinyworld.world import Document, Reading, World
+from bertgpt.tinyworld.world import Document, Parse, World
 
-__all__ = ["Document", "Reading", "World", "examples", "look"]
+__all__ = ["Document", "Parse", "World", "describe_world", "examples"]
 
 
-def look(seed: int, start: int, docs: int, task: str | None, split: str) -> dict[str, Any]:
+def describe_world(seed: int, start: int, docs: int, task: str | None, split: str) -> dict[str, Any]:
     """Some documents with all that is known about them, or some examples of a task."""
     world = World(seed)
     seen: dict[str, Any] = {"kind": "tinyworld", "seed": seed}
     if task is not None:
         found = islice(examples(world, task, split, start), docs)
         return seen | {"task": task, "split": split, "examples": list(found)}
-    return seen | {"documents": [described(world, document) for document in world.documents(start, start + docs)]}
+    return seen | {
+        "documents": [describe_document(world, document) for document in world.documents(start, start + docs)]
+    }
 
 
-def described(world: World, document: Document) -> dict[str, Any]:
+def describe_document(world: World, document: Document) -> dict[str, Any]:
     """A document with its surprise, in nats, by mechanism."""
-    words = world.read(document.text).words
+    words = world.parse(document.text).words
     return {
         "index": document.index,
         "text": document.text,
@@ -39,5 +41,5 @@ def described(world: World, document: Document) -> dict[str, Any]:
         "words": sum(word.text[0].isalpha() for word in words),
         "bytes": len(document.text.encode()),
         "nats": -document.logp,
-        "nats_by_mechanism": {m: 0.0 - sum(w.logp for w in words if w.mechanism == m) for m in CATEGORIES},
+        "nats_by_mechanism": {m: 0.0 - sum(w.logp for w in words if w.category == m) for m in CATEGORIES},
     }

@@ -23,7 +23,7 @@ CATEGORIES = (NAMES, PRONOUNS, POSSESSIONS, AGREEMENT, REST)
 END = "\0"  # the ending of a document: the last word of every transcript, and of no text
 
 Tokens = tuple[str, ...]
-Lead = frozenset[str]
+WordSet = frozenset[str]
 TOKEN = re.compile(r"[A-Za-z'-]+|[^\sA-Za-z]")
 
 
@@ -40,7 +40,7 @@ class Word(NamedTuple):
 
     text: str
     logp: float
-    mechanism: str
+    category: str
 
 
 class NotInLanguage(ValueError):
@@ -61,8 +61,8 @@ class Table:
         self,
         phrases: Sequence[str],
         weights: Sequence[float] | None = None,
-        mechanism: str | Sequence[str] = REST,
-        leads: Sequence[Lead | None] | None = None,
+        category: str | Sequence[str] = REST,
+        lookahead: Sequence[WordSet | None] | None = None,
     ) -> None:
         weights = [1.0] * len(phrases) if weights is None else weights
         total = math.fsum(weights)
@@ -70,39 +70,39 @@ class Table:
         self.p = [weight / total for weight in weights]
         self.logp = [math.log(p) for p in self.p]
         self.cumulative = list(accumulate(self.p))[:-1]  # the last phrase takes what rounding leaves
-        self.mechanisms = [mechanism] * len(phrases) if isinstance(mechanism, str) else list(mechanism)
+        self.categories = [category] * len(phrases) if isinstance(category, str) else list(category)
         self.tokens = [cached_tokens(phrase) for phrase in phrases]
         self.index = {tokens: i for i, tokens in enumerate(self.tokens) if tokens}
         self.lengths = sorted({len(tokens) for tokens in self.index}, reverse=True)
         silent = [i for i, tokens in enumerate(self.tokens) if not tokens]
-        self.silent = [(i, None if leads is None else leads[i]) for i in silent]
+        self.empty = [(i, None if lookahead is None else lookahead[i]) for i in silent]
         if len(self.index) + len(silent) < len(phrases):
             raise ValueError(f"a phrase stands twice in {phrases}")
         for tokens in self.index:
             if any(tokens[:n] in self.index for n in self.lengths if n < len(tokens)):
                 raise ValueError(f"another phrase is the beginning of {' '.join(tokens)!r}")
-        revealing = [word for _, lead in self.silent for word in lead or ()]
-        if len(set(revealing)) < len(revealing) or len([lead for _, lead in self.silent if lead is None]) > 1:
+        revealing = [word for _, lead in self.empty for word in lead or ()]
+        if len(set(revealing)) < len(revealing) or len([lead for _, lead in self.empty if lead is None]) > 1:
             raise ValueError("two silent options are revealed by the same word")
         self._starts = Counter(tokens[0] for tokens in self.index)
 
-    def firsts(self) -> Lead:
+    def first_words(self) -> WordSet:
         """The words with which a phrase of this table can begin."""
         return frozenset(self._starts)
 
-    def logp_of(self, chosen: int, taken: Container[str]) -> float:
+    def option_logp(self, chosen: int, excluded: Container[str]) -> float:
         """The log-probability of a phrase, where those in `taken` are excluded."""
-        if not taken:
+        if not excluded:
             return self.logp[chosen]
-        left = math.fsum(p for phrase, p in zip(self.phrases, self.p, strict=True) if phrase not in taken)
+        left = math.fsum(p for phrase, p in zip(self.phrases, self.p, strict=True) if phrase not in excluded)
         return self.logp[chosen] - math.log(left)
 
-    def word_logps(self, chosen: int, taken: Container[str]) -> list[float]:
+    def word_logps(self, chosen: int, excluded: Container[str]) -> list[float]:
         """The log-probability of each word of a phrase given the words before it; phrases in `taken` are excluded."""
         words = self.tokens[chosen]
-        if not taken and words and self._starts[words[0]] == 1:
+        if not excluded and words and self._starts[words[0]] == 1:
             return [self.logp[chosen]] + [0.0] * (len(words) - 1)
-        open_options = [i for i, phrase in enumerate(self.phrases) if phrase not in taken]
+        open_options = [i for i, phrase in enumerate(self.phrases) if phrase not in excluded]
         logps, before = [], math.fsum(self.p[i] for i in open_options)
         for n in range(1, len(words) + 1):
             open_options = [i for i in open_options if self.tokens[i][:n] == words[:n]]
@@ -112,44 +112,44 @@ class Table:
         return logps
 
 
-class Teller(Protocol):
+class Interpreter(Protocol):
     """Who works through a document: the grammar is written against these three."""
 
-    def choose(self, table: Table, taken: Container[str] = ()) -> int:
+    def choose(self, table: Table, excluded: Container[str] = ()) -> int:
         """Settle on one phrase of the table that is not in `taken`, and tell it."""
 
-    def pick(self, phrases: Sequence[str], weights: Sequence[float], mechanisms: Sequence[str]) -> int:
+    def choose_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
         """The same for a few phrases that depend on the story so far; at most one is silent."""
 
-    def say(self, phrase: str, mechanism: str = REST) -> None:
+    def emit(self, phrase: str, category: str = REST) -> None:
         """Tell words that nothing is left to choose about."""
 
 
-class Writer:
+class Sampler:
     """Draws every choice from a stream of numbers in [0, 1)."""
 
     def __init__(self, draws: Iterator[float]) -> None:
-        self.draw = draws.__next__
+        self.next_draw = draws.__next__
         self.pieces: list[str] = []
         self.logp = 0.0
 
-    def choose(self, table: Table, taken: Container[str] = ()) -> int:
+    def choose(self, table: Table, excluded: Container[str] = ()) -> int:
         phrases = table.phrases
-        chosen = bisect(table.cumulative, self.draw())
-        if taken:
-            excluded = math.fsum(p for phrase, p in zip(phrases, table.p, strict=True) if phrase in taken)
-            if excluded > 1 - 1e-9:
+        chosen = bisect(table.cumulative, self.next_draw())
+        if excluded:
+            mass = math.fsum(p for phrase, p in zip(phrases, table.p, strict=True) if phrase in excluded)
+            if mass > 1 - 1e-9:
                 raise ValueError(f"nothing is left to choose from {phrases}")
-            while phrases[chosen] in taken:
-                chosen = bisect(table.cumulative, self.draw())
-            self.logp -= math.log1p(-excluded)
+            while phrases[chosen] in excluded:
+                chosen = bisect(table.cumulative, self.next_draw())
+            self.logp -= math.log1p(-mass)
         self.logp += table.logp[chosen]
         self.pieces.append(phrases[chosen])
         return chosen
 
-    def pick(self, phrases: Sequence[str], weights: Sequence[float], mechanisms: Sequence[str]) -> int:
+    def choose_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
         total = sum(weights)
-        left = self.draw() * total
+        left = self.next_draw() * total
         chosen = 0
         while left >= weights[chosen] and chosen + 1 < len(phrases):
             left -= weights[chosen]
@@ -158,7 +158,7 @@ class Writer:
         self.pieces.append(phrases[chosen])
         return chosen
 
-    def say(self, phrase: str, mechanism: str = REST) -> None:
+    def emit(self, phrase: str, category: str = REST) -> None:
         self.pieces.append(phrase)
 
     def text(self) -> str:
@@ -166,7 +166,7 @@ class Writer:
         return "".join(self.pieces).rstrip(END).lstrip(" ")
 
 
-class Reader:
+class Parser:
     """Finds the choices behind a text, word by word; raises Unreadable where there are none.
 
     A text may break off anywhere: its last words are told as far as they go before the end is found unreadable.
@@ -174,35 +174,39 @@ class Reader:
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
-        self.at = 0
+        self.position = 0
         self.words: list[Word] = []
         self.pieces: list[str] = []
-        self._silent_logp = 0.0  # of silent choices: they show in the next word, so it carries them
+        self._empty_logp = 0.0  # of silent choices: they show in the next word, so it carries them
 
-    def choose(self, table: Table, taken: Container[str] = ()) -> int:
+    def choose(self, table: Table, excluded: Container[str] = ()) -> int:
         chosen = self.match(table)
-        if chosen is None or (taken and table.phrases[chosen] in taken):
-            self.break_off(table, taken)
-            raise self.unreadable()
-        self.tell(table.phrases[chosen], table.word_logps(chosen, taken), table.mechanisms[chosen], table.logp[chosen])
+        if chosen is None or (excluded and table.phrases[chosen] in excluded):
+            self.consume_partial(table, excluded)
+            raise self.error()
+        self.consume(
+            table.phrases[chosen], table.word_logps(chosen, excluded), table.categories[chosen], table.logp[chosen]
+        )
         return chosen
 
-    def pick(self, phrases: Sequence[str], weights: Sequence[float], mechanisms: Sequence[str]) -> int:
-        return self.choose(Table(phrases, weights, mechanisms))
+    def choose_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
+        return self.choose(Table(phrases, weights, categories))
 
-    def say(self, phrase: str, mechanism: str = REST) -> None:
+    def emit(self, phrase: str, category: str = REST) -> None:
         words = cached_tokens(phrase)
-        if self.tokens[self.at : self.at + len(words)] != words:
+        if self.tokens[self.position : self.position + len(words)] != words:
             agreeing = 0
-            while self.tokens[self.at + agreeing : self.at + agreeing + 1] == words[agreeing : agreeing + 1]:
+            while (
+                self.tokens[self.position + agreeing : self.position + agreeing + 1] == words[agreeing : agreeing + 1]
+            ):
                 agreeing += 1
-            self.tell(beginning(phrase, agreeing), [0.0] * agreeing, REST, 0.0)
-            raise self.unreadable()
-        self.tell(phrase, [0.0] * len(words), mechanism, 0.0)
+            self.consume(first_words_of(phrase, agreeing), [0.0] * agreeing, REST, 0.0)
+            raise self.error()
+        self.consume(phrase, [0.0] * len(words), category, 0.0)
 
     def match(self, table: Table) -> int | None:
         """The option of the table that the coming words show, if any."""
-        at = self.at
+        at = self.position
         for n in table.lengths:
             chosen = table.index.get(self.tokens[at : at + n])
             if chosen is not None:
@@ -211,44 +215,46 @@ class Reader:
         if left and any(words[: len(left)] == left for words in table.index):
             return None  # the text breaks off inside a phrase
         coming = self.tokens[at] if at < len(self.tokens) else ""
-        for chosen, leads in table.silent:
+        for chosen, leads in table.empty:
             if leads is None or coming in leads:
                 return chosen
         return None
 
-    def break_off(self, table: Table, taken: Container[str]) -> None:
+    def consume_partial(self, table: Table, excluded: Container[str]) -> None:
         """Where the text ends inside a phrase, tell the words that are there."""
-        left = self.tokens[self.at :]
+        left = self.tokens[self.position :]
         for i, words in enumerate(table.tokens):
-            if left and words[: len(left)] == left and table.phrases[i] not in taken:
-                logps = table.word_logps(i, taken)[: len(left)]
-                self.tell(beginning(table.phrases[i], len(left)), logps, REST, 0.0)
+            if left and words[: len(left)] == left and table.phrases[i] not in excluded:
+                logps = table.word_logps(i, excluded)[: len(left)]
+                self.consume(first_words_of(table.phrases[i], len(left)), logps, REST, 0.0)
                 return
 
-    def tell(self, phrase: str, logps: list[float], mechanism: str, silent_logp: float) -> None:
+    def consume(self, phrase: str, logps: list[float], category: str, option_logp: float) -> None:
         """Take the next words of the text for this phrase."""
         self.pieces.append(phrase)
         if not logps:
-            self._silent_logp += silent_logp
+            self._empty_logp += option_logp
             return
-        logps[0] += self._silent_logp
-        self._silent_logp = 0.0
-        last = self.at + len(logps) - 1
+        logps[0] += self._empty_logp
+        self._empty_logp = 0.0
+        last = self.position + len(logps) - 1
         for logp in logps:  # a phrase belongs to its mechanism through its last word: "the lantern", "was"
-            tag = mechanism if self.at == last else REST
-            self.words.append(Word(self.tokens[self.at], logp, tag))
-            self.at += 1
+            tag = category if self.position == last else REST
+            self.words.append(Word(self.tokens[self.position], logp, tag))
+            self.position += 1
 
-    def unreadable(self) -> NotInLanguage:
+    def error(self) -> NotInLanguage:
         """The error for the place reached."""
-        return NotInLanguage(self.at, self.tokens[self.at] if self.at < len(self.tokens) else "the end")
+        return NotInLanguage(
+            self.position, self.tokens[self.position] if self.position < len(self.tokens) else "the end"
+        )
 
     def text(self) -> str:
         """The text written again from the choices found."""
         return "".join(self.pieces).rstrip(END).lstrip(" ")
 
 
-def beginning(phrase: str, words: int) -> str:
+def first_words_of(phrase: str, words: int) -> str:
     """The first words of a phrase, with the spaces before them."""
     ends = [match.end() for match in TOKEN.finditer(phrase)]
     return phrase[: ends[words - 1]] if words else ""

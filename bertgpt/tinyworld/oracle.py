@@ -9,18 +9,18 @@ import math
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-from bertgpt.tinyworld.grammar import END, NotInLanguage, Reader, Table, Tokens, cached_tokens, tokens_of
+from bertgpt.tinyworld.grammar import END, NotInLanguage, Parser, Table, Tokens, cached_tokens, tokens_of
 from bertgpt.tinyworld.world import World
 
-HOLE = "_"  # stands for the masked word; no word of the world
+MASK = "_"  # stands for the masked word; no word of the world
 
 
 def fits(words: Tokens, wanted: Tokens) -> bool:
     """Whether words can stand where `wanted` stands, a hole taking any word."""
-    return len(words) == len(wanted) and all(w in (word, HOLE) for word, w in zip(words, wanted, strict=True))
+    return len(words) == len(wanted) and all(w in (word, MASK) for word, w in zip(words, wanted, strict=True))
 
 
-class Step(NamedTuple):
+class Choice(NamedTuple):
     """A choice, and how far into the text it looked."""
 
     chosen: int
@@ -29,76 +29,82 @@ class Step(NamedTuple):
     reach: int  # the word after the last that could have shown another choice
 
 
-class Guesser(Reader):
+class MaskedParser(Parser):
     """Reads a text with a hole along one path of choices, and notes the turnings it did not take.
 
     What is `known` are the choices of the text without a hole: those that look no further than the hole are the same.
     """
 
-    def __init__(self, tokens: Tokens, hole: int, known: Sequence[Step] = (), path: Sequence[int] = ()) -> None:
+    def __init__(self, tokens: Tokens, hole: int, known: Sequence[Choice] = (), path: Sequence[int] = ()) -> None:
         super().__init__(tokens)
-        self.hole, self.known, self.path = hole, known, list(path)
-        self.turnings: list[list[int]] = []
-        self.steps: list[Step] = []
+        self.mask, self.known_steps, self.path = hole, known, list(path)
+        self.alternatives: list[list[int]] = []
+        self.steps: list[Choice] = []
         self.logp = 0.0
-        self._turned = 0
+        self._branches = 0
 
-    def choose(self, table: Table, taken: Container[str] = ()) -> int:
-        if (step := self.next_known()) is None:
-            reach = self.at + max(table.lengths, default=1)
-            chosen = self.turn(table, taken) if self.at <= self.hole < reach else self.match(table)
-            if chosen is None or (taken and table.phrases[chosen] in taken):
-                raise self.unreadable()
-            step = Step(chosen, table.logp_of(chosen, taken), len(table.tokens[chosen]), reach)
+    def choose(self, table: Table, excluded: Container[str] = ()) -> int:
+        if (step := self.reusable_step()) is None:
+            reach = self.position + max(table.lengths, default=1)
+            chosen = self.branch(table, excluded) if self.position <= self.mask < reach else self.match(table)
+            if chosen is None or (excluded and table.phrases[chosen] in excluded):
+                raise self.error()
+            step = Choice(chosen, table.option_logp(chosen, excluded), len(table.tokens[chosen]), reach)
             self.fill(table.tokens[chosen])
-        return self.take(step)
+        return self.apply(step)
 
-    def pick(self, phrases: Sequence[str], weights: Sequence[float], mechanisms: Sequence[str]) -> int:
-        step = self.next_known()
-        return super().pick(phrases, weights, mechanisms) if step is None else self.take(step)
+    def choose_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
+        step = self.reusable_step()
+        return super().choose_from(phrases, weights, categories) if step is None else self.apply(step)
 
-    def next_known(self) -> Step | None:
+    def reusable_step(self) -> Choice | None:
         """The choice that comes next, if the hole does not matter to it."""
         number = len(self.steps)
-        return self.known[number] if number < len(self.known) and self.known[number].reach <= self.hole else None
+        return (
+            self.known_steps[number]
+            if number < len(self.known_steps) and self.known_steps[number].reach <= self.mask
+            else None
+        )
 
-    def take(self, step: Step) -> int:
+    def apply(self, step: Choice) -> int:
         """Go on after a choice."""
         self.steps.append(step)
         self.logp += step.logp
-        self.at += step.words
+        self.position += step.words
         return step.chosen
 
-    def turn(self, table: Table, taken: Container[str]) -> int:
+    def branch(self, table: Table, excluded: Container[str]) -> int:
         """At the hole: as the path has it; behind its end the first option that fits, and the others for later."""
-        if self._turned == len(self.path):
-            fitting = [i for i, phrase in enumerate(table.phrases) if phrase not in taken and self.can_follow(table, i)]
+        if self._branches == len(self.path):
+            fitting = [
+                i for i, phrase in enumerate(table.phrases) if phrase not in excluded and self.can_follow(table, i)
+            ]
             if not fitting:
-                raise self.unreadable()
-            self.turnings += [[*self.path, other] for other in fitting[1:]]
+                raise self.error()
+            self.alternatives += [[*self.path, other] for other in fitting[1:]]
             self.path.append(fitting[0])
-        self._turned += 1
-        return self.path[self._turned - 1]
+        self._branches += 1
+        return self.path[self._branches - 1]
 
     def can_follow(self, table: Table, option: int) -> bool:
         """Whether an option fits the text here; a silent one may, unless the next word is known and denies it."""
         words = table.tokens[option]
         if words:
-            return fits(words, self.tokens[self.at : self.at + len(words)])
-        leads = dict(table.silent)[option]
-        return self.at == self.hole or leads is None or self.tokens[self.at] in leads
+            return fits(words, self.tokens[self.position : self.position + len(words)])
+        leads = dict(table.empty)[option]
+        return self.position == self.mask or leads is None or self.tokens[self.position] in leads
 
-    def say(self, phrase: str, mechanism: str = "rest") -> None:
+    def emit(self, phrase: str, category: str = "rest") -> None:
         words = cached_tokens(phrase)
-        if not fits(words, self.tokens[self.at : self.at + len(words)]):
-            raise self.unreadable()
+        if not fits(words, self.tokens[self.position : self.position + len(words)]):
+            raise self.error()
         self.fill(words)
-        self.at += len(words)
+        self.position += len(words)
 
     def fill(self, words: Tokens) -> None:
         """Put into the hole what is spoken over it."""
-        if self.at <= self.hole < self.at + len(words):
-            self.tokens = (*self.tokens[: self.at], *words, *self.tokens[self.at + len(words) :])
+        if self.position <= self.mask < self.position + len(words):
+            self.tokens = (*self.tokens[: self.position], *words, *self.tokens[self.position + len(words) :])
 
 
 class Oracle:
@@ -106,25 +112,25 @@ class Oracle:
 
     def __init__(self, world: World, text: str) -> None:
         self.world, self.tokens = world, (*tokens_of(text), END)
-        guesser = Guesser(self.tokens, len(self.tokens))
-        world.tell(guesser)
+        guesser = MaskedParser(self.tokens, len(self.tokens))
+        world.derive(guesser)
         self.known = guesser.steps
 
     def posterior(self, position: int) -> dict[str, float]:
         """The probability of every word that can stand at `position`, counted by `tokens_of`."""
-        holed = (*self.tokens[:position], HOLE, *self.tokens[position + 1 :])
+        holed = (*self.tokens[:position], MASK, *self.tokens[position + 1 :])
         logps: dict[str, float] = {}
         paths: list[list[int]] = [[]]
         while paths:
-            guesser = Guesser(holed, position, self.known, paths.pop())
+            guesser = MaskedParser(holed, position, self.known, paths.pop())
             try:
-                self.world.tell(guesser)
+                self.world.derive(guesser)
             except NotInLanguage:
                 pass
             else:
-                if guesser.at == len(holed):
+                if guesser.position == len(holed):
                     logps[guesser.tokens[position]] = guesser.logp
-            paths += guesser.turnings
+            paths += guesser.alternatives
         highest = max(logps.values())
         total = math.fsum(math.exp(logp - highest) for logp in logps.values())
         return {word: math.exp(logp - highest) / total for word, logp in logps.items()}

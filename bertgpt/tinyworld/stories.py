@@ -3,8 +3,20 @@
 from functools import cache
 
 from bertgpt.tinyworld.grammar import AGREEMENT, END, NAMES, PRONOUNS, REST, Table
-from bertgpt.tinyworld.story_state import IT, OBJECT, POSSESSIVE, SUBJECT, Person, Tale, Thing
-from bertgpt.tinyworld.tables import COPULA, HAVE, MANY, MAX_CAST, ONE, PAST, PRESENT, SEEM, Sentence, Verb, capital
+from bertgpt.tinyworld.story_state import IT, OBJECT, POSSESSIVE, SUBJECT, Derivation, Person, Thing
+from bertgpt.tinyworld.tables import (
+    COPULA,
+    HAVE,
+    MANY,
+    MAX_CAST,
+    ONE,
+    PAST,
+    PRESENT,
+    SEEM,
+    Sentence,
+    Verb,
+    capitalize_phrase,
+)
 
 MAX_HANDS, MAX_THINGS = 2, 6  # so many in one's hands, or in the story, and one looks for no more
 
@@ -21,69 +33,69 @@ LOOK, THANKS, HOW = ' "Look at the', ' "Thank you,', ' "How'
 
 
 @cache
-def lines(things: bool, company: bool) -> Table:
+def speech_openings(things: bool, company: bool) -> Table:
     """How a speech can begin, given what there is to look at and whom to thank."""
     weights = {HOW: 0.3} | ({LOOK: 0.4} if things else {}) | ({THANKS: 0.3} if company else {})
     return Table(list(weights), list(weights.values()))
 
 
-class Story(Tale):
+class Story(Derivation):
     """A story being told."""
 
     genre = "story"
     focus: Person | None = None  # whom a pronoun at the beginning of a sentence means
     daypart: str | None = None
 
-    def tell(self, opening: str, lengths: tuple[int, int]) -> None:
+    def derive(self, opening: str, lengths: tuple[int, int]) -> None:
         """The whole story after its first word; `lengths` bounds the number of sentences."""
         self.tense = self.choose(TENSES)
         if opening == "It":  # It was a foggy morning at the old harbour of Penwick.
-            self.say(" a")
-            self.choose(self.words.weather)
+            self.emit(" a")
+            self.choose(self.tables.weather)
             self.time_of_day()
         else:  # There is snow in the market square of Tarn on Friday.
-            self.choose(self.words.skies)
-        self.place()
-        if self.phrase(OPENING_ENDS) == " on":
-            self.choose(self.words.weekdays)
-            self.say(".")
+            self.choose(self.tables.skies)
+        self.location()
+        if self.choose_phrase(OPENING_ENDS) == " on":
+            self.choose(self.tables.weekdays)
+            self.emit(".")
         self.introduction()
         fewest, most = lengths
         for self.sentence in range(2, most):
-            options = self.words.sentences(self.sentence >= fewest, bool(self.things))
+            options = self.tables.sentences(self.sentence >= fewest, bool(self.things))
             kind = options.kinds[self.choose(options.table)]
             if kind == Sentence.FINISH:
                 return
             SENTENCES[kind](self)
-        self.say(END)
+        self.emit(END)
 
     def introduction(self) -> None:
         """Agnes, the lighthouse keeper, was there early with her brother, Tom."""
-        group = self.phrase(self.words.groups)
+        group = self.choose_phrase(self.tables.groups)
         if group:
             self.cast.append(Person(group, "many"))
             form, number = "", MANY
         else:
-            self.newcomer()
-            form, number = self.phrase(INTRODUCTIONS), ONE
+            self.new_person()
+            form, number = self.choose_phrase(INTRODUCTIONS), ONE
         if form == ", the":
             self.choose(self.domain.jobs)
-            self.say(",")
+            self.emit(",")
         elif form == " and":
-            self.newcomer()
+            self.new_person()
             number = MANY
-        self.say(COPULA[self.tense][number], AGREEMENT)
-        self.choose(self.words.standing)
+        self.emit(COPULA[self.tense][number], AGREEMENT)
+        self.choose(self.tables.standing)
         if form == " and":
-            self.say(".")
+            self.emit(".")
             return
         self.focus = person = self.cast[0]
-        if self.phrase(COMPANY) == " with":
-            self.say(POSSESSIVE[person.gender], PRONOUNS)
-            relation = self.choose(self.words.relations)
-            self.say(",")
-            self.newcomer(self.words.relation_gender[relation])
-            self.say(".")
+        if self.choose_phrase(COMPANY) == " with":
+            self.emit(POSSESSIVE[person.gender], PRONOUNS)
+            relation = self.choose(self.tables.relations)
+            self.emit(",")
+            self.new_person(self.tables.relation_gender[relation])
+            self.emit(".")
 
     # ------------------------------------------------------------------------------------- what people do
 
@@ -91,42 +103,45 @@ class Story(Tale):
         """She picked up a brass key and hurried to the lighthouse door."""
         self.action(opened=False)
 
-    def opened(self) -> None:
+    def act_with_opener(self) -> None:
         """A little later the twins handed the brass key to Tom."""
-        self.choose(self.words.openers)
+        self.choose(self.tables.openers)
         self.action(opened=True)
 
     def action(self, opened: bool) -> None:
         """A subject, which may be somebody new, and what it does."""
         people = [person for person in self.cast if person is not self.focus]
-        phrases = [person.mention if opened else person.name for person in people]
+        phrases = [person.inline_name if opened else person.name for person in people]
         weights = [0.32 / len(people) for _ in people]
         mechanisms = [NAMES for _ in people]
         if self.focus is not None:
             pronoun = SUBJECT[self.focus.gender]
             people += [self.focus, self.focus]
-            phrases += [pronoun if opened else capital(pronoun), self.focus.mention if opened else self.focus.name]
+            phrases += [
+                pronoun if opened else capitalize_phrase(pronoun),
+                self.focus.inline_name if opened else self.focus.name,
+            ]
             weights += [0.5, 0.08]
             mechanisms += [PRONOUNS, NAMES]
         if len(self.cast) < MAX_CAST:  # the silent one: a name that is not known yet follows
             phrases, weights, mechanisms = [*phrases, ""], [*weights, 0.1], [*mechanisms, REST]
-        chosen = self.pick(phrases, weights, mechanisms)
+        chosen = self.choose_from(phrases, weights, mechanisms)
         if chosen == len(people):
-            self.arrival()
+            self.arrive()
         else:
             self.focus = people[chosen]
             self.predicate(self.focus, may_go_on=True)
 
-    def arrival(self) -> None:
+    def arrive(self) -> None:
         """Tom, the ferryman, arrived with some oars."""
-        self.focus = person = self.newcomer()
-        self.say(", the")
+        self.focus = person = self.new_person()
+        self.emit(", the")
         self.choose(self.domain.jobs)
-        self.say(",")
-        self.choose(self.words.arrive[self.tense][ONE])
-        if self.end(self.words.luggage) == " with":
-            person.holds.append(self.something())
-            self.say(".")
+        self.emit(",")
+        self.choose(self.tables.arrive[self.tense][ONE])
+        if self.end_clause(self.tables.luggage) == " with":
+            person.holds.append(self.new_thing())
+            self.emit(".")
 
     def predicate(self, person: Person, may_go_on: bool) -> None:
         """What a subject does, to the end of the sentence."""
@@ -135,18 +150,18 @@ class Story(Tale):
         options = self.domain.predicates(self.tense, person.number, room, holding, len(self.cast) > 1)
         kind = options.kinds[self.choose(options.table)]
         if kind == Verb.HANDLE:
-            self.handling(person, may_go_on)
+            self.handle(person, may_go_on)
             return
-        endings = self.words.endings
+        endings = self.tables.endings
         if kind == Verb.TAKE:
-            person.holds.append(self.something())
+            person.holds.append(self.new_thing())
             endings = self.domain.endings
         elif kind == Verb.PUT:
             self.hand_over(person)
             self.choose(self.domain.spots)
         elif kind == Verb.GIVE:
             thing = self.hand_over(person)
-            self.say(" to")
+            self.emit(" to")
             self.someone_else(person).holds.append(thing)
         elif kind == Verb.MEET:
             self.someone_else(person)
@@ -154,22 +169,22 @@ class Story(Tale):
             self.choose(self.domain.goals)
         elif kind == Verb.BE:
             self.feeling()
-            endings = self.words.moments
-        self.end_or_go_on(person, endings[may_go_on])
+            endings = self.tables.moments
+        self.end_or_continue(person, endings[may_go_on])
 
-    def handling(self, person: Person, may_go_on: bool) -> None:
+    def handle(self, person: Person, may_go_on: bool) -> None:
         """... looked at the boots because they were wet."""
-        self.say(" the")
-        thing = self.recall(person.holds)
-        if self.end_or_go_on(person, self.words.reasons[may_go_on]) == " because":
-            self.say(IT[thing.number], PRONOUNS)
-            self.say(COPULA[self.tense][thing.number], AGREEMENT)
-            self.choose(self.words.faults)
-            self.say(".")
+        self.emit(" the")
+        thing = self.known_thing(person.holds)
+        if self.end_or_continue(person, self.tables.reasons[may_go_on]) == " because":
+            self.emit(IT[thing.number], PRONOUNS)
+            self.emit(COPULA[self.tense][thing.number], AGREEMENT)
+            self.choose(self.tables.faults)
+            self.emit(".")
 
     def hand_over(self, person: Person) -> Thing:
-        self.say(" the")
-        thing = self.recall(person.holds)
+        self.emit(" the")
+        thing = self.known_thing(person.holds)
         person.holds.remove(thing)
         return thing
 
@@ -177,112 +192,112 @@ class Story(Tale):
         """Another of the cast by name; where there is only one, often by pronoun."""
         others = [other for other in self.cast if other is not person]
         if len(others) > 1:
-            return self.mention(others)
-        self.pick([others[0].mention, OBJECT[others[0].gender]], [0.6, 0.4], [NAMES, PRONOUNS])
+            return self.known_person(others)
+        self.choose_from([others[0].inline_name, OBJECT[others[0].gender]], [0.6, 0.4], [NAMES, PRONOUNS])
         return others[0]
 
-    def end_or_go_on(self, person: Person, table: Table) -> str:
+    def end_or_continue(self, person: Person, table: Table) -> str:
         """End the clause, or add a second predicate to the same subject."""
-        link = self.end(table)
+        link = self.end_clause(table)
         if link == " and":
             self.predicate(person, may_go_on=False)
         return link
 
-    def end(self, table: Table) -> str:
+    def end_clause(self, table: Table) -> str:
         """The end of a clause: a full stop, or a word that leads on, which is returned."""
-        ending = self.phrase(table)
+        ending = self.choose_phrase(table)
         if ending in (" and", " because", " with"):
             return ending
         if ending != ".":
-            self.say(".")
+            self.emit(".")
         return "."
 
     # --------------------------------------------------------------------------------- what there is to see
 
     def scenery(self) -> None:
         """Outside, the ropes near the boat were wet: what agrees is not always what stands next to it."""
-        self.choose(self.words.whereabouts)
-        self.say(", the")
+        self.choose(self.tables.whereabouts)
+        self.emit(", the")
         table = self.domain.scenery
         head = self.choose(table)
         number = head % 2  # the table goes singular, plural, singular, ...
-        modifier = self.phrase(MODIFIERS)
+        modifier = self.choose_phrase(MODIFIERS)
         if modifier == " that":
-            owner = self.mention(self.cast)
-            self.say(HAVE[self.tense][owner.number], AGREEMENT)
-            self.choose(self.words.done)
+            owner = self.known_person(self.cast)
+            self.emit(HAVE[self.tense][owner.number], AGREEMENT)
+            self.choose(self.tables.done)
         elif modifier:
             self.choose(table, [table.phrases[head - number], table.phrases[head - number + 1]])  # something else
-        self.pick([COPULA[self.tense][number], SEEM[self.tense][number]], [0.75, 0.25], [AGREEMENT, AGREEMENT])
+        self.choose_from([COPULA[self.tense][number], SEEM[self.tense][number]], [0.75, 0.25], [AGREEMENT, AGREEMENT])
         self.choose(self.domain.conditions)
-        self.say(".")
+        self.emit(".")
 
     def even(self) -> None:
         """Even the lantern was wet."""
-        self.say(" Even the")
-        thing = self.recall(self.things)
-        self.say(COPULA[self.tense][thing.number], AGREEMENT)
-        self.choose(self.words.faults)
-        self.say(".")
+        self.emit(" Even the")
+        thing = self.known_thing(self.things)
+        self.emit(COPULA[self.tense][thing.number], AGREEMENT)
+        self.choose(self.tables.faults)
+        self.emit(".")
 
     # -------------------------------------------------------------------------------- what to think of it
 
     def feeling(self) -> None:
         """... was rather proud"""
-        self.choose(self.words.intensifiers)
-        self.judge(self.words.feelings)
+        self.choose(self.tables.intensifiers)
+        self.sentiment_word(self.tables.feelings)
 
     def day(self) -> None:
         """It was not a dull morning after all."""
-        self.say(" It")
-        self.say(COPULA[self.tense][ONE], AGREEMENT)
-        article = self.phrase(VERDICTS)
-        self.judge(self.words.looks_after[article.endswith("an")], denied=article.startswith(" not"))
+        self.emit(" It")
+        self.emit(COPULA[self.tense][ONE], AGREEMENT)
+        article = self.choose_phrase(VERDICTS)
+        self.sentiment_word(self.tables.looks_after[article.endswith("an")], denied=article.startswith(" not"))
         self.time_of_day()
         self.choose(DAY_ENDS)
 
     def time_of_day(self) -> None:
         """... morning: the same one to the end of the story."""
         if self.daypart is None:
-            self.daypart = self.phrase(self.words.dayparts)
+            self.daypart = self.choose_phrase(self.tables.dayparts)
         else:
-            self.say(self.daypart)
+            self.emit(self.daypart)
 
     def everyone(self) -> None:
         """Everyone was very pleased."""
-        self.say(" Everyone")
-        self.say(COPULA[self.tense][ONE], AGREEMENT)
+        self.emit(" Everyone")
+        self.emit(COPULA[self.tense][ONE], AGREEMENT)
         self.feeling()
-        self.say(".")
+        self.emit(".")
 
     def nobody(self) -> None:
         """Nobody was bored."""
-        self.say(" Nobody")
-        self.say(COPULA[self.tense][ONE], AGREEMENT)
-        self.judge(self.words.feelings, denied=True)
-        self.say(".")
+        self.emit(" Nobody")
+        self.emit(COPULA[self.tense][ONE], AGREEMENT)
+        self.sentiment_word(self.tables.feelings, denied=True)
+        self.emit(".")
 
     def speech(self) -> None:
         """ "Thank you, Tom," Agnes said."""
         thankable = [person for person in self.cast if person.number == ONE and len(self.cast) > 1]
-        line = self.phrase(lines(bool(self.things), bool(thankable)))
+        line = self.choose_phrase(speech_openings(bool(self.things), bool(thankable)))
         speakers = self.cast
         if line == LOOK:
-            self.recall(self.things)
+            self.known_thing(self.things)
         elif line == THANKS:
-            thanked = self.mention(thankable)
+            thanked = self.known_person(thankable)
             speakers = [person for person in self.cast if person is not thanked]
         else:
-            self.judge(self.words.looks)
-        self.say('!"' if line == HOW else ',"')
-        self.focus = self.mention(speakers)
-        self.choose(self.words.said[self.tense][self.focus.number])
-        self.say(".")
+            self.sentiment_word(self.tables.looks)
+        self.emit('!"' if line == HOW else ',"')
+        self.focus = self.known_person(speakers)
+        self.choose(self.tables.said[self.tense][self.focus.number])
+        self.emit(".")
 
 
 SENTENCES = {
     Sentence.ACT: Story.act,
-    Sentence.OPENED: Story.opened,
+    Sentence.OPENED: Story.act_with_opener,
     Sentence.SCENERY: Story.scenery,
     Sentence.EVEN: Story.even,
     Sentence.DAY: Story.day,

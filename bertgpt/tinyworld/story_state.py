@@ -8,8 +8,8 @@ where its words stand, and whatever follows from earlier choices is said.
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
-from bertgpt.tinyworld.grammar import NAMES, POSSESSIONS, Table, Teller
-from bertgpt.tinyworld.tables import BAD, GOOD, MANY, ONE, PRESENT, DomainWords, Words
+from bertgpt.tinyworld.grammar import NAMES, POSSESSIONS, Interpreter, Table
+from bertgpt.tinyworld.tables import BAD, GOOD, MANY, ONE, PRESENT, DomainTables, WorldTables
 
 SUBJECT = {"f": " she", "m": " he", "many": " they"}
 OBJECT = {"f": " her", "m": " him", "many": " them"}
@@ -41,65 +41,67 @@ class Person:
         return MANY if self.gender == "many" else ONE
 
     @property
-    def mention(self) -> str:
+    def inline_name(self) -> str:
         """The name inside a sentence."""
         return self.name.replace(" The ", " the ")
 
 
-class Tale:
+class Derivation:
     """A document being told."""
 
-    def __init__(self, teller: Teller, words: Words) -> None:
-        self.choose, self.pick, self.say = teller.choose, teller.pick, teller.say
-        self.words = words
-        self.domain: DomainWords
+    def __init__(self, teller: Interpreter, words: WorldTables) -> None:
+        self.choose, self.choose_from, self.emit = teller.choose, teller.choose_from, teller.emit
+        self.tables = words
+        self.domain: DomainTables
         self.tense = PRESENT
         self.mood: int | None = None
-        self.judging: list[int] = []  # the sentences, counted from 0, that say what to think of things
+        self.sentiment_sentences: list[int] = []  # the sentences, counted from 0, that say what to think of things
         self.sentence = 0
         self.cast: list[Person] = []
         self.things: list[Thing] = []
 
-    def phrase(self, table: Table, taken: Container[str] = ()) -> str:
+    def choose_phrase(self, table: Table, excluded: Container[str] = ()) -> str:
         """Choose, for the words themselves."""
-        return table.phrases[self.choose(table, taken)]
+        return table.phrases[self.choose(table, excluded)]
 
-    def place(self) -> None:
+    def location(self) -> None:
         """Where it is; this settles the domain."""
-        self.domain = self.words.domains[self.words.domain_of_place[self.choose(self.words.places)]]
-        self.say(" of")
-        self.choose(self.words.towns)
+        self.domain = self.tables.domains[self.tables.domain_of_place[self.choose(self.tables.places)]]
+        self.emit(" of")
+        self.choose(self.tables.towns)
 
-    def newcomer(self, gender: str = "any") -> Person:
+    def new_person(self, gender: str = "any") -> Person:
         """Somebody with a name that nobody in the document has yet."""
-        table = self.words.people[gender]
+        table = self.tables.people[gender]
         chosen = self.choose(table, [person.name for person in self.cast])
-        person = Person(table.phrases[chosen], self.words.gender[chosen] if gender == "any" else gender)
+        person = Person(table.phrases[chosen], self.tables.gender[chosen] if gender == "any" else gender)
         self.cast.append(person)
         return person
 
-    def something(self) -> Thing:
+    def new_thing(self) -> Thing:
         """A thing that was not there before: "a brass lantern", "an oar", "some old nets"."""
         article = self.choose(ARTICLES)
-        described = self.choose(self.words.adjectives[article])
+        described = self.choose(self.tables.adjectives[article])
         table = (self.domain.described if described else self.domain.nouns)[article]
-        noun = self.phrase(table, [thing.noun for thing in self.things])
+        noun = self.choose_phrase(table, [thing.noun for thing in self.things])
         thing = Thing(noun, MANY if ARTICLES.phrases[article] == " some" else ONE)
         self.things.append(thing)
         return thing
 
-    def recall(self, things: Sequence[Thing]) -> Thing:
+    def known_thing(self, things: Sequence[Thing]) -> Thing:
         """One of the things that are known already."""
-        return things[self.pick([thing.noun for thing in things], [1.0] * len(things), [POSSESSIONS] * len(things))]
+        return things[
+            self.choose_from([thing.noun for thing in things], [1.0] * len(things), [POSSESSIONS] * len(things))
+        ]
 
-    def mention(self, people: Sequence[Person]) -> Person:
+    def known_person(self, people: Sequence[Person]) -> Person:
         """One of the people who are known already, by name."""
-        return people[self.pick([p.mention for p in people], [1.0] * len(people), [NAMES] * len(people))]
+        return people[self.choose_from([p.inline_name for p in people], [1.0] * len(people), [NAMES] * len(people))]
 
-    def judge(self, tables: dict[int | None, Table], denied: bool = False) -> None:
+    def sentiment_word(self, tables: dict[int | None, Table], denied: bool = False) -> None:
         """A word that judges; the first one in a document settles its mood, which the others follow."""
-        if self.sentence not in self.judging:
-            self.judging.append(self.sentence)
+        if self.sentence not in self.sentiment_sentences:
+            self.sentiment_sentences.append(self.sentence)
         side = self.mood if self.mood is None or not denied else GOOD + BAD - self.mood
         chosen = self.choose(tables[side])
         if side is None:

@@ -39,7 +39,7 @@ class Sentence(IntEnum):
     ACT, OPENED, SCENERY, DAY, EVERYONE, NOBODY, SPEECH, EVEN, FINISH = range(9)
 
 
-VERB_SHARES = {
+VERB_WEIGHTS = {
     Verb.TAKE: 0.24,
     Verb.PUT: 0.13,
     Verb.HANDLE: 0.17,
@@ -49,7 +49,7 @@ VERB_SHARES = {
     Verb.WORK: 0.13,
     Verb.BE: 0.14,
 }
-SENTENCE_SHARES = {
+SENTENCE_WEIGHTS = {
     Sentence.ACT: 0.46,
     Sentence.OPENED: 0.13,
     Sentence.SCENERY: 0.13,
@@ -72,12 +72,12 @@ def spaced(entries: Iterable[str]) -> list[str]:
     return [" " + entry for entry in entries]
 
 
-def capital(phrase: str) -> str:
+def capitalize_phrase(phrase: str) -> str:
     """A phrase as it stands at the beginning of a sentence."""
     return phrase[:1] + phrase[1].upper() + phrase[2:]
 
 
-def shared(*parts: tuple[Sequence[str], float]) -> tuple[list[str], list[float]]:
+def mixture(*parts: tuple[Sequence[str], float]) -> tuple[list[str], list[float]]:
     """Several lists under one distribution, each with its share of the probability."""
     phrases: list[str] = []
     weights: list[float] = []
@@ -88,7 +88,7 @@ def shared(*parts: tuple[Sequence[str], float]) -> tuple[list[str], list[float]]
     return phrases, weights
 
 
-def conjugated(entry: str, tense: int, number: int) -> str:
+def conjugate(entry: str, tense: int, number: int) -> str:
     """The form of a verb that agrees: from past/singular/plural, and what follows all three after a colon."""
     verb, colon, object_ = entry.partition(":")
     past, singular, plural = verb.split("/")
@@ -96,14 +96,14 @@ def conjugated(entry: str, tense: int, number: int) -> str:
 
 
 @dataclass(frozen=True)
-class Fork(Generic[Kind]):
+class TypedTable(Generic[Kind]):
     """A table, and the kind of thing that each of its phrases begins."""
 
     table: Table
     kinds: list[Kind]
 
 
-class Words:
+class WorldTables:
     """Every table that the grammar chooses from."""
 
     def __init__(self, limit: int | None = None, domains: int = 4) -> None:
@@ -120,61 +120,65 @@ class Words:
         self.rewards = self.table(lex.REWARDS)
         self.openers = self.table(lex.OPENERS)
         self.whereabouts = self.table(lex.WHEREABOUTS)
-        self.endings = self.ends((lex.TAILS, 0.25), links={})
-        self.moments = self.ends((lex.MOMENTS, 0.15), links={})
-        self.reasons = self.ends((lex.TAILS, 0.1), links={" because": 0.3})
-        self.luggage = self.ends((lex.MOMENTS, 0.1), links={" with": 0.5})[0]
+        self.endings = self.clause_endings((lex.TAILS, 0.25), links={})
+        self.moments = self.clause_endings((lex.MOMENTS, 0.15), links={})
+        self.reasons = self.clause_endings((lex.TAILS, 0.1), links={" because": 0.3})
+        self.luggage = self.clause_endings((lex.MOMENTS, 0.1), links={" with": 0.5})[0]
         self.traits = self.table(lex.TRAITS)
         self.intensifiers = self.optional(0.75, lex.INTENSIFIERS)
         self.sentences = cache(self._sentences)
         self._people()
         self._things()
-        self.feelings = self.moods(lex.GLAD, lex.SORRY)
-        self.looks = self.moods(lex.FINE, lex.POOR)
+        self.feelings = self.sentiment_tables(lex.GLAD, lex.SORRY)
+        self.looks = self.sentiment_tables(lex.FINE, lex.POOR)
         self.looks_after = [  # what can follow "a", and what can follow "an"
-            self.moods(*([e for e in entries if e.startswith(VOWELS) is vowel] for entries in (lex.FINE, lex.POOR)))
+            self.sentiment_tables(
+                *([e for e in entries if e.startswith(VOWELS) is vowel] for entries in (lex.FINE, lex.POOR))
+            )
             for vowel in (False, True)
         ]
         self.said = self.verbs(lex.SAY)
         self.arrive = self.verbs(lex.ARRIVE)
 
-        self.domains = [DomainWords(domain, self) for domain in lex.DOMAINS[:domains]]
-        places = [(place, i) for i, domain in enumerate(lex.DOMAINS[:domains]) for place in self.cut(domain.places)]
+        self.domains = [DomainTables(domain, self) for domain in lex.DOMAINS[:domains]]
+        places = [
+            (place, i) for i, domain in enumerate(lex.DOMAINS[:domains]) for place in self.truncate(domain.places)
+        ]
         self.places = Table(
             spaced(place for place, _ in places), [w for domain in self.domains for w in zipf(domain.n_places)]
         )
         self.domain_of_place = [i for _, i in places]
 
     def _people(self) -> None:
-        women, men = self.cut(lex.WOMEN, MAX_CAST), self.cut(lex.MEN, MAX_CAST)
+        women, men = self.truncate(lex.WOMEN, MAX_CAST), self.truncate(lex.MEN, MAX_CAST)
         self.people = {
             "f": Table(spaced(women), zipf(len(women)), NAMES),
             "m": Table(spaced(men), zipf(len(men)), NAMES),
             "any": Table(spaced(women + men), zipf(len(women)) + zipf(len(men)), NAMES),
         }
         self.gender = "f" * len(women) + "m" * len(men)
-        groups, weights = shared((self.cut(lex.GROUPS), 0.2))
-        self.groups = Table(["", *map(capital, groups)], [0.8, *weights], NAMES)  # silent: a person, by name
+        groups, weights = mixture((self.truncate(lex.GROUPS), 0.2))
+        self.groups = Table(["", *map(capitalize_phrase, groups)], [0.8, *weights], NAMES)  # silent: a person, by name
         self.titles = Table([" Mrs", " Mr", " Miss"], [0.35, 0.4, 0.25])
-        self.surnames = Table(spaced(self.cut(lex.SURNAMES)), zipf(len(self.cut(lex.SURNAMES))), NAMES)
-        hers, his = self.cut(lex.WOMEN_RELATIONS), self.cut(lex.MEN_RELATIONS)
+        self.surnames = Table(spaced(self.truncate(lex.SURNAMES)), zipf(len(self.truncate(lex.SURNAMES))), NAMES)
+        hers, his = self.truncate(lex.WOMEN_RELATIONS), self.truncate(lex.MEN_RELATIONS)
         self.relations = Table(spaced(hers + his), zipf(len(hers)) + zipf(len(his)))
         self.relation_gender = "f" * len(hers) + "m" * len(his)
 
     def _things(self) -> None:
-        plain, vowel = self.cut(lex.ADJECTIVES), self.cut(lex.VOWEL_ADJECTIVES)
+        plain, vowel = self.truncate(lex.ADJECTIVES), self.truncate(lex.VOWEL_ADJECTIVES)
         self.adjectives = [  # by article
             self.optional(0.45, plain),
             self.optional(0.45, vowel),
             self.optional(0.45, plain + vowel),
         ]
 
-    def _sentences(self, may_finish: bool, things: bool) -> Fork[Sentence]:
+    def _sentences(self, may_finish: bool, things: bool) -> TypedTable[Sentence]:
         """What the next sentence can be. All kinds but the end are silent: their first words show them."""
         leads = {
             Sentence.ACT: None,
-            Sentence.OPENED: self.openers.firsts(),
-            Sentence.SCENERY: self.whereabouts.firsts(),
+            Sentence.OPENED: self.openers.first_words(),
+            Sentence.SCENERY: self.whereabouts.first_words(),
             Sentence.DAY: frozenset({"It"}),
             Sentence.EVERYONE: frozenset({"Everyone"}),
             Sentence.NOBODY: frozenset({"Nobody"}),
@@ -184,34 +188,34 @@ class Words:
         }
         barred = {Sentence.EVEN: not things, Sentence.FINISH: not may_finish}
         kinds = [kind for kind in sorted(leads, key=lambda kind: leads[kind] is None) if not barred.get(kind)]
-        return Fork(
+        return TypedTable(
             Table(
                 [END if kind == Sentence.FINISH else "" for kind in kinds],
-                [SENTENCE_SHARES[kind] for kind in kinds],
-                leads=[leads[kind] for kind in kinds],
+                [SENTENCE_WEIGHTS[kind] for kind in kinds],
+                lookahead=[leads[kind] for kind in kinds],
             ),
             kinds,
         )
 
-    def cut(self, entries: Sequence[str], fewest: int = 1) -> list[str]:
+    def truncate(self, entries: Sequence[str], fewest: int = 1) -> list[str]:
         """The entries that this world uses."""
         return list(entries if self.limit is None else entries[: max(self.limit, fewest)])
 
     def table(self, entries: Sequence[str], fewest: int = 1) -> Table:
         """A table over a list of the lexicon."""
-        return Table(*shared((self.cut(entries, fewest), 1.0)))
+        return Table(*mixture((self.truncate(entries, fewest), 1.0)))
 
     def optional(self, nothing: float, entries: Sequence[str]) -> Table:
         """The same with a silent phrase in front, whose share is `nothing`."""
-        phrases, weights = shared((self.cut(entries), 1.0 - nothing))
+        phrases, weights = mixture((self.truncate(entries), 1.0 - nothing))
         return Table(["", *phrases], [nothing, *weights])
 
-    def ends(self, *parts: tuple[Sequence[str], float], links: dict[str, float]) -> tuple[Table, Table]:
+    def clause_endings(self, *parts: tuple[Sequence[str], float], links: dict[str, float]) -> tuple[Table, Table]:
         """How a clause can end: with a full stop, with some words before it, or with a word that leads on.
 
         The second table adds " and", which takes a second predicate for the same subject.
         """
-        phrases, weights = shared(*((self.cut(part), share) for part, share in parts))
+        phrases, weights = mixture(*((self.truncate(part), share) for part, share in parts))
         phrases, weights = [*phrases, *links], [*weights, *links.values()]
         stop = 0.9 - sum(weights)
         return Table([*phrases, "."], [*weights, stop + 0.1]), Table([*phrases, ".", " and"], [*weights, stop, 0.1])
@@ -219,38 +223,38 @@ class Words:
     def verbs(self, entries: Sequence[str]) -> list[list[Table]]:
         """A list of verbs by tense and number."""
         return [
-            [self.table([conjugated(entry, tense, number) for entry in entries]) for number in (ONE, MANY)]
+            [self.table([conjugate(entry, tense, number) for entry in entries]) for number in (ONE, MANY)]
             for tense in (PAST, PRESENT)
         ]
 
-    def moods(self, good: Sequence[str], bad: Sequence[str]) -> dict[int | None, Table]:
+    def sentiment_tables(self, good: Sequence[str], bad: Sequence[str]) -> dict[int | None, Table]:
         """Words that judge: a table for each mood, and under None one over both, whose halves reveal the mood."""
-        both = shared((self.cut(good), 0.5), (self.cut(bad), 0.5))
+        both = mixture((self.truncate(good), 0.5), (self.truncate(bad), 0.5))
         return {GOOD: self.table(good), BAD: self.table(bad), None: Table(*both)}
 
 
-class DomainWords:
+class DomainTables:
     """The tables of one domain."""
 
-    def __init__(self, domain: lex.Domain, words: Words) -> None:
+    def __init__(self, domain: lex.Domain, words: WorldTables) -> None:
         self.name = domain.name
-        self.n_places = len(words.cut(domain.places))
+        self.n_places = len(words.truncate(domain.places))
         self.goals = words.table(domain.goals)
         self.spots = words.table(domain.spots)
         self.jobs = words.table(domain.jobs, fewest=2)
         self.conditions = words.table(domain.conditions)
-        self.endings = words.ends((domain.spots, 0.3), (lex.TAILS, 0.1), links={})
-        pairs = [entry.split("/") for entry in words.cut(domain.scenery, fewest=2)]
+        self.endings = words.clause_endings((domain.spots, 0.3), (lex.TAILS, 0.1), links={})
+        pairs = [entry.split("/") for entry in words.truncate(domain.scenery, fewest=2)]
         self.scenery = Table(
             spaced(noun for pair in pairs for noun in pair), [w for w in zipf(len(pairs)) for _ in pairs[0]]
         )
         both = domain.singular, lex.SINGULAR
-        after_a = [words.cut([e for e in part if not e.startswith(VOWELS)], FEWEST_NOUNS) for part in both]
-        after_an = [words.cut([e for e in part if e.startswith(VOWELS)], FEWEST_NOUNS) for part in both]
-        plural = [words.cut(part, FEWEST_NOUNS) for part in (domain.plural, lex.PLURAL)]
+        after_a = [words.truncate([e for e in part if not e.startswith(VOWELS)], FEWEST_NOUNS) for part in both]
+        after_an = [words.truncate([e for e in part if e.startswith(VOWELS)], FEWEST_NOUNS) for part in both]
+        plural = [words.truncate(part, FEWEST_NOUNS) for part in (domain.plural, lex.PLURAL)]
         # what can follow an article at once, and what can follow it after an adjective
-        self.nouns = [things(*after_a), things(*after_an), things(*plural)]
-        singular = things(*(a + an for a, an in zip(after_a, after_an, strict=True)))
+        self.nouns = [noun_table(*after_a), noun_table(*after_an), noun_table(*plural)]
+        singular = noun_table(*(a + an for a, an in zip(after_a, after_an, strict=True)))
         self.described = [singular, singular, self.nouns[2]]
         self.predicates = cache(self._predicates)
         self._verbs = {
@@ -262,10 +266,10 @@ class DomainWords:
             Verb.MOVE: lex.MOVE,
             Verb.WORK: domain.work,
         }
-        self.duties = words.table([conjugated(entry, PRESENT, MANY) for entry in domain.work])
-        self._cut = words.cut
+        self.duties = words.table([conjugate(entry, PRESENT, MANY) for entry in domain.work])
+        self._truncate = words.truncate
 
-    def _predicates(self, tense: int, number: int, room: bool, holding: bool, company: bool) -> Fork[Verb]:
+    def _predicates(self, tense: int, number: int, room: bool, holding: bool, company: bool) -> TypedTable[Verb]:
         """The verbs of a subject with room in its hands, something in them already, and others about."""
         barred = {
             Verb.TAKE: not room,
@@ -274,16 +278,16 @@ class DomainWords:
             Verb.GIVE: not (holding and company),
             Verb.MEET: not company,
         }
-        phrases, weights, kinds = [COPULA[tense][number]], [VERB_SHARES[Verb.BE]], [Verb.BE]
+        phrases, weights, kinds = [COPULA[tense][number]], [VERB_WEIGHTS[Verb.BE]], [Verb.BE]
         for kind, entries in self._verbs.items():
             if not barred.get(kind):
-                verbs, shares = shared((self._cut(entries), VERB_SHARES[kind]))
-                phrases += [" " + conjugated(verb.strip(), tense, number) for verb in verbs]
+                verbs, shares = mixture((self._truncate(entries), VERB_WEIGHTS[kind]))
+                phrases += [" " + conjugate(verb.strip(), tense, number) for verb in verbs]
                 weights += shares
                 kinds += [kind] * len(verbs)
-        return Fork(Table(phrases, weights, [AGREEMENT] + [REST] * (len(phrases) - 1)), kinds)
+        return TypedTable(Table(phrases, weights, [AGREEMENT] + [REST] * (len(phrases) - 1)), kinds)
 
 
-def things(own: Sequence[str], common: Sequence[str]) -> Table:
+def noun_table(own: Sequence[str], common: Sequence[str]) -> Table:
     """What can be held in a domain: its own things and those of the whole world."""
-    return Table(*shared((own, 0.65), (common, 0.35)))
+    return Table(*mixture((own, 0.65), (common, 0.35)))

@@ -22,7 +22,7 @@ class Order:
     counts: Ids
     contexts: Ids
     totals: Ids  # of the counts in each context
-    kinds: Ids  # different words seen in each context
+    types: Ids  # different words seen in each context
     discount: float
 
 
@@ -66,15 +66,15 @@ class Trigram:
 
     def _interpolate(self, order: Order, keys: Ids, lower: Logps) -> Logps:
         """max(c - D, 0) / c(context) + D * kinds(context) / c(context) * p(word | shorter context)"""
-        count = find(order.grams, keys, order.counts)
-        total = find(order.contexts, keys // self.base, order.totals)
-        kinds = find(order.contexts, keys // self.base, order.kinds)
+        count = lookup(order.grams, keys, order.counts)
+        total = lookup(order.contexts, keys // self.base, order.totals)
+        kinds = lookup(order.contexts, keys // self.base, order.types)
         seen = np.maximum(total, 1)
         p = np.maximum(count - order.discount, 0.0) / seen + order.discount * kinds / seen * lower
         return np.where(total > 0, p, lower)
 
 
-def find(keys: Ids, wanted: Ids, values: Ids) -> Ids:
+def lookup(keys: Ids, wanted: Ids, values: Ids) -> Ids:
     """The value of each wanted key, 0 where it is absent; `keys` are sorted."""
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[at] == wanted, values[at], 0)

@@ -6,10 +6,10 @@ from itertools import chain, count
 
 import numpy as np
 
-from bertgpt.tinyworld.grammar import END, NotInLanguage, Reader, Table, Teller, Word, Writer, tokens_of
+from bertgpt.tinyworld.grammar import END, Interpreter, NotInLanguage, Parser, Sampler, Table, Word, tokens_of
 from bertgpt.tinyworld.notices import NOTICES, Notice
 from bertgpt.tinyworld.stories import Story
-from bertgpt.tinyworld.tables import MOODS, Words
+from bertgpt.tinyworld.tables import MOODS, WorldTables
 from bertgpt.utils.rng import stream, uniform
 
 OPENINGS = Table(["It", "There", *NOTICES], [0.5, 0.32, 0.05, 0.04, 0.05, 0.04])
@@ -30,14 +30,14 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Parse:
     """What the parser recovers from a text alone."""
 
     words: list[Word]  # every word and mark, and the ending
     topic: str
     genre: str
     mood: str | None
-    judging: tuple[int, ...]  # the sentences, counted from 0, that say what to think of things
+    sentiment_sentences: tuple[int, ...]  # the sentences, counted from 0, that say what to think of things
 
     @property
     def logp(self) -> float:
@@ -48,19 +48,19 @@ class Reading:
 class World:
     """Documents as a function of (seed, index)."""
 
-    def __init__(self, seed: int = 0, words: Words | None = None, lengths: tuple[int, int] = LENGTHS) -> None:
+    def __init__(self, seed: int = 0, tables: WorldTables | None = None, lengths: tuple[int, int] = LENGTHS) -> None:
         self.seed, self.lengths = seed, lengths
-        self.words = words or Words()
+        self.tables = tables or WorldTables()
 
-    def tell(self, teller: Teller) -> Story | Notice:
+    def derive(self, teller: Interpreter) -> Story | Notice:
         """Work through one document with a teller."""
         opening = OPENINGS.phrases[teller.choose(OPENINGS)]
         if opening in NOTICES:
-            notice = Notice(teller, self.words)
-            notice.tell(opening)
+            notice = Notice(teller, self.tables)
+            notice.derive(opening)
             return notice
-        story = Story(teller, self.words)
-        story.tell(opening, self.lengths)
+        story = Story(teller, self.tables)
+        story.derive(opening, self.lengths)
         return story
 
     def documents(self, start: int = 0, stop: int | None = None) -> Iterator[Document]:
@@ -76,26 +76,26 @@ class World:
         return next(self.documents(index, index + 1))
 
     def _write(self, index: int, draws: Iterator[float]) -> Document:
-        writer = Writer(draws)
-        tale = self.tell(writer)
+        writer = Sampler(draws)
+        tale = self.derive(writer)
         return Document(index, writer.text(), writer.logp, tale.domain.name, tale.genre, MOODS[tale.mood])
 
-    def read(self, text: str) -> Reading:
+    def parse(self, text: str) -> Parse:
         """Recover the choices behind a document; raises Unreadable if this world has no such document."""
-        reader = Reader((*tokens_of(text), END))
-        tale = self.tell(reader)
-        if reader.at < len(reader.tokens) or reader.text() != text:
-            raise reader.unreadable()
-        return Reading(reader.words, tale.domain.name, tale.genre, MOODS[tale.mood], tuple(tale.judging))
+        reader = Parser((*tokens_of(text), END))
+        tale = self.derive(reader)
+        if reader.position < len(reader.tokens) or reader.text() != text:
+            raise reader.error()
+        return Parse(reader.words, tale.domain.name, tale.genre, MOODS[tale.mood], tuple(tale.sentiment_sentences))
 
-    def read_beginning(self, text: str) -> list[Word]:
+    def parse_prefix(self, text: str) -> list[Word]:
         """The words of a text that some document begins with; raises Unreadable if none does."""
-        reader = Reader(tokens_of(text))
+        reader = Parser(tokens_of(text))
         try:
-            self.tell(reader)
+            self.derive(reader)
         except NotInLanguage as stopped:
             if stopped.position < len(reader.tokens):
                 raise
         if reader.text() != text:
-            raise reader.unreadable()  # the words are right and the spaces are not
+            raise reader.error()  # the words are right and the spaces are not
         return reader.words

@@ -1,80 +1,80 @@
-"""Parts of the world so small that all of their documents can be listed."""
+"""Small versions of tinyworld, whose documents can all be enumerated."""
 
 from collections.abc import Callable, Container, Iterator, Sequence
 
 import pytest
 
-from bertgpt.tinyworld.grammar import END, NotInLanguage, Reader, Table, tokens_of
-from bertgpt.tinyworld.tables import Words
+from bertgpt.tinyworld.grammar import END, NotInLanguage, Parser, Table, tokens_of
+from bertgpt.tinyworld.tables import WorldTables
 from bertgpt.tinyworld.world import World
 
 
-class Lister:
-    """A teller that follows a path of choices, and knows at each how many others there were."""
+class PathFollower:
+    """An interpreter that follows a path of choices, and records how many options each choice had."""
 
     def __init__(self, path: list[int]) -> None:
-        self.path, self.open, self.pieces = path, [], []
+        self.path, self.num_options, self.pieces = path, [], []
 
-    def choose(self, table: Table, taken: Container[str] = ()) -> int:
-        options = [i for i, phrase in enumerate(table.phrases) if phrase not in taken]
-        if len(self.open) == len(self.path):
+    def choose(self, table: Table, excluded: Container[str] = ()) -> int:
+        options = [i for i, phrase in enumerate(table.phrases) if phrase not in excluded]
+        if len(self.num_options) == len(self.path):
             self.path.append(0)
-        chosen = options[self.path[len(self.open)]]
-        self.open.append(len(options))
+        chosen = options[self.path[len(self.num_options)]]
+        self.num_options.append(len(options))
         self.pieces.append(table.phrases[chosen])
         return chosen
 
-    def pick(self, phrases: Sequence[str], weights: Sequence[float], mechanisms: Sequence[str]) -> int:
-        return self.choose(Table(phrases, weights, mechanisms))
+    def choose_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
+        return self.choose(Table(phrases, weights, categories))
 
-    def say(self, phrase: str, mechanism: str = "") -> None:
+    def emit(self, phrase: str, category: str = "") -> None:
         self.pieces.append(phrase)
 
 
-class Pathfinder(Reader):
-    """Finds the path of choices behind the beginning of a document."""
+class PathParser(Parser):
+    """Finds the path of choices behind a prefix of a document."""
 
-    def __init__(self, beginning: str) -> None:
-        super().__init__(tokens_of(beginning))
+    def __init__(self, prefix: str) -> None:
+        super().__init__(tokens_of(prefix))
         self.path: list[int] = []
 
-    def choose(self, table: Table, taken: Container[str] = ()) -> int:
-        more_to_read = self.at < len(self.tokens)
-        chosen = super().choose(table, taken)
-        if more_to_read:
-            self.path.append([i for i, phrase in enumerate(table.phrases) if phrase not in taken].index(chosen))
+    def choose(self, table: Table, excluded: Container[str] = ()) -> int:
+        more_tokens = self.position < len(self.tokens)
+        chosen = super().choose(table, excluded)
+        if more_tokens:
+            self.path.append([i for i, phrase in enumerate(table.phrases) if phrase not in excluded].index(chosen))
         return chosen
 
 
-def every_text(world: World, beginning: str = "") -> Iterator[str]:
-    """Every document of the world that begins so, once, in the order of its choices."""
-    finder = Pathfinder(beginning)
+def enumerate_texts(world: World, prefix: str = "") -> Iterator[str]:
+    """Every document of the world with a prefix, once, in the order of its choices."""
+    parser = PathParser(prefix)
     with pytest.raises(NotInLanguage):
-        world.tell(finder)
-    assert finder.at == len(finder.tokens), beginning
-    path = finder.path
+        world.derive(parser)
+    assert parser.position == len(parser.tokens), prefix
+    path = parser.path
     while True:
-        lister = Lister(list(path))
-        world.tell(lister)
-        yield "".join(lister.pieces).rstrip(END).lstrip(" ")
-        path = lister.path
-        while len(path) > len(finder.path) and path[-1] == lister.open[len(path) - 1] - 1:
+        follower = PathFollower(list(path))
+        world.derive(follower)
+        yield "".join(follower.pieces).rstrip(END).lstrip(" ")
+        path = follower.path
+        while len(path) > len(parser.path) and path[-1] == follower.num_options[len(path) - 1] - 1:
             path.pop()
-        if len(path) == len(finder.path):
+        if len(path) == len(parser.path):
             return
         path[-1] += 1
 
 
 @pytest.fixture(scope="session")
 def texts() -> Callable[..., Iterator[str]]:
-    return every_text
+    return enumerate_texts
 
 
 @pytest.fixture(scope="session")
 def small_world() -> Callable[[int], World]:
     """The first entries of every list, one domain, and stories of so many sentences."""
-    words = Words(limit=1, domains=1)
-    return lambda sentences: World(words=words, lengths=(sentences, sentences))
+    tables = WorldTables(limit=1, domains=1)
+    return lambda sentences: World(tables=tables, lengths=(sentences, sentences))
 
 
 @pytest.fixture(scope="session")

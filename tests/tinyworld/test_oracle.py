@@ -21,7 +21,7 @@ def test_against_every_document_of_a_small_world(
     documents = list(texts(world, BEGINNING))
     masked: defaultdict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
     for text in documents:
-        tokens, p = tokens_of(text), math.exp(world.read(text).logp)
+        tokens, p = tokens_of(text), math.exp(world.parse(text).logp)
         for i in range(len(tokens_of(BEGINNING)), len(tokens)):
             masked[(*tokens[:i], "", *tokens[i + 1 :])][tokens[i]] = p
     for text in documents[::29]:
@@ -43,7 +43,7 @@ def test_against_the_whole_vocabulary(world: World) -> None:
         logps = {}
         for word in vocabulary:
             try:
-                logps[word] = world.read(document.text[:start] + word + document.text[end:]).logp
+                logps[word] = world.parse(document.text[:start] + word + document.text[end:]).logp
             except NotInLanguage:
                 continue
         total = math.fsum(map(math.exp, logps.values()))

@@ -8,13 +8,13 @@ import pytest
 
 from bertgpt.tinyworld import lexicon
 from bertgpt.tinyworld.grammar import CATEGORIES, NotInLanguage
-from bertgpt.tinyworld.tasks import FIRST_OF_TWO, SENTENCE_END, SPLITS, TASKS, examples
+from bertgpt.tinyworld.tasks import FUNCTION_WORDS, SENTENCE_END, SPLITS, TASKS, examples
 from bertgpt.tinyworld.world import World
 
 
 def writable(world: World, text: str) -> bool:
     try:
-        world.read_beginning(text)
+        world.parse_prefix(text)
     except NotInLanguage:
         return False
     return True
@@ -78,7 +78,7 @@ def test_unacceptable_sentences_cannot_stand_where_they_were() -> None:
         document = world.document(SPLITS["dev"] + example["document"]).text
         assert (example["text"] in document) == (example["label"] == "acceptable")
         if example["violation"] == "word order":
-            swapped = [i for i, word in enumerate(example["text"].split()) if word.strip(",.") in FIRST_OF_TWO]
+            swapped = [i for i, word in enumerate(example["text"].split()) if word.strip(",.") in FUNCTION_WORDS]
             assert swapped, example
 
 
@@ -91,7 +91,7 @@ def test_of_every_pair_the_world_can_write_one() -> None:
         good, bad = example["good"].split(), example["bad"].split()
         assert sum(a != b for a, b in zip(good, bad, strict=True)) == 1
         assert not re.search(r"Them |(him|them) (sister|brother|aunt|uncle|father|mother)", example["bad"])
-    assert set(Counter(e["mechanism"] for e in found)) == set(CATEGORIES) - {"rest"}
+    assert set(Counter(e["category"] for e in found)) == set(CATEGORIES) - {"rest"}
 
 
 def test_of_four_endings_one_can_follow() -> None:
@@ -117,7 +117,7 @@ def test_the_right_ending_is_not_the_one_most_like_the_others() -> None:
 def test_a_cloze_word_must_follow_and_was_said_sentences_before() -> None:
     world = World(0)
     for example in take("cloze", 200):
-        word = world.read_beginning(f"{example['context']} {example['target']}")[-1]
+        word = world.parse_prefix(f"{example['context']} {example['target']}")[-1]
         assert word.text == example["target"]
         assert word.logp > -0.11
         *before, _ = example["context"].split(". ")

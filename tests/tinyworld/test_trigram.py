@@ -40,7 +40,7 @@ def test_it_learns_what_is_local_and_not_what_is_far() -> None:
     model = Trigram((*tokens_of(d.text), END) for d in world.documents(10_000, 20_000))
     true = guessed = 0.0
     for document in world.documents(0, 300):
-        words = world.read(document.text).words
+        words = world.parse(document.text).words
         true -= document.logp
         guessed -= model.logps([word.text for word in words]).sum()
     assert 1.25 < guessed / true < 1.8

@@ -64,7 +64,7 @@ def test_seeds_are_different_worlds() -> None:
 def test_every_document_is_recovered_from_its_text(world: World) -> None:
     """10 000 documents: the reader finds the choices, and from them the same text, labels and probability."""
     for document in world.documents(0, 10_000):
-        reading = world.read(document.text)  # raises unless the text is written again exactly
+        reading = world.parse(document.text)  # raises unless the text is written again exactly
         assert abs(reading.logp - document.logp) < 1e-9
         assert (reading.topic, reading.genre, reading.mood) == (document.topic, document.genre, document.mood)
 
@@ -89,7 +89,7 @@ def test_all_documents_of_a_small_world_are_different_and_their_probabilities_su
     world = small_world(2)  # every notice, and every story as far as its second sentence
     documents = list(texts(world))
     assert len(documents) == len(set(documents)) > 2000
-    assert abs(math.fsum(math.exp(world.read(text).logp) for text in documents) - 1) < 1e-9
+    assert abs(math.fsum(math.exp(world.parse(text).logp) for text in documents) - 1) < 1e-9
 
 
 @pytest.mark.parametrize(("sentences", "beginning"), BEGINNINGS)
@@ -97,10 +97,10 @@ def test_all_that_can_follow_sums_to_1(
     small_world: Callable[[int], World], texts: Callable[..., Iterator[str]], sentences: int, beginning: str
 ) -> None:
     world = small_world(sentences)
-    before = sum(word.logp for word in world.read_beginning(beginning))
+    before = sum(word.logp for word in world.parse_prefix(beginning))
     documents = list(texts(world, beginning))
     assert len(documents) == len(set(documents)) > 500
-    assert abs(math.fsum(math.exp(world.read(text).logp - before) for text in documents) - 1) < 1e-9
+    assert abs(math.fsum(math.exp(world.parse(text).logp - before) for text in documents) - 1) < 1e-9
 
 
 def test_word_probabilities_are_conditional_probabilities(
@@ -109,7 +109,7 @@ def test_word_probabilities_are_conditional_probabilities(
     """A word's is the mass of the documents that go on with it, over the mass of those that begin as it does before."""
     world = small_world(3)
     documents = [tokens_of(text) for text in texts(world, BEGINNINGS[0][1])]
-    logps = [[word.logp for word in world.read(text).words] for text in texts(world, BEGINNINGS[0][1])]
+    logps = [[word.logp for word in world.parse(text).words] for text in texts(world, BEGINNINGS[0][1])]
     masses: Counter[tuple[str, ...]] = Counter()
     for tokens, words in zip(documents, logps, strict=True):
         for n in range(len(tokens) + 1):
@@ -121,15 +121,15 @@ def test_word_probabilities_are_conditional_probabilities(
 
 def test_a_beginning_may_break_off_after_any_word(world: World) -> None:
     for document in world.documents(50, 90):
-        whole = world.read(document.text).words
+        whole = world.parse(document.text).words
         for n, match in enumerate(TOKEN.finditer(document.text), start=1):
-            words = world.read_beginning(document.text[: match.end()])
+            words = world.parse_prefix(document.text[: match.end()])
             assert [w.text for w in words] == [w.text for w in whole[:n]]
             assert [w.logp for w in words] == pytest.approx([w.logp for w in whole[:n]], abs=1e-9)
     with pytest.raises(NotInLanguage):
-        world.read_beginning("It  was  a")
+        world.parse_prefix("It  was  a")
     with pytest.raises(NotInLanguage):
-        world.read_beginning("It was Tom")
+        world.parse_prefix("It was Tom")
 
 
 HAND_TAGGED = """
@@ -143,8 +143,8 @@ was/agreement heavy . Even the rope/possessions was/agreement wet . Everyone was
 def test_mechanisms_of_a_document_tagged_by_hand(world: World) -> None:
     tagged = [pair.partition("/") for pair in HAND_TAGGED.split()]
     text = re.sub(r" (?=[.,])", "", " ".join(word for word, _, _ in tagged))
-    words = world.read(text).words[:-1]
-    assert [(w.text, w.mechanism) for w in words] == [(word, tag or "rest") for word, _, tag in tagged]
+    words = world.parse(text).words[:-1]
+    assert [(w.text, w.category) for w in words] == [(word, tag or "rest") for word, _, tag in tagged]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_mechanisms_of_a_document_tagged_by_hand(world: World) -> None:
 def test_what_the_world_cannot_write_is_refused(change: Callable[[str], str], position: int | None) -> None:
     text = next(d.text for d in World(3).documents() if d.text.startswith("It was a"))
     with pytest.raises(NotInLanguage) as refused:
-        World(3).read(change(text))
+        World(3).parse(change(text))
     if position is not None:
         assert refused.value.position == position
 
@@ -169,15 +169,15 @@ def test_what_the_world_cannot_write_is_refused(change: Callable[[str], str], po
 def test_real_text_is_no_document(world: World, data: Path) -> None:
     for line in (data / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8").splitlines()[:500]:
         with pytest.raises(NotInLanguage):
-            world.read(line)
+            world.parse(line)
 
 
 def test_possessions_and_names_are_kept(world: World) -> None:
     """Nobody puts down what nobody has, and nobody is called by a name that was not given."""
     for document in world.documents(0, 300):
         seen: set[str] = set()
-        for word in world.read(document.text).words:
-            if word.mechanism == "possessions":
+        for word in world.parse(document.text).words:
+            if word.category == "possessions":
                 assert word.text in seen, document.text
             seen.add(word.text)
 
@@ -185,8 +185,8 @@ def test_possessions_and_names_are_kept(world: World) -> None:
 def test_every_mechanism_shows_and_surprises(world: World) -> None:
     counts, nats = Counter[str](), Counter[str]()
     for document in world.documents(0, 500):
-        for word in world.read(document.text).words:
-            counts[word.mechanism] += 1
-            nats[word.mechanism] -= word.logp
+        for word in world.parse(document.text).words:
+            counts[word.category] += 1
+            nats[word.category] -= word.logp
     assert set(counts) == set(CATEGORIES)
     assert all(nats[mechanism] > 0 for mechanism in CATEGORIES)
