@@ -1,4 +1,4 @@
-"""What can be known of images and of the way to another machine without an engine and without another machine."""
+"""Container files and the deploy script, as far as they can be tested without an engine or another machine."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ SCRIPT = ROOT / "deploy" / "train-on"
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda"])
-def test_an_image_runs_as_nobody_special_and_keeps_its_caches(name: str) -> None:
+def test_image_runs_unprivileged_and_keeps_caches(name: str) -> None:
     lines = [line for line in (ROOT / "deploy" / f"{name}.Dockerfile").read_text().splitlines() if line[:1].isalpha()]
     assert lines[0].startswith("FROM ")
     user = next(i for i, line in enumerate(lines) if line.startswith("USER "))
@@ -24,7 +24,7 @@ def test_an_image_runs_as_nobody_special_and_keeps_its_caches(name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda"])
-def test_what_an_image_copies_is_there_and_is_let_in(name: str) -> None:
+def test_image_copies_existing_files(name: str) -> None:
     text = (ROOT / "deploy" / f"{name}.Dockerfile").read_text()
     copied = [word for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE) for word in line.split()[:-1]]
     let_in = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
@@ -44,12 +44,12 @@ def test_what_an_image_copies_is_there_and_is_let_in(name: str) -> None:
         (["host", "gpt2-fineweb", "a; rm -rf b"], "FOLDER is made of letters"),
     ],
 )
-def test_the_script_refuses_before_it_connects(argv: list[str], said: str) -> None:
+def test_script_refuses_before_connecting(argv: list[str], said: str) -> None:
     done = subprocess.run([str(SCRIPT), *argv], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
     assert done.returncode == 2
     assert said in done.stderr
 
 
-def test_the_script_is_one() -> None:
+def test_script_is_valid_bash() -> None:
     assert subprocess.run(["bash", "-n", str(SCRIPT)]).returncode == 0
     assert SCRIPT.stat().st_mode & 0o111

@@ -44,7 +44,7 @@ LITTLE = {
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """The files that git would put into a clone, committed, with little to do."""
+    """The tracked files, committed, with small parameters."""
     folder = cloned(tmp_path)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     for section, less in LITTLE.items():
@@ -56,7 +56,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def cloned(tmp_path: Path) -> Path:
-    """The files that git would put into a clone, committed."""
+    """The tracked files, committed."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -77,20 +77,20 @@ def cloned(tmp_path: Path) -> Path:
 
 
 def commit(folder: Path) -> None:
-    """All that is there."""
+    """Commit everything."""
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
     for argv in (["add", "-A"], ["commit", "-qm", "clone"]):
         subprocess.run([*git, *argv], cwd=folder, check=True)
 
 
 def surroundings(clone: Path) -> dict[str, str]:
-    """An environment in which commands are those of this checkout, and nothing is spun for."""
+    """An environment in which `bertgpt` is this checkout."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "PYTHONPATH": str(clone), "DVC_NO_ANALYTICS": "1"}
 
 
 def dvc(clone: Path, *argv: str, code: int = 0) -> str:
-    """Run it."""
+    """Run DVC."""
     command = [sys.executable, "-m", "dvc", *argv]
     done = subprocess.run(command, cwd=clone, env=surroundings(clone), capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
@@ -104,7 +104,7 @@ def table_values(page: str) -> list[str]:
 
 
 @pytest.mark.timeout(900)  # all stages
-def test_repro_is_green_once_and_idle_twice(clone: Path) -> None:
+def test_repro_succeeds_and_is_idempotent(clone: Path) -> None:
     said = dvc(clone, "repro")
     first = (clone / "dvc.lock").read_text()
     assert (clone / "data" / "shards" / "manifest.json").exists()
@@ -156,8 +156,8 @@ KILLS = [signal.SIGKILL] * 10
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("signals", [STOPS, pytest.param(KILLS, marks=pytest.mark.long)])
-def test_a_pipeline_that_was_stopped_goes_on(clone: Path, signals: list[signal.Signals]) -> None:
-    """Inside of its stage; what was stopped is not taken for finished, and in the end nobody can tell."""
+def test_stopped_pipeline_resumes(clone: Path, signals: list[signal.Signals]) -> None:
+    """Within the stage that was stopped, which does not count as finished, to the same dvc.lock."""
     path, steps = clone / "params.yaml", 300 if signals == KILLS else 60  # more than all of them see
     params = yaml.safe_load(path.read_text())
     params["pretrain"]["gpt"] |= {"max-steps": steps, "eval-every": steps, "save-every": 20}
@@ -198,12 +198,12 @@ def test_a_pipeline_that_was_stopped_goes_on(clone: Path, signals: list[signal.S
 
 
 def lines_in(file: Path) -> int:
-    """How many lines a file has, if there is one."""
+    """The number of lines of a file; 0 if it does not exist."""
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
 def until(so: Callable[[], bool]) -> None:
-    """Wait for it."""
+    """Wait until a condition holds."""
     end = time.monotonic() + 120
     while not so():
         assert time.monotonic() < end
@@ -212,8 +212,8 @@ def until(so: Callable[[], bool]) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_as_it_is(tmp_path: Path) -> None:
-    """From a fresh clone to the page, in less than eight minutes; and again, to the same bytes."""
+def test_full_pipeline(tmp_path: Path) -> None:
+    """From a fresh clone to the report in less than eight minutes, and again to the same bytes."""
     clone, begun = cloned(tmp_path), time.monotonic()
     dvc(clone, "repro")
     assert time.monotonic() - begun < 480
@@ -223,10 +223,8 @@ def test_as_it_is(tmp_path: Path) -> None:
     assert (clone / "dvc.lock").read_text() == first
 
 
-def test_every_command_of_every_pipeline_is_one_that_is_understood(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Parameters and options cannot drift apart."""
+def test_every_stage_command_parses(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """params.yaml and the options agree."""
     from dvc.repo import Repo
 
     projects = [ROOT, *(file.parent for file in ROOT.glob("pipelines/*/dvc.yaml"))]  # recipes are projects of their own
@@ -240,8 +238,8 @@ def test_every_command_of_every_pipeline_is_one_that_is_understood(
             assert app.run([*words, "--show-config"]) == 0, (stage.addressing, capfd.readouterr().err)
 
 
-def test_figures_of_a_commit_can_be_put_beside_those_of_another() -> None:
-    """`dvc metrics diff` and `exp show` find them by their hash: results are not in git."""
+def test_metrics_of_two_commits_can_be_compared() -> None:
+    """`dvc metrics diff` and `exp show` find metrics by their hash: they are cached, not in git."""
     for file in (ROOT / "dvc.yaml", *ROOT.glob("pipelines/*/dvc.yaml")):
         stages = yaml.safe_load(file.read_text())["stages"]
         assert stages["report"]["metrics"]

@@ -1,4 +1,4 @@
-"""The recipes of full size: every stage of each is run, on a small hub and so little that it takes seconds."""
+"""The full-size recipes: every stage of each runs, on a small hub and tiny data, in seconds."""
 
 import json
 import os
@@ -52,7 +52,7 @@ for stage in json.loads(sys.stdin.read()):
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
-    """All that recipes read, in small."""
+    """Small copies of all that the recipes read."""
     texts = [document.text for document in World(1).documents(0, 300)]
     labels = [i % 2 for i in range(60)]
     hellaswag = {"activity_label": ["Roof"] * 4, "ctx_a": ["A man sits."] * 4, "ctx_b": ["he"] * 4,
@@ -86,7 +86,7 @@ def hub() -> Iterator[Hub]:
 
 
 def glue(texts: list[str], labels: list[int], names: list[str]) -> dict[str, bytes]:
-    """Some of its tasks, each a part of one repository."""
+    """Some of GLUE's tasks, each a subset of one repository."""
     told, files = "", {}
     for name in names:
         told += f"- config_name: {name}\n  data_files:\n"
@@ -98,7 +98,7 @@ def glue(texts: list[str], labels: list[int], names: list[str]) -> dict[str, byt
 
 
 def small(name: str, folder: Path) -> Path:
-    """A copy of a recipe, with little to do."""
+    """A copy of a recipe with small parameters."""
     recipe = folder / "pipelines" / name
     left = shutil.ignore_patterns("cache", "tmp", "config.local", "data", "runs", "results", "hf")
     shutil.copytree(ROOT / "pipelines" / name, recipe, ignore=left)
@@ -131,7 +131,7 @@ def small(name: str, folder: Path) -> Path:
 
 
 def stages_of(recipe: Path) -> list[dict[str, Any]]:
-    """Its stages, as DVC resolves them and in the order in which they stand."""
+    """The stages of a recipe as DVC resolves them, in order."""
     from dvc.repo import Repo
 
     subprocess.run(["git", "init", "-q"], cwd=recipe.parents[1], check=True)
@@ -150,7 +150,7 @@ def stages_of(recipe: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.timeout(300)
-def test_a_recipe_runs(name: str, hub: Hub, tmp_path: Path) -> None:
+def test_recipe_runs(name: str, hub: Hub, tmp_path: Path) -> None:
     recipe = small(name, tmp_path)
     stages = stages_of(recipe)
     assert stages[-1]["words"][0] == "report"
@@ -168,8 +168,8 @@ def test_a_recipe_runs(name: str, hub: Hub, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_a_recipe_costs_is_what_its_page_says(name: str) -> None:
-    """By the count of products in the model, and the published speed of a device."""
+def test_cost_of_a_recipe_is_what_its_page_says(name: str) -> None:
+    """From model FLOPs and the published peak of a device."""
     recipe = ROOT / "pipelines" / name
     params = yaml.safe_load((recipe / "params.yaml").read_text())
     page = (recipe / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""Fine-tuning: exact when it is interrupted, chosen by what is held out, and honest about what came of it."""
+"""Fine-tuning: exact resume, model selection by the validation split, baselines and scores."""
 
 import json
 from collections.abc import Callable
@@ -30,27 +30,27 @@ Run = Callable[..., Outcome]
 Bases = dict[str, Path]
 
 
-def test_what_is_reported(judge: Path) -> None:
-    """The mean over seeds, each of them, and dumb methods beside; the same figures for programs."""
+def test_scores_and_baselines(judge: Path) -> None:
+    """The mean over seeds, each seed and the baselines; --json and metrics.json hold the same values."""
     told = json.loads((judge / "t.csv.json").read_text())
     scores, baselines = told["scores"], told["baselines"]
     each = [scores[f"accuracy, seed {number}"]["value"] for number in (1, 2)]
     assert scores["accuracy"]["value"] == pytest.approx(np.mean(each), abs=1e-6)
-    assert scores["accuracy, spread of seeds"]["value"] == pytest.approx(np.std(each, ddof=1), abs=1e-6)
-    assert set(baselines) == {"majority", "tf-idf", "frozen probe", "random weights"}
-    assert baselines["majority"]["value"] == 0.5
+    assert scores["accuracy, std over seeds"]["value"] == pytest.approx(np.std(each, ddof=1), abs=1e-6)
+    assert set(baselines) == {"majority class", "TF-IDF baseline", "linear probe", "random init"}
+    assert baselines["majority class"]["value"] == 0.5
     assert told["n"] == 12
     assert not told["partial"]
     figures = json.loads((judge / "metrics.json").read_text())
     assert figures["accuracy"] == scores["accuracy"]["value"]
-    assert figures["baseline_random_weights"] == baselines["random weights"]["value"]
+    assert figures["baseline_random_init"] == baselines["random init"]["value"]
     items = pq.read_table(judge / "t.csv.items.parquet").to_pydict()
     assert sum(items["correct"]) / 12 == pytest.approx(scores["accuracy"]["value"])
     assert [round(sum(shares), 4) for shares in items["probabilities"]] == [1.0] * 12
 
 
-def test_the_best_on_what_was_held_out_is_kept(judge: Path) -> None:
-    """Of the checkpoints of a seed, and of the seeds; never by what is reported."""
+def test_validation_score_selects_checkpoint_and_seed(judge: Path) -> None:
+    """Never the score on the test split."""
     figures = {}
     for seed in (1337, 1338):
         run = judge / f"seed-{seed}"
@@ -69,7 +69,7 @@ def test_the_best_on_what_was_held_out_is_kept(judge: Path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_it_learns(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
+def test_accuracy_improves(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
     for family, options in (("encoder", {}), ("gpt2", {"optimizer": "muon"})):
         out = tmp_path / family
         bertgpt.finetune(str(sheet(rows_of(100))), model=str(bases[family]), out=str(out),
@@ -78,7 +78,7 @@ def test_it_learns(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["bert", "decoder"])
-def test_losses_do_not_depend_on_the_micro_batch(family: str, bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
+def test_losses_do_not_depend_on_micro_batch_size(family: str, bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
     found = []
     for micro in (8, 2, 1):
         out = tmp_path / str(micro)
@@ -91,10 +91,8 @@ def test_losses_do_not_depend_on_the_micro_batch(family: str, bases: Bases, shee
     assert found[2] == pytest.approx(found[0], abs=1e-6)
 
 
-def test_seeds_that_were_interrupted_go_on(
-    bases: Bases, sheet: Sheet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the first, and in the second; with dropout, and in the end the same bytes."""
+def test_interrupted_seeds_resume(bases: Bases, sheet: Sheet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first and in the second seed, with dropout, to the same bytes."""
     file, options = str(sheet(rows_of())), QUICK | {"seeds": 2, "micro_batch_size": 4}
     bertgpt.finetune(file, model=str(bases["encoder"]), out=str(tmp_path / "straight"), **options)
     for step in (4, 8):  # of the second seed
@@ -109,7 +107,7 @@ def test_seeds_that_were_interrupted_go_on(
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
 
 
-def test_a_run_begun_otherwise_is_refused(judge: Path, bases: Bases, run: Run) -> None:
+def test_run_with_different_options_is_refused(judge: Path, bases: Bases, run: Run) -> None:
     argv = ["finetune", str(judge.parent / "t.csv"), "--model", str(bases["encoder"]), "--out", str(judge)]
     options = QUICK | {"max_steps": 8, "lr": 2e-3}
     del options["random_baseline"]
@@ -118,8 +116,8 @@ def test_a_run_begun_otherwise_is_refused(judge: Path, bases: Bases, run: Run) -
     assert "options.lr was 0.001, is now 0.002" in done.out
 
 
-def test_what_is_held_out() -> None:
-    """Twins stay on one side, whatever else is there; what is reported is on neither."""
+def test_train_val_split() -> None:
+    """Duplicates stay on one side, whatever else is in the data; test texts are on neither."""
     texts = [f"Text {i}." for i in range(400)] + ["text  7.", "TEXT 7."]
     labels = ["a", "b"] * 201
     dev = LabelledSplit(["Text 3.", "text 4. "], None, ["a", "b"])
@@ -136,7 +134,7 @@ def test_what_is_held_out() -> None:
     assert [text for text in again if text != "New."] == held.texts
 
 
-def test_a_seed_that_says_one_class_only_is_reported(judge: Path) -> None:
+def test_collapsed_seed_is_reported(judge: Path) -> None:
     kept = saved_of(judge)
     assert kept.head is not None
     with torch.no_grad():
@@ -153,7 +151,7 @@ def setup_of(bases: Bases, sheet: Sheet, tmp_path: Path, **options: Any) -> Fine
     return FinetuneSetup(FinetuneOptions.model_validate(given))
 
 
-def test_what_is_frozen_stays_and_what_is_deep_moves_less(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
+def test_frozen_layers_and_layerwise_lr_decay(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
     setup = setup_of(bases, sheet, tmp_path, layerwise_lr_decay=0.5, freeze_layers=2)
     names = ("token_embedding.weight", "blocks.0.up_proj.weight", "blocks.3.up_proj.weight", "pooler.weight")
     lr_scale = SeedRun(setup, 1, random_init=False).lr_scale
@@ -169,7 +167,7 @@ def test_what_is_frozen_stays_and_what_is_deep_moves_less(bases: Bases, sheet: S
     assert unused <= same
 
 
-def test_another_seed_is_another_head_and_order(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
+def test_seed_decides_head_and_order(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
     setup = setup_of(bases, sheet, tmp_path)
     one, same, other = (SeedRun(setup, seed, False).classifier().classifier.weight for seed in (1, 1, 2))
     assert torch.equal(one, same)
@@ -181,7 +179,7 @@ def test_another_seed_is_another_head_and_order(bases: Bases, sheet: Sheet, tmp_
     assert not torch.equal(pretrained, random)
 
 
-def test_numbers_are_learned_as_numbers(bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
+def test_regression(bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
     rows = [(text, 4.5 if label == "good" else 0.5) for text, label in rows_of(100)]
     out = tmp_path / "x"
     options = QUICK | {"max_steps": 40, "eval_every": 20, "lr": 3e-3}
@@ -189,7 +187,7 @@ def test_numbers_are_learned_as_numbers(bases: Bases, sheet: Sheet, tmp_path: Pa
     argv = ["finetune", str(sheet(rows)), "--model", str(bases["encoder"]), "--out", str(out)]
     done = run(*argv, "--no-random-baseline", *flags(options))
     assert done.code == 0, done.err
-    assert "t.csv: numbers;" in done.err
+    assert "t.csv: regression;" in done.err
     figures = json.loads((out / "metrics.json").read_text())
     assert figures["pearson"] > 0.9
     assert "classification_acc" not in (out / "seed-1337" / "metrics.jsonl").read_text()
@@ -197,8 +195,10 @@ def test_numbers_are_learned_as_numbers(bases: Bases, sheet: Sheet, tmp_path: Pa
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bert", "encoder", "decoder"])
-def test_an_export_tells_the_same_labels(family: str, bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
-    """With their tokenizer and class, of texts and of pairs, in company that fills up."""
+def test_exported_classifier_predicts_the_same_labels(
+    family: str, bases: Bases, sheet: Sheet, tmp_path: Path, run: Run
+) -> None:
+    """Loaded by transformers with its tokenizer, for texts and pairs, in padded batches."""
     rows = [(text, "and so on" * (i % 4), label) for i, (text, label) in enumerate(rows_of())]
     file = str(sheet(rows, ("text", "then", "label")))
     bertgpt.finetune(file, model=str(bases[family]), out=str(tmp_path / "x"), pair_column="then", **QUICK)
@@ -216,7 +216,7 @@ def test_an_export_tells_the_same_labels(family: str, bases: Bases, sheet: Sheet
         assert np.abs(theirs.numpy() - classify(kept, *given)).max() < 1e-4
 
 
-def test_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -> None:
+def test_predict_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -> None:
     file = sheet([(text,) for text, _ in rows_of(10)], ("text",), "new.csv")
     for ending in ("csv", "jsonl", "parquet"):
         out = tmp_path / f"said.{ending}"
@@ -231,8 +231,8 @@ def test_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -
         assert all(abs(float(row["p(bad)"]) + float(row["p(good)"]) - 1) < 1e-4 for row in rows)
 
 
-def test_labels_stand_beside_what_the_file_holds(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -> None:
-    """By which rows are known again."""
+def test_predictions_keep_the_other_columns(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -> None:
+    """So that rows can be joined."""
     rows = [(f"m{i}", text, label) for i, (text, label) in enumerate(rows_of(10))]
     file, out = sheet(rows, ("id", "body", "label"), "mail.csv"), tmp_path / "said.csv"
     argv = ["--model", str(judge), "--data", str(file), "--text-column", "body", "--out", str(out)]
@@ -244,13 +244,13 @@ def test_labels_stand_beside_what_the_file_holds(judge: Path, sheet: Sheet, tmp_
     assert [(row["id"], row["body"], row["given label"]) for row in found] == rows
 
 
-def test_labels_in_half_precision(judge: Path) -> None:
+def test_predictions_in_bf16(judge: Path) -> None:
     texts = [text for text, _ in rows_of(6)]
     full, half = (classify(bertgpt.load(judge, "cpu", precision).pretrained, texts) for precision in ("fp32", "bf16"))
     assert np.abs(full - half).max() < 0.1
 
 
-def test_scores_of_a_run_are_those_it_reported(bases: Bases, tmp_path: Path, run: Run) -> None:
+def test_eval_repeats_the_scores_of_finetune(bases: Bases, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "x"
     bertgpt.finetune("acceptability", model=str(bases["encoder"]), out=str(out), limit=60, **QUICK)
     done = run("eval", "acceptability", "--model", str(out), "--limit", "60", "--out", str(tmp_path / "r"), "--json")
@@ -259,26 +259,26 @@ def test_scores_of_a_run_are_those_it_reported(bases: Bases, tmp_path: Path, run
     told = json.loads((out / "acceptability.json").read_text())
     assert found["scores"] == told["scores"]
     assert found["partial"]
-    assert found["baselines"]["tf-idf"] == told["baselines"]["tf-idf"]
+    assert found["baselines"]["TF-IDF baseline"] == told["baselines"]["TF-IDF baseline"]
 
 
-def test_all_there_is_to_know_before(bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
+def test_dry_run(bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
     done = run("finetune", str(sheet(rows_of())), "--model", str(bases["gpt2"]), "--out", str(tmp_path / "x"),
                "--dry-run", "--json")  # fmt: skip
     told = json.loads(done.out)["result"]
-    assert told["learned_from"] + told["held_out"] == 48
-    assert told["reported"] == 12
+    assert told["train"] + told["val"] == 48
+    assert told["test"] == 12
     assert told["classes"] == ["bad", "good"]
     assert not (tmp_path / "x").exists()
 
 
-def test_numbers_of_labels() -> None:
+def test_label_ids() -> None:
     part = LabelledSplit(["x", "y"], None, ["b", "a"])
     assert label_ids(part, ("a", "b")).tolist() == [1, 0]
     assert label_ids(LabelledSplit(["x"], None, [0.5]), ()).tolist() == [0.5]
 
 
-def test_a_fine_tuned_run_is_read_again(judge: Path) -> None:
+def test_fine_tuned_model_loads(judge: Path) -> None:
     kept = pretrained.load(judge)
     assert kept.head is not None
     assert (kept.head.task, kept.head.labels) == ("t.csv", ("bad", "good"))

@@ -1,4 +1,4 @@
-"""Fine-tuning under torchrun itself."""
+"""Fine-tuning under torchrun."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ from tests.fixtures.training import flags, logged_metrics
 from tests.training.test_distributed import TORCHRUN
 
 
-def test_two_processes_learn_the_same(bases: dict[str, Path], sheet: Sheet, tmp_path: Path) -> None:
-    """Each reads its half of every step; one of them looks, writes and speaks."""
+def test_two_ranks_train_the_same_model(bases: dict[str, Path], sheet: Sheet, tmp_path: Path) -> None:
+    """Each rank reads its half of every batch; rank 0 evaluates, writes and prints."""
     file, options = str(sheet(rows_of())), QUICK | {"dropout": 0.0}
     bertgpt.finetune(file, model=str(bases["bert"]), out=str(tmp_path / "one"), **options)
     del options["random_baseline"]

@@ -1,4 +1,4 @@
-"""Tasks from the hub: the real client, a small hub on loopback, the commits that are pinned."""
+"""Tasks from the hub: the real client against a small hub on loopback, at pinned commits."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ COLUMNS: dict[str, dict[str, list[Any]]] = {
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_a_task_is_read_from_the_hub(name: str, bases: dict[str, Path], process: Any, tmp_path: Path) -> None:
+def test_task_from_the_hub(name: str, bases: dict[str, Path], process: Any, tmp_path: Path) -> None:
     task = TASKS[name]
     told = f"- config_name: {task.subset}\n  data_files:\n" + "".join(
         f"  - split: {split}\n    path: {task.subset}/{split}-*\n" for split in ("train", task.test_split)

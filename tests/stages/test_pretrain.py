@@ -1,4 +1,4 @@
-"""What is refused before anything is trained, and what options come to."""
+"""Pretraining options: what is refused, and what they resolve to."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from tests.fixtures.training import CPU_FP32, SHORT_RUN, TrainingData, final_wei
 Run = Callable[..., Outcome]
 
 
-def test_what_is_refused(corpus: Path, tmp_path: Path, run: Run) -> None:
+def test_refused_options(corpus: Path, tmp_path: Path, run: Run) -> None:
     shards, plan, out = str(corpus / "shards"), str(corpus / "nsp"), str(tmp_path / "run")
 
     def code(*argv: str) -> tuple[int, str]:
@@ -53,13 +53,13 @@ def test_what_is_refused(corpus: Path, tmp_path: Path, run: Run) -> None:
     assert code(str(corpus / "none"), *hybrid) == (2, "BG204")
     assert code(shards, "--init", str(tmp_path / "nowhere"), "--out", out) == (2, "BG211")
     assert not Path(out).exists()
-    with pytest.raises(BertGPTError, match="do not divide") as refused:
+    with pytest.raises(BertGPTError, match="is not divisible by micro-batch size") as refused:
         bertgpt.pretrain(shards, preset="tiny-gpt", out=out, seq_len=32, tokens_per_step=256, micro_batch_size=3)
     assert refused.value.hint == "--micro-batch-size 2 or 4 divides them"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there(corpus: Path, tmp_path: Path, run: Run) -> None:
+def test_unavailable_device(corpus: Path, tmp_path: Path, run: Run) -> None:
     given = ["--preset", "tiny-gpt", "--device", "cuda", "--out", str(tmp_path / "run"), "--json"]
     done = run("pretrain", str(corpus / "shards"), *given)
     assert done.code == 4
@@ -67,10 +67,10 @@ def test_a_device_that_is_not_there(corpus: Path, tmp_path: Path, run: Run) -> N
     assert "--device auto" in json.loads(done.out)["error"]["hint"]
 
 
-def test_compiling_is_an_aid_only(
+def test_compile_falls_back_to_eager(
     training_data: TrainingData, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it fails the step is taken as it is, and that is said."""
+    """With a note."""
     source, options = training_data["clm"]
     given = options | SHORT_RUN | {"max_steps": 3}
     bertgpt.pretrain(source, out=str(tmp_path / "plain"), **given)
@@ -85,8 +85,8 @@ def test_compiling_is_an_aid_only(
     assert logged_metrics(tmp_path / "plain") == logged_metrics(tmp_path / "compiled")
 
 
-def test_a_length_in_time(training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number of steps is set after the first twenty, without the slow ones; checkpoints keep it."""
+def test_max_time(training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of steps is fixed after the first twenty, not counting warmup; checkpoints keep it."""
     source, options = training_data["clm"]
     given = {key: value for key, value in (options | SHORT_RUN).items() if key != "max_steps"}
     given |= {"max_time": "0.1m", "schedule": "linear", "min_lr_ratio": 0.0, "lr": 1e-3, "log_every": 1}
@@ -110,8 +110,8 @@ def test_a_length_in_time(training_data: TrainingData, tmp_path: Path, monkeypat
     assert rates[40] == pytest.approx(1e-3 / 37)
 
 
-def test_one_length_stands_for_another(training_data: TrainingData, tmp_path: Path, run: Run) -> None:
-    """A flag over a file's, whichever way each says it; two at once are refused."""
+def test_length_options_override_each_other(training_data: TrainingData, tmp_path: Path, run: Run) -> None:
+    """A flag wins over the config file even if they are different options; two flags are refused."""
     source, options = training_data["clm"]
     config = tmp_path / "config.yaml"
     config.write_text("max-steps: 300\n")
@@ -125,7 +125,7 @@ def test_one_length_stands_for_another(training_data: TrainingData, tmp_path: Pa
     assert run("pretrain", source, *given, "--max-tokens", "5120", "--max-time", "1m").code == 2
 
 
-def test_other_lengths(training_data: TrainingData, tmp_path: Path) -> None:
+def test_max_tokens_and_epochs(training_data: TrainingData, tmp_path: Path) -> None:
     source, options = training_data["clm"]
     given = options | CPU_FP32 | {"tokens_per_step": 512, "out": str(tmp_path), "dry_run": True}
     assert bertgpt.pretrain(source, max_tokens="5k", **given)["steps"] == 10
@@ -135,8 +135,8 @@ def test_other_lengths(training_data: TrainingData, tmp_path: Path) -> None:
     assert bertgpt.pretrain(source, max_time="1h", **given).get("steps") is None
 
 
-def test_what_may_change_while_a_run_goes_on(training_data: TrainingData, tmp_path: Path, run: Run) -> None:
-    """Micro-batches: the same order, and so the same losses."""
+def test_mutable_options_on_resume(training_data: TrainingData, tmp_path: Path, run: Run) -> None:
+    """With another micro-batch size the order, and so the losses, stay the same."""
     source, options = training_data["clm"]
     given = options | SHORT_RUN
     bertgpt.pretrain(source, out=str(tmp_path / "straight"), **given)
@@ -149,8 +149,8 @@ def test_what_may_change_while_a_run_goes_on(training_data: TrainingData, tmp_pa
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
 
 
-def test_beginning_with_the_weights_of_another_run(training_data: TrainingData, corpus: Path, tmp_path: Path) -> None:
-    """A GPT becomes a BERT and a GPT again; the shape comes along, and what it had learned."""
+def test_init_from_another_run(training_data: TrainingData, corpus: Path, tmp_path: Path) -> None:
+    """A GPT is continued as a BERT and as a GPT again, with its shape and parameters."""
     source, options = training_data["clm"]
     gpt, bert, back = (str(tmp_path / name) for name in ("gpt", "bert", "back"))
     bertgpt.pretrain(source, out=gpt, **(options | SHORT_RUN | {"max_steps": 60, "lr": 3e-3}))
@@ -161,14 +161,14 @@ def test_beginning_with_the_weights_of_another_run(training_data: TrainingData, 
     assert warm["val_loss"] < cold["val_loss"] - 0.1
     first = bertgpt.pretrain(source, out=back, init=bert, seq_len=32, **(SHORT_RUN | {"max_steps": 1}))
     assert first["train_loss"] < 5.5  # 6.0 at random
-    with pytest.raises(BertGPTError, match="begun otherwise"):  # other weights are another run
+    with pytest.raises(BertGPTError, match="run exists with different options"):  # other weights are another run
         bertgpt.pretrain(source, out=back, init=gpt, seq_len=32, **(SHORT_RUN | {"max_steps": 1}))
     with pytest.raises(BertGPTError, match="another shape"):
         bertgpt.pretrain(source, out=str(tmp_path / "no"), init=gpt, preset="modern-gpt-tiny")
 
 
-def test_a_model_for_more_ids_than_its_shards_have(data: Path, tmp_path: Path) -> None:
-    """GPT-2's ids, and a plan's four more; a run can begin with fewer, and keeps what it knows of them."""
+def test_vocabulary_larger_than_the_data(data: Path, tmp_path: Path) -> None:
+    """GPT-2's vocabulary plus the four special tokens of a mask plan; --init with the smaller one keeps its embeddings."""
     corpus, pairs = tmp_path / "shards", tmp_path / "plan"
     bertgpt.shard(
         "tinyworld", out=str(corpus), tokenizer=str(data / "tokenizers" / "gpt2"), limit_docs=40, val_fraction=0.2
@@ -184,7 +184,7 @@ def test_a_model_for_more_ids_than_its_shards_have(data: Path, tmp_path: Path) -
     assert grown.token_embedding.weight[:50_257].equal(pretrained.load(few).model.token_embedding.weight[:50_257])
     assert float(grown.token_embedding.weight[50_257:50_261].detach().std()) == pytest.approx(0.02, rel=0.2)
     bertgpt.shard("tinyworld", out=str(tmp_path / "own"), train_tokenizer="bpe", vocab_size=300, limit_docs=40)
-    with pytest.raises(BertGPTError, match="other ids"):
+    with pytest.raises(BertGPTError, match="use different tokenizers"):
         bertgpt.pretrain(str(tmp_path / "own"), out=str(tmp_path / "x"), tokenizer=str(pairs), **given)
 
 
@@ -199,8 +199,8 @@ def test_tensorboard(training_data: TrainingData, tmp_path: Path) -> None:
     assert "val/bits_per_byte" in events.Tags()["scalars"]
 
 
-def test_held_out_rows_are_so_many_and_always_the_same(training_data: TrainingData, tmp_path: Path) -> None:
-    """Few of them, without dropout, and bits per byte of just these."""
+def test_validation_rows_are_fixed(training_data: TrainingData, tmp_path: Path) -> None:
+    """A fixed number of rows, without dropout, and bits per byte of exactly these."""
     source, options = training_data["clm"]
     few = options | SHORT_RUN | {"eval_tokens": 64, "max_steps": 2, "eval_every": 1, "dropout": 0.1}
     bertgpt.pretrain(source, out=str(tmp_path / "run"), **few)
@@ -216,8 +216,8 @@ def test_held_out_rows_are_so_many_and_always_the_same(training_data: TrainingDa
     assert seen[-1]["bits_per_byte"] == pytest.approx(float(found["clm"].loss) / math.log(2) / text, rel=1e-4)
 
 
-def test_a_split_without_documents(tmp_path: Path) -> None:
-    """It is said, and nobody waits for its samples."""
+def test_empty_split(tmp_path: Path) -> None:
+    """An error, and the prefetch thread does not hang."""
     (tmp_path / "text.txt").write_text("A short text.")
     bertgpt.shard(
         str(tmp_path / "text.txt"), out=str(tmp_path / "s"), train_tokenizer="bpe", vocab_size=300, val_fraction=0.999
