@@ -1,12 +1,13 @@
-"""The transformer: GPT-2 and BERT as one class, and both in their modern form.
+"""The transformer: BERT, GPT-2 and ModernBERT as one model.
 
-    ids -> embeddings -> N blocks of (attention, feed-forward) -> hidden states -> logits, where they are asked for
+    input_ids -> embeddings -> blocks of (attention, MLP) -> hidden states -> logits
 
-Which way it looks is an argument of `forward`: the same weights can be trained and scored as a BERT, which sees both
-sides of a gap, as a GPT, which sees what came before, or as both. What tells the papers apart are the switches of
-`ModelConfig`: where norms stand, how positions enter, which activation, whether there are biases.
+Causal or bidirectional attention is an argument of `forward`, not a property of the model: the same parameters can be
+trained and evaluated as an encoder (BERT), as a decoder (GPT), or as both. The architectures differ in the switches of
+`ModelConfig` (config/presets.py): pre-norm or post-norm, learned positions or RoPE, GELU or GEGLU, biases or none,
+global attention in all layers or local attention in most.
 
-Shapes: B rows, T positions, D width, H heads, V vocabulary, K scored positions of a row, P pieces of a row.
+Shapes: B rows, T positions, S keys (cached positions and T), D hidden size, H heads, V vocabulary, N texts.
 """
 
 from dataclasses import dataclass
@@ -19,344 +20,38 @@ from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 from bertgpt.config.presets import ModelConfig
 from bertgpt.ops.kernels import attention, block_mask, linear, prepack
 
-VOCAB_MULTIPLE = 64  # rows of the embedding in memory: what tensor cores like; those beyond V are zero and stay inside
-GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0  # the slowest turn of rotary positions: ModernBERT's
+VOCAB_MULTIPLE = 64  # rows of the token embedding in memory: what tensor cores need; those beyond V are zero
+GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0  # base of the RoPE wavelengths in global and local layers: ModernBERT's
 
-
-# ------------------------------------------------------------------------------------------- who sees whom
-
-
-@dataclass
-class AttentionContext:
-    """Whom each position sees in the two kinds of layers. Built once for a batch and shared by all layers.
-
-    causal       both ways     two documents    window of 1
-    x . . .      x x x x       x x . .          x x . .
-    x x . .      x x x x       x x . .          x x x .
-    x x x .      x x x x       . . x x          . x x x
-    x x x x      x x x x       . . x x          . . x x
-    """
-
-    causal: bool
-    masks: tuple[Any, Any]  # global and local, (1 or B, 1, T, keys) or what flex wants; None: see `causal`
-    rope: tuple[Tensor, Tensor] | None  # the rotations of positions in global and local layers, (1 or B, 1, T, D / H)
-
-
-class KVCache:
-    """Keys and values of positions that were seen before, in room for `size` of them."""
-
-    def __init__(self, config: ModelConfig, rows: int, size: int, like: Tensor) -> None:
-        shape = (2, config.layers, rows, config.heads, size, config.dim // config.heads)
-        dtype = torch.float32 if like.device.type == "cpu" else like.dtype  # it is faster there, and no less exact
-        self.kv = torch.zeros(shape, dtype=dtype, device=like.device)
-        self.document_ids = torch.zeros((rows, size), dtype=torch.long, device=like.device)
-        self.capacity, self.length = size, 0  # room, and how much of it is used
-
-    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of a layer, with those of the positions that are being computed."""
-        stop = self.length + k.size(2)
-        self.kv[0, layer, :, :, self.length : stop], self.kv[1, layer, :, :, self.length : stop] = k, v
-        return self.kv[0, layer, :, :, :stop], self.kv[1, layer, :, :, :stop]
-
-    def select_rows(self, row_index: Tensor) -> None:
-        """Forget all rows but these."""
-        self.kv, self.document_ids = self.kv[:, :, row_index], self.document_ids[row_index]
-
-
-def attention_context(config: ModelConfig, input_ids: Tensor, causal: bool, document_ids: Tensor | None, position_ids: Tensor,
-          cache: KVCache | None, kernel: str) -> AttentionContext:  # fmt: skip
-    """Build it. Rows of one document without padding need no mask where all layers see everything."""
-    turns = None
-    if config.positions == "rope":
-        turns = (rope_cos_sin(config, position_ids, GLOBAL_THETA), rope_cos_sin(config, position_ids, LOCAL_THETA))
-    if kernel == "flex" and cache is None:
-        blocks = [
-            block_mask(causal, document_ids, window, input_ids.size(1), input_ids.device)
-            for window in (0, config.local_window)
-        ]
-        return AttentionContext(causal, (blocks[0], blocks[1]), turns)
-    start, new = cache.length if cache else 0, input_ids.size(1)
-    key = torch.arange(start + new, device=input_ids.device)
-    far = key[start:, None] - key[None, :]  # (T, keys): how far back a key is
-    seen = torch.ones_like(far, dtype=torch.bool)
-    if causal:
-        seen = far >= 0
-    if document_ids is not None:
-        others = document_ids
-        if cache is not None:
-            cache.document_ids[:, start : start + new] = document_ids
-            others = cache.document_ids[:, : start + new]
-        seen = seen & (document_ids[:, None, :, None] == others[:, None, None, :])  # (B, 1, T, keys)
-    plain = document_ids is None and (start == 0 or new == 1)
-    local = (
-        seen & (far.abs() <= config.local_window)
-        if config.local_window and start + new > config.local_window + 1
-        else seen
-    )
-    unmasked = plain and local is seen
-    return AttentionContext(causal and new > 1, (None if plain else seen, None if unmasked else local), turns)
-
-
-def rope_cos_sin(config: ModelConfig, positions: Tensor, theta: float) -> Tensor:
-    """Cosines and sines of the angles by which pairs of a head's features are turned (Su et al., 2021)."""
-    size = config.dim // config.heads
-    speeds = theta ** -(torch.arange(0, size, 2, device=positions.device) / size)
-    angles = positions[..., None].float() * speeds  # (1 or B, T, size / 2)
-    angles = torch.cat((angles, angles), dim=-1).unsqueeze(-3)
-    return torch.stack((angles.cos(), angles.sin()))
-
-
-def apply_rotary_emb(x: Tensor, turns: Tensor) -> Tensor:
-    """Features i and i + size / 2 of each head as a point in the plane, turned."""
-    first, second = x.chunk(2, dim=-1)
-    return (x * turns[0] + torch.cat((-second, first), dim=-1) * turns[1]).to(x.dtype)
-
-
-# ---------------------------------------------------------------------------------------------- the blocks
-
-
-class Block(nn.Module):
-    """Attention, then a feed-forward part, each added to what came in.
-
-    GPT-2, modern:  x + f(norm(x))        BERT:  norm(x + f(x))
-    """
-
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.config, self.layer, self.is_local = config, layer, config.is_local(layer)
-        normed = config.embed_norm and not config.post_norm and layer == 0  # embeddings come normed to the first block
-        self.attention_norm = nn.Identity() if normed else make_norm(config)
-        self.qkv_proj = make_linear(config, config.dim, 3 * config.dim)
-        self.out_proj = make_linear(config, config.dim, config.dim)
-        self.mlp_norm = make_norm(config)
-        self.up_proj = make_linear(config, config.dim, config.ffn_dim * (2 if config.activation == "geglu" else 1))
-        self.down_proj = make_linear(config, config.ffn_dim, config.dim)
-
-    def forward(self, x: Tensor, context: AttentionContext, cache: KVCache | None) -> Tensor:
-        if self.config.post_norm:
-            x = self.attention_norm(x + self.attention(x, context, cache))
-            x = self.mlp_norm(x + self.mlp(x))
-        else:
-            x = x + self.attention(self.attention_norm(x), context, cache)
-            x = x + self.mlp(self.mlp_norm(x))
-        return x
-
-    def attention(self, x: Tensor, context: AttentionContext, cache: KVCache | None) -> Tensor:
-        """Every position asks (q) all that it sees (k), and takes from those that answer (v)."""
-        rows, length, _ = x.shape
-        q, k, v = (
-            self.qkv_proj(x).view(rows, length, 3, self.config.heads, -1).permute(2, 0, 3, 1, 4)
-        )  # each (B, H, T, D / H)
-        if context.rope is not None:
-            turns = context.rope[self.is_local]
-            q, k = apply_rotary_emb(q, turns), apply_rotary_emb(k, turns)
-        if cache is not None:
-            k, v = cache.update(self.layer, k, v)
-        mask = context.masks[self.is_local]
-        rate = self.config.dropout if self.training else 0.0
-        y = attention(q, k, v, mask, context.causal, rate)
-        return dropout(self, self.out_proj(y.transpose(1, 2).flatten(2)))
-
-    def mlp(self, x: Tensor) -> Tensor:
-        """What a position makes of what it has."""
-        if self.config.activation == "geglu":
-            value, gate = self.up_proj(x).chunk(2, dim=-1)
-            return dropout(self, self.down_proj(F.gelu(value) * gate))
-        tanh = "tanh" if self.config.activation == "gelu_tanh" else "none"
-        return dropout(self, self.down_proj(F.gelu(self.up_proj(x), approximate=tanh)))
+# ---------------------------------------------------------------------------------------------------- basic layers
 
 
 def make_norm(config: ModelConfig) -> nn.LayerNorm:
-    """The one norm of all of them."""
+    """LayerNorm, with or without a bias."""
     return nn.LayerNorm(config.dim, eps=config.norm_eps, bias=config.bias)
 
 
 class Linear(nn.Linear):
-    """A projection, of whatever was in memory: `initial` or a file of weights says what it begins with."""
+    """Linear layer, computed by the fastest kernel of the device. Its weight may be prepacked for inference."""
 
     prepacked: Tensor | None = None
 
     def reset_parameters(self) -> None:
-        """Not torch's way, in vain and slowly."""
+        """Skip PyTorch's default init; weights are always overwritten, by training/init.py or a checkpoint."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias, self.prepacked)
 
 
-def make_linear(config: ModelConfig, inside: int, outside: int) -> Linear:
-    """A projection of the blocks and heads."""
-    return Linear(inside, outside, bias=config.bias)
-
-
-def dropout(module: nn.Module, x: Tensor) -> Tensor:
-    """Dropout where residuals, and embeddings, are added."""
-    return F.dropout(x, module.config.dropout, module.training)  # type: ignore[arg-type, union-attr]
-
-
-class Transformer(nn.Module):
-    """All weights of a model, its heads among them."""
-
-    kernel = "sdpa"  # or flex, on CUDA
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.token_embedding = PaddedEmbedding(config.vocab_size, config.dim)
-        if config.positions == "learned":
-            self.position_embedding = UninitializedEmbedding(config.max_seq_len, config.dim)
-        if config.token_types:
-            self.token_type_embedding = UninitializedEmbedding(config.token_types, config.dim)
-        if config.embed_norm:
-            self.embed_norm = make_norm(config)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        if not config.post_norm:
-            self.final_norm = make_norm(config)
-        if config.mlm_transform:
-            self.mlm_dense, self.mlm_norm = make_linear(config, config.dim, config.dim), make_norm(config)
-        if config.lm_bias:
-            self.lm_bias = nn.Parameter(torch.empty(config.vocab_size))
-        if config.token_types:
-            self.pooler, self.nsp_head = Linear(config.dim, config.dim), Linear(config.dim, 2)
-
-    def forward(
-        self,
-        input_ids: Tensor,  # (B, T)
-        *,
-        causal: bool,
-        document_ids: Tensor | None = None,  # (B, T): positions see their own document only; padding is one of its own
-        position_ids: Tensor | None = None,  # (B, T): counted from the row's beginning, if they are not given
-        token_type_ids: Tensor | None = None,  # (B, T): BERT's sentences A and B
-        cache: KVCache | None = None,
-        output_hidden_states: bool = False,
-    ) -> Tensor | list[Tensor]:
-        """Hidden states, (B, T, D): of the last layer, or of all with the embeddings first."""
-        start, new = cache.length if cache else 0, input_ids.size(1)
-        self.config.check_length(start + new)
-        if position_ids is None:
-            position_ids = torch.arange(start, start + new, device=input_ids.device)[None]
-        x = self.token_embedding(input_ids)
-        if self.config.token_types:
-            x = x + self.token_type_embedding(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
-        if self.config.positions == "learned":
-            x = x + self.position_embedding(position_ids)
-        if self.config.embed_norm:
-            x = self.embed_norm(x)
-        x = dropout(self, x)
-        seen = attention_context(self.config, input_ids, causal, document_ids, position_ids, cache, self.kernel)
-        states = [x]
-        for block in self.blocks:
-            x = block(x, seen, cache)
-            states.append(x)
-        if cache is not None:
-            cache.length += new
-        if not self.config.post_norm:
-            states[-1] = x = self.final_norm(x)
-        return states if output_hidden_states else x
-
-    def lm_transform(self, hidden: Tensor) -> Tensor:
-        """Hidden states of any shape (..., D) as the projection to the vocabulary wants them."""
-        return self.mlm_norm(F.gelu(self.mlm_dense(hidden))) if self.config.mlm_transform else hidden
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., D) to (..., V): the same matrix that reads ids writes them (Press and Wolf, 2017)."""
-        logits = linear(self.lm_transform(hidden), self.token_embedding.weight, None, self.token_embedding.prepacked)
-        logits = logits[..., : self.config.vocab_size]
-        return logits + self.lm_bias if self.config.lm_bias else logits
-
-    def pool(self, first: Tensor) -> Tensor:
-        """BERT's summary of a piece, from the hidden state of its [CLS]."""
-        return torch.tanh(self.pooler(first))
-
-    def nsp_logits(self, first: Tensor) -> Tensor:
-        """Two logits for each [CLS]: B comes next, or not."""
-        logits: Tensor = self.nsp_head(self.pool(first))
-        return logits
-
-    def prepack_weights(self) -> None:
-        """Get ready to be asked often: from here on, what changes the weights is not seen."""
-        for module in self.modules():
-            if isinstance(module, Linear | PaddedEmbedding):
-                module.prepacked = prepack(module.weight)
-
-    def num_parameters(self) -> int:
-        """All weights; the rows that only fill up the embedding do not count."""
-        filling = (self.token_embedding.num_embeddings - self.config.vocab_size) * self.config.dim
-        return sum(weight.numel() for weight in self.parameters()) - filling
-
-    def flops_per_token(self, length: int, scored: float = 1.0) -> float:
-        """Of a training step: 6 for each weight that a token meets in a product, 12 for each feature it looks at.
-
-        Only the `scored` share of tokens meets the vocabulary.
-        """
-        c = self.config
-        blocks = sum(weight.numel() for weight in self.blocks.parameters() if weight.ndim == 2)
-        head = c.dim * (c.vocab_size + (c.dim if c.mlm_transform else 0))
-        seen = [min(length, 2 * c.local_window + 1) if c.is_local(layer) else length for layer in range(c.layers)]
-        return 6.0 * (blocks + scored * head) + 12.0 * c.dim * sum(seen)
-
-    def estimate_training_memory(self, rows: int, length: int, width: int = 4) -> int:
-        """What a step holds, about: weights, gradients and two moments, and what the way back needs of each block."""
-        c = self.config
-        inner = c.ffn_dim * (3 if c.activation == "geglu" else 2)
-        return 16 * self.num_parameters() + rows * length * c.layers * (8 * c.dim + inner) * width
-
-
-class SequenceClassifier(nn.Module):
-    """Labels for texts: from [CLS] of a model that looks both ways, from the last id of one that looks back.
-
-    Between is what the model has there: BERT's pooler, ModernBERT's transform, nothing in GPT-2. Several texts may
-    stand in a row, each a document of its own.
-    """
-
-    def __init__(self, transformer: Transformer, num_labels: int, causal: bool) -> None:
-        super().__init__()
-        self.transformer, self.config, self.causal = transformer, transformer.config, causal
-        # those of transformers have a bias, but for decoders
-        self.classifier = Linear(self.config.dim, num_labels, bias=not causal)
-
-    def forward(
-        self,
-        input_ids: Tensor,  # (B, T)
-        *,
-        document_ids: Tensor | None = None,  # (B, T): the text of each position, as the transformer takes them
-        position_ids: Tensor | None = None,  # (B, T)
-        token_type_ids: Tensor | None = None,  # (B, T)
-        row_index: Tensor,  # (N,): where each text is read out: its row,
-        pool_index: Tensor,  # (N,): and its [CLS], or its last id
-    ) -> Tensor:
-        """Logits, (N, labels)."""
-        model = self.transformer
-        hidden = model(
-            input_ids,
-            causal=self.causal,
-            document_ids=document_ids,
-            position_ids=position_ids,
-            token_type_ids=token_type_ids,
-        )
-        summary = hidden[row_index, pool_index]  # (N, D)
-        summary = model.pool(summary) if self.config.token_types else model.lm_transform(summary)
-        logits: Tensor = self.classifier(dropout(self, summary))
-        return logits
-
-    def unused_head_parameters(self) -> list[nn.Parameter]:
-        """Weights that only other heads use."""
-        model = self.transformer
-        heads: list[nn.Parameter] = [model.lm_bias] if self.config.lm_bias else []
-        if self.config.token_types:
-            others = [model.nsp_head] + ([model.mlm_dense, model.mlm_norm] if self.config.mlm_transform else [])
-            heads += [weight for module in others for weight in module.parameters()]
-        return heads
-
-
 class UninitializedEmbedding(nn.Embedding):
-    """A row for each number, of whatever was in memory, as above."""
+    """Embedding without PyTorch's default init."""
 
     def reset_parameters(self) -> None:
-        """Not torch's way either."""
+        """Skip it, as in `Linear`."""
 
 
 class PaddedEmbedding(UninitializedEmbedding):
-    """An embedding with a multiple of 64 rows in memory, and V rows for everybody else."""
+    """Token embedding, padded to a multiple of 64 rows in memory; the state dict has only the V rows in use."""
 
     prepacked: Tensor | None = None
 
@@ -368,9 +63,316 @@ class PaddedEmbedding(UninitializedEmbedding):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[f"{prefix}weight"] = destination[f"{prefix}weight"][: self.vocab_size]
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        given = state_dict.get(f"{prefix}weight")
-        if given is not None and len(given) == self.vocab_size:
-            filled = F.pad(given, (0, 0, 0, self.num_embeddings - self.vocab_size))
-            state_dict = {**state_dict, f"{prefix}weight": filled}
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        weight = state_dict.get(f"{prefix}weight")
+        if weight is not None and len(weight) == self.vocab_size:
+            padded = F.pad(weight, (0, 0, 0, self.num_embeddings - self.vocab_size))
+            state_dict = {**state_dict, f"{prefix}weight": padded}
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+# ------------------------------------------------------------------------------- attention masks, RoPE, KV cache
+
+
+class KVCache:
+    """Keys and values of past positions, for incremental decoding."""
+
+    def __init__(self, config: ModelConfig, batch_size: int, capacity: int, like: Tensor) -> None:
+        shape = (2, config.layers, batch_size, config.heads, capacity, config.dim // config.heads)
+        dtype = torch.float32 if like.device.type == "cpu" else like.dtype  # on CPUs fp32 is faster, and no less exact
+        self.kv = torch.zeros(shape, dtype=dtype, device=like.device)
+        self.document_ids = torch.zeros((batch_size, capacity), dtype=torch.long, device=like.device)
+        self.capacity, self.length = capacity, 0  # positions there is room for, and how many of them are used
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append keys and values (B, H, T, D / H) of a layer; returns those of all positions, (B, H, S, D / H)."""
+        end = self.length + k.size(2)
+        self.kv[0, layer, :, :, self.length : end], self.kv[1, layer, :, :, self.length : end] = k, v
+        return self.kv[0, layer, :, :, :end], self.kv[1, layer, :, :, :end]
+
+    def update_document_ids(self, document_ids: Tensor) -> Tensor:
+        """Append document ids (B, T); returns those of all positions, (B, S)."""
+        end = self.length + document_ids.size(1)
+        self.document_ids[:, self.length : end] = document_ids
+        return self.document_ids[:, :end]
+
+    def select_rows(self, row_index: Tensor) -> None:
+        """Keep only these rows of the batch, in this order."""
+        self.kv, self.document_ids = self.kv[:, :, row_index], self.document_ids[row_index]
+
+
+@dataclass
+class AttentionContext:
+    """Attention masks and RoPE of a batch, for global and for local layers. Built once and shared by all layers.
+
+    Rows are queries, columns are keys, x: attends. Masks combine: document masks and windows with either direction.
+
+    causal       bidirectional   two documents   local, window 1
+    x . . .      x x x x         x x . .         x x . .
+    x x . .      x x x x         x x . .         x x x .
+    x x x .      x x x x         . . x x         . x x x
+    x x x x      x x x x         . . x x         . . x x
+    """
+
+    causal: bool  # what holds where the mask is None
+    masks: tuple[Any, Any]  # global, local: None, a tensor (1 or B, 1, T, S), or FlexAttention's block mask
+    rope: tuple[Tensor, Tensor] | None  # global, local: cosines and sines, (2, 1 or B, 1, T, D / H)
+
+
+def attention_context(
+    config: ModelConfig,
+    position_ids: Tensor,  # (1 or B, T)
+    causal: bool,
+    document_ids: Tensor | None,  # (B, T)
+    cache: KVCache | None,
+    kernel: str,
+) -> AttentionContext:
+    """Build the attention masks and RoPE of a batch."""
+    rope = None
+    if config.positions == "rope":
+        rope = (rope_cos_sin(config, position_ids, GLOBAL_THETA), rope_cos_sin(config, position_ids, LOCAL_THETA))
+    length, device = position_ids.size(1), position_ids.device
+    if kernel == "flex" and cache is None:
+        global_mask, local_mask = (
+            block_mask(causal, document_ids, window, length, device) for window in (0, config.local_window)
+        )
+        return AttentionContext(causal, (global_mask, local_mask), rope)
+    past = cache.length if cache else 0
+    index = torch.arange(past + length, device=device)
+    distance = index[past:, None] - index  # (T, S): from query back to key
+    mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    if document_ids is not None:
+        key_document_ids = cache.update_document_ids(document_ids) if cache else document_ids
+        mask = mask & (document_ids[:, None, :, None] == key_document_ids[:, None, None, :])  # (B, 1, T, S)
+    # SDPA is fastest without a mask, so rows of a single document get none: its `is_causal` flag is enough, unless
+    # several queries follow cached keys.
+    needs_mask = document_ids is not None or (past > 0 and length > 1)
+    is_windowed = 0 < config.local_window < past + length - 1
+    local_mask = mask & (distance.abs() <= config.local_window) if is_windowed else mask
+    masks = (mask if needs_mask else None, local_mask if needs_mask or is_windowed else None)
+    return AttentionContext(causal and length > 1, masks, rope)
+
+
+def rope_cos_sin(config: ModelConfig, position_ids: Tensor, theta: float) -> Tensor:
+    """Cosines and sines of rotary position embeddings (RoPE; Su et al., 2021), (2, 1 or B, 1, T, D / H)."""
+    head_dim = config.dim // config.heads
+    frequencies = theta ** -(torch.arange(0, head_dim, 2, device=position_ids.device) / head_dim)
+    angles = position_ids[..., None].float() * frequencies  # (1 or B, T, D / H / 2)
+    angles = torch.cat((angles, angles), dim=-1).unsqueeze(-3)  # (1 or B, 1, T, D / H)
+    return torch.stack((angles.cos(), angles.sin()))
+
+
+def apply_rotary_emb(x: Tensor, cos_sin: Tensor) -> Tensor:
+    """Rotate queries or keys (B, H, T, D / H): features i and i + D / H / 2 of a head are a point in the plane."""
+    x1, x2 = x.chunk(2, dim=-1)
+    return (x * cos_sin[0] + torch.cat((-x2, x1), dim=-1) * cos_sin[1]).to(x.dtype)
+
+
+# --------------------------------------------------------------------------------------------------------- the model
+
+
+class Block(nn.Module):
+    """Transformer block: self-attention, then an MLP, each with a residual connection.
+
+    pre-norm (GPT-2, ModernBERT): x + f(norm(x))        post-norm (BERT): norm(x + f(x))
+    """
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.config, self.layer, self.is_local = config, layer, config.is_local(layer)
+        is_normed = config.embed_norm and not config.post_norm and layer == 0  # ModernBERT norms its embeddings
+        self.attention_norm = nn.Identity() if is_normed else make_norm(config)
+        self.qkv_proj = Linear(config.dim, 3 * config.dim, config.bias)
+        self.out_proj = Linear(config.dim, config.dim, config.bias)
+        self.mlp_norm = make_norm(config)
+        self.up_proj = Linear(config.dim, config.ffn_dim * (2 if config.activation == "geglu" else 1), config.bias)
+        self.down_proj = Linear(config.ffn_dim, config.dim, config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def attention(self, x: Tensor, context: AttentionContext, cache: KVCache | None) -> Tensor:
+        """Multi-head self-attention with optional RoPE, masking and KV cache, (B, T, D) to (B, T, D)."""
+        qkv = self.qkv_proj(x)  # (B, T, 3 * D)
+        q, k, v = qkv.unflatten(2, (3, self.config.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, D / H)
+        if context.rope is not None:
+            cos_sin = context.rope[self.is_local]
+            q, k = apply_rotary_emb(q, cos_sin), apply_rotary_emb(k, cos_sin)
+        if cache is not None:
+            k, v = cache.update(self.layer, k, v)  # each (B, H, S, D / H)
+        dropout = self.config.dropout if self.training else 0.0
+        y = attention(q, k, v, context.masks[self.is_local], context.causal, dropout)  # (B, H, T, D / H)
+        out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))  # (B, T, D)
+        return out
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """Feed-forward network (GELU or GEGLU), (B, T, D) to (B, T, D)."""
+        x = self.up_proj(x)  # (B, T, ffn_dim), or twice as wide for GEGLU
+        if self.config.activation == "geglu":
+            value, gate = x.chunk(2, dim=-1)  # each (B, T, ffn_dim)
+            x = F.gelu(value) * gate
+        else:
+            x = F.gelu(x, approximate="tanh" if self.config.activation == "gelu_tanh" else "none")
+        out: Tensor = self.down_proj(x)  # (B, T, D)
+        return out
+
+    def forward(self, x: Tensor, context: AttentionContext, cache: KVCache | None) -> Tensor:
+        if self.config.post_norm:
+            x = self.attention_norm(x + self.dropout(self.attention(x, context, cache)))
+            x = self.mlp_norm(x + self.dropout(self.mlp(x)))
+        else:
+            x = x + self.dropout(self.attention(self.attention_norm(x), context, cache))
+            x = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        return x
+
+
+class Transformer(nn.Module):
+    """Transformer with its pretraining heads: `forward` computes hidden states, `logits` and `nsp_logits` the rest."""
+
+    kernel = "sdpa"  # or "flex" (FlexAttention), on CUDA
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = PaddedEmbedding(config.vocab_size, config.dim)  # also the output projection
+        if config.positions == "learned":
+            self.position_embedding = UninitializedEmbedding(config.max_seq_len, config.dim)
+        if config.token_types:
+            self.token_type_embedding = UninitializedEmbedding(config.token_types, config.dim)
+        if config.embed_norm:
+            self.embed_norm = make_norm(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        if not config.post_norm:
+            self.final_norm = make_norm(config)
+        if config.mlm_transform:
+            self.mlm_dense, self.mlm_norm = Linear(config.dim, config.dim, config.bias), make_norm(config)
+        if config.lm_bias:
+            self.lm_bias = nn.Parameter(torch.empty(config.vocab_size))
+        if config.token_types:
+            self.pooler, self.nsp_head = Linear(config.dim, config.dim), Linear(config.dim, 2)
+
+    def forward(
+        self,
+        input_ids: Tensor,  # (B, T)
+        *,
+        causal: bool,
+        document_ids: Tensor | None = None,  # (B, T): attention stays within a document; padding is one of its own
+        position_ids: Tensor | None = None,  # (B, T): default: 0, 1, 2... from the start of the row
+        token_type_ids: Tensor | None = None,  # (B, T): BERT's sentences A and B, 0 and 1; default: all 0
+        cache: KVCache | None = None,
+        output_hidden_states: bool = False,
+    ) -> Tensor | list[Tensor]:
+        """Hidden states (B, T, D) of the last layer; with `output_hidden_states` those of embeddings and all layers."""
+        past, length = cache.length if cache else 0, input_ids.size(1)
+        self.config.check_length(past + length)
+        if position_ids is None:
+            position_ids = torch.arange(past, past + length, device=input_ids.device)[None]  # (1, T)
+        x = self.token_embedding(input_ids)  # (B, T, D)
+        if self.config.token_types:
+            x = x + self.token_type_embedding(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
+        if self.config.positions == "learned":
+            x = x + self.position_embedding(position_ids)
+        if self.config.embed_norm:
+            x = self.embed_norm(x)
+        x = self.dropout(x)
+        context = attention_context(self.config, position_ids, causal, document_ids, cache, self.kernel)
+        hidden_states = [x]
+        for block in self.blocks:
+            x = block(x, context, cache)
+            hidden_states.append(x)
+        if cache is not None:
+            cache.length += length
+        if not self.config.post_norm:
+            hidden_states[-1] = x = self.final_norm(x)
+        return hidden_states if output_hidden_states else x
+
+    def lm_transform(self, hidden: Tensor) -> Tensor:
+        """The layer before the output projection, (..., D) to (..., D): BERT's MLM transform, identity in GPT-2."""
+        return self.mlm_norm(F.gelu(self.mlm_dense(hidden))) if self.config.mlm_transform else hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary, (..., D) to (..., V), with tied embeddings (Press and Wolf, 2017)."""
+        embedding = self.token_embedding
+        logits = linear(self.lm_transform(hidden), embedding.weight, None, embedding.prepacked)
+        logits = logits[..., : self.config.vocab_size]
+        return logits + self.lm_bias if self.config.lm_bias else logits
+
+    def pool(self, cls: Tensor) -> Tensor:
+        """BERT's pooler: a summary of a segment from the hidden state of its [CLS], (..., D) to (..., D)."""
+        return torch.tanh(self.pooler(cls))
+
+    def nsp_logits(self, cls: Tensor) -> Tensor:
+        """Next-sentence prediction from the hidden state of [CLS], (..., D) to (..., 2): next, not next."""
+        logits: Tensor = self.nsp_head(self.pool(cls))
+        return logits
+
+    def prepack_weights(self) -> None:
+        """Prepack weights for inference; later weight updates are ignored."""
+        for module in self.modules():
+            if isinstance(module, Linear | PaddedEmbedding):
+                module.prepacked = prepack(module.weight)
+
+    def num_parameters(self) -> int:
+        """Number of parameters, without the padding of the token embedding."""
+        padding = (self.token_embedding.num_embeddings - self.config.vocab_size) * self.config.dim
+        return sum(parameter.numel() for parameter in self.parameters()) - padding
+
+    def flops_per_token(self, seq_len: int, target_fraction: float = 1.0) -> float:
+        """Training FLOPs per token, as in the PaLM paper (appendix B): forward and backward, without recomputation.
+
+        6 for each matrix parameter that a token is multiplied with, and 12 * D for each key it attends to. Only the
+        `target_fraction` of tokens that have a target meets the output projection.
+        """
+        c = self.config
+        matrices = sum(parameter.numel() for parameter in self.blocks.parameters() if parameter.ndim == 2)
+        head = c.dim * (c.vocab_size + (c.dim if c.mlm_transform else 0))
+        keys = [min(seq_len, 2 * c.local_window + 1) if c.is_local(layer) else seq_len for layer in range(c.layers)]
+        return 6.0 * (matrices + target_fraction * head) + 12.0 * c.dim * sum(keys)
+
+    def estimate_training_memory(self, batch_size: int, seq_len: int, bytes_per_activation: int = 4) -> int:
+        """Approximate bytes of a training step: fp32 parameters, gradients, Adam's two moments, and activations."""
+        c = self.config
+        ffn_width = c.ffn_dim * (3 if c.activation == "geglu" else 2)
+        activations = batch_size * seq_len * c.layers * (8 * c.dim + ffn_width)
+        return 16 * self.num_parameters() + activations * bytes_per_activation
+
+
+class SequenceClassifier(nn.Module):
+    """Transformer with a classification head: logits from [CLS] of an encoder, or from the last token of a decoder.
+
+    Between them is what the model has: BERT's pooler, ModernBERT's MLM transform, nothing in GPT-2. Rows may hold
+    several texts, told apart by `document_ids`.
+    """
+
+    def __init__(self, transformer: Transformer, num_labels: int, causal: bool) -> None:
+        super().__init__()
+        self.transformer, self.config, self.causal = transformer, transformer.config, causal
+        self.classifier = Linear(self.config.dim, num_labels, bias=not causal)  # in transformers decoders have no bias
+        self.dropout = nn.Dropout(self.config.dropout)
+
+    def forward(
+        self,
+        input_ids: Tensor,  # (B, T)
+        *,
+        document_ids: Tensor | None = None,  # (B, T): the text of each position; attention stays within it
+        position_ids: Tensor | None = None,  # (B, T)
+        token_type_ids: Tensor | None = None,  # (B, T)
+        row_index: Tensor,  # (N,): the row of each text
+        pool_index: Tensor,  # (N,): the position of its [CLS], or of its last token
+    ) -> Tensor:
+        """Logits of each text, (N, num_labels)."""
+        model = self.transformer
+        layout = {"document_ids": document_ids, "position_ids": position_ids, "token_type_ids": token_type_ids}
+        hidden = model(input_ids, causal=self.causal, **layout)  # (B, T, D)
+        pooled = hidden[row_index, pool_index]  # (N, D)
+        pooled = model.pool(pooled) if self.config.token_types else model.lm_transform(pooled)
+        logits: Tensor = self.classifier(self.dropout(pooled))
+        return logits
+
+    def unused_head_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the pretraining heads, which get no gradient here."""
+        model = self.transformer
+        parameters: list[nn.Parameter] = [model.lm_bias] if self.config.lm_bias else []
+        if self.config.token_types:
+            heads = [model.nsp_head] + ([model.mlm_dense, model.mlm_norm] if self.config.mlm_transform else [])
+            parameters += [parameter for head in heads for parameter in head.parameters()]
+        return parameters
