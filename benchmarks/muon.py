@@ -1,9 +1,9 @@
-"""A step of Muon for the matrices of one block (d384, ModernBERT's), beside torch's, which computes in bf16 everywhere,
-and beside our own with every round on the matrix itself.
+"""Speed of a Muon step for the matrices of one ModernBERT block of d384, beside torch.optim.Muon.
 
     python benchmarks/muon.py [--rounds 5]
 
-Where the processor has instructions for bf16 all three do the same; elsewhere torch's emulates them.
+torch's computes in bf16 everywhere, which CPUs without bf16 instructions emulate. The third side is our own with every
+Newton-Schulz step on the matrix itself instead of its Gram matrix; with bf16 instructions all three do the same.
 """
 
 import argparse
@@ -26,16 +26,16 @@ SHAPES = (
 )
 
 
-def steps(
-    kind: Callable[[list[dict[str, Any]]], Any], times: int, of_gram: Any = muon.newton_schulz_gram
+def optimizer_steps(
+    make_optimizer: Callable[[list[dict[str, Any]]], Any], times: int, gram_form: Any = muon.newton_schulz_gram
 ) -> Callable[[], int]:
-    """So many of them, of matrices of its own."""
+    """A function that takes so many steps on its own matrices."""
     draws = torch.Generator().manual_seed(0)
     matrices = [torch.nn.Parameter(torch.randn(size, generator=draws)) for size in SHAPES]
-    optimizer = kind([{"params": matrices, "lr": 0.01, "weight_decay": 0.1}])
+    optimizer = make_optimizer([{"params": matrices, "lr": 0.01, "weight_decay": 0.1}])
 
     def go() -> int:
-        muon.newton_schulz_gram = of_gram
+        muon.newton_schulz_gram = gram_form
         for _ in range(times):
             for matrix in matrices:
                 matrix.grad = torch.randn(matrix.shape, generator=draws)
@@ -46,16 +46,16 @@ def steps(
 
 
 def main() -> None:
-    """Compare."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     sides = {
-        "torch's": steps(torch.optim.Muon, 1),
-        "on the matrix": steps(Muon, 10, muon.newton_schulz),
-        "bertgpt's": steps(Muon, 10),
+        "torch": optimizer_steps(torch.optim.Muon, 1),
+        "bertgpt, without Gram form": optimizer_steps(Muon, 10, muon.newton_schulz),
+        "bertgpt": optimizer_steps(Muon, 10),
     }
-    pairs = [("bertgpt's", "torch's"), ("bertgpt's", "on the matrix")]
+    pairs = [("bertgpt", "torch"), ("bertgpt", "bertgpt, without Gram form")]
     alternate("Muon, one block of d384", "steps", sides, pairs, options.rounds)
 
 

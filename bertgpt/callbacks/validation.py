@@ -37,13 +37,13 @@ class ValidationCallback:
         metric_sums = MetricAccumulator(view.device)
         batch_size = max(1, TOKENS_PER_BATCH // self.length)
         step_rows = batch_size * view.dist.world_size
-        progress = console.Progress("validating", sum(map(self.rows_of, self.datasets)), in_bytes=False)
+        progress = console.Progress("validating", sum(map(self.num_rows, self.datasets)), in_bytes=False)
         for done, dataset, start in self.batches(step_rows):
             if view.should_stop():
                 return None
             progress.update(done)
             first = start + batch_size * view.dist.rank
-            rows = np.arange(first, max(first, min(first + batch_size, self.rows_of(dataset))))
+            rows = np.arange(first, max(first, min(first + batch_size, self.num_rows(dataset))))
             if len(rows):
                 batch = dataset.batch(rows, np.zeros_like(rows))
                 counts = view.objectives[type(batch)].count_targets(batch)
@@ -56,7 +56,7 @@ class ValidationCallback:
             metrics["bits_per_byte"] = nats / math.log(2) / self.text_bytes
         return metrics
 
-    def rows_of(self, dataset: Dataset) -> int:
+    def num_rows(self, dataset: Dataset) -> int:
         """Number of rows of a dataset that are evaluated."""
         return min(len(dataset), self.max_rows)
 
@@ -64,9 +64,9 @@ class ValidationCallback:
         """Rows done so far, the dataset, and its first row, of the batches that all ranks evaluate together."""
         done = 0
         for dataset in self.datasets:
-            for start in range(0, self.rows_of(dataset), step_rows):
+            for start in range(0, self.num_rows(dataset), step_rows):
                 yield done + start, dataset, start
-            done += self.rows_of(dataset)
+            done += self.num_rows(dataset)
 
 
 def target_bytes(dataset: CausalDataset, rows: int, token_bytes: NDArray[np.int32]) -> int:
