@@ -1,4 +1,4 @@
-"""What is kept from what was computed before changes nothing but the time."""
+"""Decoding with a KV cache gives the logits of decoding without one."""
 
 from pathlib import Path
 
@@ -8,81 +8,85 @@ import torch
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.decoder import Decoder
-from tests.fixtures.models import written
+from tests.fixtures.models import save_random_model
 
 Rows = list[list[int]]
 
 
 @pytest.fixture(params=["gpt2", "decoder"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Tokenizer) -> PretrainedModel:
-    return written(tmp_path, request.param, tokenizer)
+def pretrained(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Tokenizer) -> PretrainedModel:
+    return save_random_model(tmp_path, request.param, tokenizer)
 
 
-def some(count: int, seed: int = 0) -> list[int]:
+def random_ids(count: int, seed: int = 0) -> list[int]:
     return torch.randint(6, 700, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 @torch.inference_mode()
-def plainly(kept: PretrainedModel, row: list[int], window: int, new: int) -> tuple[list[int], torch.Tensor]:
-    """Greedily, everything computed again for each id, and the logits."""
-    row, made, seen = row[-window:], [], []
-    for _ in range(new):
+def decode_without_cache(
+    pretrained: PretrainedModel, row: list[int], window: int, max_new_tokens: int
+) -> tuple[list[int], torch.Tensor]:
+    """Greedy decoding that computes the whole row again at each step: ids and logits."""
+    row, ids, all_logits = row[-window:], [], []
+    for _ in range(max_new_tokens):
         if len(row) > window:
             row = row[-(window // 2) :]
-        logits = kept.model.logits(kept.model(torch.tensor([row]), causal=True)[0, -1])
-        seen.append(logits)
-        made.append(int(logits.argmax()))
-        row = [*row, made[-1]]
-    return made, torch.stack(seen)
+        logits = pretrained.model.logits(pretrained.model(torch.tensor([row]), causal=True)[0, -1])
+        all_logits.append(logits)
+        ids.append(int(logits.argmax()))
+        row = [*row, ids[-1]]
+    return ids, torch.stack(all_logits)
 
 
-def by_cache(kept: PretrainedModel, rows: Rows, window: int, new: int) -> tuple[Rows, torch.Tensor]:
-    """The same with a cache, for some rows at once."""
-    decoder = Decoder(kept.model, rows, window, new)
-    logits, seen = decoder.prefill(), []
-    for step in range(new):
-        seen.append(logits)
-        if step + 1 < new:
+def decode_with_cache(
+    pretrained: PretrainedModel, rows: Rows, window: int, max_new_tokens: int
+) -> tuple[Rows, torch.Tensor]:
+    """Greedy decoding of a batch with a cache: ids and logits."""
+    decoder = Decoder(pretrained.model, rows, window, max_new_tokens)
+    logits, all_logits = decoder.prefill(), []
+    for step in range(max_new_tokens):
+        all_logits.append(logits)
+        if step + 1 < max_new_tokens:
             logits = decoder.step(logits.argmax(dim=1))
-    made = torch.stack(seen, dim=1)
-    return made.argmax(dim=2).tolist(), made
+    stacked = torch.stack(all_logits, dim=1)
+    return stacked.argmax(dim=2).tolist(), stacked
 
 
 @pytest.mark.parametrize("length", [1, 5, 31, 32, 33, 60])
-def test_as_without_a_cache_within_the_window_and_past_it(kept: PretrainedModel, length: int) -> None:
-    """In a window of 32, which local layers see whole, and in one of 100, of which they see 64."""
+def test_cache_matches_no_cache_within_and_past_the_window(pretrained: PretrainedModel, length: int) -> None:
+    """With a window of 32, which local layers see whole, and with one of 100, of which they see 64."""
     for window in (32, 100):
-        row = some(length)
-        ids, logits = plainly(kept, row, window, 80)
-        found, seen = by_cache(kept, [row], window, 80)
-        assert (seen[0] - logits).abs().max() < 1e-4
-        assert found[0] == ids
+        row = random_ids(length)
+        wanted_ids, wanted_logits = decode_without_cache(pretrained, row, window, 80)
+        ids, logits = decode_with_cache(pretrained, [row], window, 80)
+        assert (logits[0] - wanted_logits).abs().max() < 1e-4
+        assert ids[0] == wanted_ids
 
 
-def test_company_changes_nothing(kept: PretrainedModel) -> None:
-    """Rows of unequal length, each of which leaps at its own place."""
-    rows = [some(count, seed=count) for count in (3, 40, 17, 32, 1)]
-    together = by_cache(kept, rows, 32, 50)[1]
-    for number, row in enumerate(rows):
-        assert (together[number] - by_cache(kept, [row], 32, 50)[1][0]).abs().max() < 1e-4
+def test_batching_does_not_change_logits(pretrained: PretrainedModel) -> None:
+    """Rows of different lengths, whose windows slide at different positions."""
+    rows = [random_ids(count, seed=count) for count in (3, 40, 17, 32, 1)]
+    batched = decode_with_cache(pretrained, rows, 32, 50)[1]
+    for index, row in enumerate(rows):
+        assert (batched[index] - decode_with_cache(pretrained, [row], 32, 50)[1][0]).abs().max() < 1e-4
 
 
-def test_rows_that_are_over_can_be_dropped(kept: PretrainedModel) -> None:
-    rows = [some(count, seed=count) for count in (3, 9, 5)]
-    decoder = Decoder(kept.model, rows, 32, 20)
+def test_finished_rows_can_be_dropped(pretrained: PretrainedModel) -> None:
+    rows = [random_ids(count, seed=count) for count in (3, 9, 5)]
+    decoder = Decoder(pretrained.model, rows, 32, 20)
     ids = decoder.prefill().argmax(dim=1)
     decoder.step(ids)
     decoder.select_rows([2, 0])
-    found = decoder.step(torch.tensor([8, 9]))
-    for logits, row, first, last in zip(found, (rows[2], rows[0]), ids[[2, 0]].tolist(), (8, 9), strict=True):
-        again = Decoder(kept.model, [[*row, first, last]], 32, 20).prefill()[0]
-        assert (logits - again).abs().max() < 1e-4
+    batched = decoder.step(torch.tensor([8, 9]))
+    for logits, row, first, last in zip(batched, (rows[2], rows[0]), ids[[2, 0]].tolist(), (8, 9), strict=True):
+        wanted = Decoder(pretrained.model, [[*row, first, last]], 32, 20).prefill()[0]
+        assert (logits - wanted).abs().max() < 1e-4
 
 
-def test_packed_weights_say_the_same(kept: PretrainedModel) -> None:
-    row = some(20)
-    before = by_cache(kept, [row], 64, 20)[1]
-    kept.model.prepack_weights()
-    assert (by_cache(kept, [row], 64, 20)[1] - before).abs().max() < 1e-5
-    kept.model.to(torch.bfloat16).prepack_weights()
-    assert 0 < (by_cache(kept, [row], 64, 1)[1] - before[:, :1]).abs().max() < 0.1
+def test_prepacked_weights_give_the_same_logits(pretrained: PretrainedModel) -> None:
+    row = random_ids(20)
+    before = decode_with_cache(pretrained, [row], 64, 20)[1]
+    pretrained.model.prepack_weights()
+    assert (decode_with_cache(pretrained, [row], 64, 20)[1] - before).abs().max() < 1e-5
+    pretrained.model.to(torch.bfloat16).prepack_weights()
+    assert 0 < (decode_with_cache(pretrained, [row], 64, 1)[1] - before[:, :1]).abs().max() < 0.1

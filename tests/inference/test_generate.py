@@ -1,4 +1,4 @@
-"""`bertgpt generate` on models that look back."""
+"""`bertgpt generate` with causal models."""
 
 import json
 import math
@@ -25,37 +25,37 @@ Run = Callable[..., Outcome]
 
 
 def prompts_of_many_lengths(count: int) -> list[str]:
-    """Beginnings of documents of tinyworld; the first is empty."""
+    """The first words of tinyworld documents; the first prompt is empty."""
     texts = [document.text for document in World(5).documents(0, count)]
     return [" ".join(text.split()[: number % 23]) for number, text in enumerate(texts)]
 
 
 @pytest.mark.parametrize("name", ["gpt", "modern"])
-def test_greedy_text_is_that_of_transformers(name: str, runs: Path, tmp_path: Path) -> None:
-    """Token for token over 100 prompts, all at once and one by one."""
+def test_greedy_decoding_matches_transformers(name: str, runs: Path, tmp_path: Path) -> None:
+    """Token for token over 100 prompts, in batches and one by one."""
     bertgpt.export(str(runs / name), out=str(tmp_path / "hf"))
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    hf_model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
     model, prompts = bertgpt.load(str(runs / name)), prompts_of_many_lengths(100)
     assert len({len(model.pretrained.tokenizer.encode(prompt)) for prompt in prompts}) > 15
-    together = model.generate(prompts, temperature=0, max_new_tokens=12)
-    for number, (prompt, made) in enumerate(zip(prompts, together, strict=True)):
+    batched = model.generate(prompts, temperature=0, max_new_tokens=12)
+    for number, (prompt, sample) in enumerate(zip(prompts, batched, strict=True)):
         ids = torch.tensor([[model.pretrained.tokenizer.eos_id, *model.pretrained.tokenizer.encode(prompt)]])
-        found = theirs.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, ids.size(1) :]
-        assert made["tokens"] == found.tolist()
-        assert made["prompt"] == prompt
+        wanted = hf_model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, ids.size(1) :]
+        assert sample["tokens"] == wanted.tolist()
+        assert sample["prompt"] == prompt
         if number < 20:
             alone = model.generate(prompt, temperature=0, max_new_tokens=12)
-            assert alone[0]["tokens"] == made["tokens"]
-            assert alone[0]["logprobs"] == pytest.approx(made["logprobs"], abs=1e-4)
+            assert alone[0]["tokens"] == sample["tokens"]
+            assert alone[0]["logprobs"] == pytest.approx(sample["logprobs"], abs=1e-4)
 
 
-def test_the_same_seed_gives_the_same_text_whatever_is_beside_it(runs: Path) -> None:
-    """F43. And a prompt that is given twice is gone on with in two ways, as if two samples were asked for."""
+def test_samples_depend_on_seed_and_prompt_not_on_the_batch(runs: Path) -> None:
+    """A prompt that is given twice gets two different samples, as with num_samples=2."""
     model = bertgpt.load(str(runs / "gpt"))
-    how: dict[str, Any] = {"max_new_tokens": 15, "seed": 3}
+    options: dict[str, Any] = {"max_new_tokens": 15, "seed": 3}
 
     def texts(prompts: str | list[str], **more: Any) -> list[str]:
-        return [sample["text"] for sample in model.generate(prompts, **how | more)]
+        return [sample["text"] for sample in model.generate(prompts, **options | more)]
 
     both = texts(["There was", "She"], num_samples=3)
     assert len(set(both)) == 6
@@ -64,40 +64,50 @@ def test_the_same_seed_gives_the_same_text_whatever_is_beside_it(runs: Path) -> 
     assert texts("She", seed=4) != texts("She")
 
 
-def test_probabilities_are_those_of_the_model(runs: Path) -> None:
-    """Whatever was done to them before the draw."""
-    kept = load(runs / "gpt")
-    [made] = bertgpt.load(str(runs / "gpt")).generate("There", temperature=2.0, top_k=50, max_new_tokens=9)
-    ids = [kept.tokenizer.eos_id, *kept.tokenizer.encode("There"), *made["tokens"]]
+def test_stream_yields_growing_samples(runs: Path) -> None:
+    model = bertgpt.load(str(runs / "gpt"))
+    options: dict[str, Any] = {"max_new_tokens": 6, "num_samples": 2, "temperature": 0}
+    lengths = []
+    for samples in model.stream(["She", "It"], **options):
+        lengths.append([len(sample.tokens) for sample in samples])
+    assert lengths == [[n] * 4 for n in range(1, 7)]
+    assert [sample.as_json() for sample in samples] == model.generate(["She", "It"], **options)
+
+
+def test_logprobs_are_those_of_the_model(runs: Path) -> None:
+    """Before temperature, top-k and top-p."""
+    model = load(runs / "gpt")
+    [sample] = bertgpt.load(str(runs / "gpt")).generate("There", temperature=2.0, top_k=50, max_new_tokens=9)
+    ids = [model.tokenizer.eos_id, *model.tokenizer.encode("There"), *sample["tokens"]]
     with torch.inference_mode():
-        odds = kept.model.logits(kept.model(torch.tensor([ids]), causal=True))[0].log_softmax(dim=1)
+        logprobs = model.model.logits(model.model(torch.tensor([ids]), causal=True))[0].log_softmax(dim=1)
     start = len(ids) - 9
-    found = [float(odds[start + n - 1, i]) for n, i in enumerate(made["tokens"])]
-    assert made["logprobs"] == pytest.approx(found, abs=1e-4)
+    wanted = [float(logprobs[start + n - 1, i]) for n, i in enumerate(sample["tokens"])]
+    assert sample["logprobs"] == pytest.approx(wanted, abs=1e-4)
 
 
-def test_a_text_ends_where_a_document_does_or_at_a_stop(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_ends_at_the_eos_token_or_a_stop_string(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = bertgpt.load(str(runs / "gpt"))
     [whole] = model.generate("It", max_new_tokens=40, seed=11)
     text = whole["text"]
     stop = text[6:9]
-    place = text.index(stop)
-    [cut] = model.generate("It", max_new_tokens=40, seed=11, stop=["never there", stop])
-    assert (cut["text"], cut["finish_reason"]) == (text[:place], "stop")
-    assert whole["tokens"][: len(cut["tokens"])] == cut["tokens"]
+    index = text.index(stop)
+    [stopped] = model.generate("It", max_new_tokens=40, seed=11, stop=["never there", stop])
+    assert (stopped["text"], stopped["finish_reason"]) == (text[:index], "stop")
+    assert whole["tokens"][: len(stopped["tokens"])] == stopped["tokens"]
     with torch.no_grad():
         model.pretrained.model.token_embedding.weight[model.pretrained.tokenizer.eos_id] *= 30
     model.pretrained.model.prepack_weights()
-    ends = model.generate("It", num_samples=20, max_new_tokens=40)
-    ended = [each for each in ends if each["finish_reason"] == "eos"]
+    samples = model.generate("It", num_samples=20, max_new_tokens=40)
+    ended = [each for each in samples if each["finish_reason"] == "eos"]
     assert ended
     for each in ended:
         assert each["tokens"][-1] == model.pretrained.tokenizer.eos_id
         assert model.pretrained.tokenizer.decode(each["tokens"][:-1]) == each["text"]
 
 
-def test_what_is_shown_as_it_grows_is_the_text(run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several samples, of which the second waits until the first is over; the beginnings of a stop are held back."""
+def test_live_display_shows_the_text(run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples are shown one after the other; what may begin a stop string is held back."""
     argv = ["generate", "--model", str(runs / "gpt"), "--prompt", "She ", "--num-samples", "3", "--seed", "2",
             "--max-new-tokens", "30", "--stop", " the", "--stop", "\x1b"]  # fmt: skip
     samples = json.loads(run(*argv, "--json").out)["result"]["samples"]
@@ -111,32 +121,32 @@ def test_what_is_shown_as_it_grows_is_the_text(run: Run, runs: Path, monkeypatch
     assert {key for sample in samples for key in sample} == {"prompt", "text", "tokens", "logprobs", "finish_reason"}
 
 
-def test_a_stop_over_two_tokens_is_not_shown_even_for_a_moment(run: Run, runs: Path) -> None:
+def test_stop_string_across_two_tokens_is_never_shown(run: Run, runs: Path) -> None:
     argv = ["generate", "--model", str(runs / "gpt"), "--prompt", "She", "--seed", "2", "--max-new-tokens", "30"]
     [sample] = json.loads(run(*argv, "--json").out)["result"]["samples"]
     decode = bertgpt.load(str(runs / "gpt")).pretrained.tokenizer.decode
-    joints = [len(decode(sample["tokens"][:count])) for count in range(3, 20)]
-    across = (sample["text"][joint - 1 : joint + 1] for joint in joints)
+    boundaries = [len(decode(sample["tokens"][:count])) for count in range(3, 20)]
+    across = (sample["text"][boundary - 1 : boundary + 1] for boundary in boundaries)
     stop = next(both for both in across if both.isascii() and both.isprintable())
-    place = sample["text"].index(stop)
-    assert run(*argv, "--stop", stop).out == f"She{console.printable(sample['text'][:place])}\n"
+    index = sample["text"].index(stop)
+    assert run(*argv, "--stop", stop).out == f"She{console.printable(sample['text'][:index])}\n"
 
 
-def test_how_likely_each_token_was_is_shown_by_a_figure(run: Run, runs: Path) -> None:
+def test_probabilities_are_shown_as_digits(run: Run, runs: Path) -> None:
     argv = ["generate", "--model", str(runs / "gpt"), "--max-new-tokens", "12", "--prompt", ""]
     [sample] = json.loads(run(*argv, "--json").out)["result"]["samples"]
     line = run(*argv, "--logprobs").out
-    figures = ["⁰¹²³⁴⁵⁶⁷⁸⁹".index(c) for c in line.partition("\n\n")[0] if c in "⁰¹²³⁴⁵⁶⁷⁸⁹"]
+    digits = ["⁰¹²³⁴⁵⁶⁷⁸⁹".index(c) for c in line.partition("\n\n")[0] if c in "⁰¹²³⁴⁵⁶⁷⁸⁹"]
     tenths = [int(math.exp(logprob) * 10) for logprob in sample["logprobs"]]
-    assert figures[0] == tenths[0]
-    assert len(figures) <= len(tenths)
+    assert digits[0] == tenths[0]
+    assert len(digits) <= len(tenths)
 
 
-# ------------------------------------------------------------------------------------------------ what is asked
+# ------------------------------------------------------------------------------------------------ prompts and options
 
 
-def test_an_empty_prompt_begins_at_an_end(run: Run, runs: Path) -> None:
-    """F42: and one that is in no language of the tokenizer is read byte by byte."""
+def test_empty_and_unusual_prompts(run: Run, runs: Path) -> None:
+    """An empty prompt starts at an end token; text unknown to the tokenizer is encoded byte by byte."""
     argv = ["generate", "--model", str(runs / "gpt"), "--max-new-tokens", "4", "--json"]
     for prompt in ("", "\N{SNOWMAN}\u202eабв\x00\x1b[31m", "   ", "\n"):
         done = run(*argv, "--prompt", prompt)
@@ -145,14 +155,12 @@ def test_an_empty_prompt_begins_at_an_end(run: Run, runs: Path) -> None:
         assert "\x1b" not in done.out
 
 
-def test_prompts_come_from_a_file_or_are_piped(
-    process: Callable[..., Outcome], run: Run, runs: Path, tmp_path: Path
-) -> None:
+def test_prompts_from_a_file_or_a_pipe(process: Callable[..., Outcome], run: Run, runs: Path, tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_bytes("\ufeffThere was\r\n\nShe\n".encode())
     argv = ["generate", "--model", str(runs / "gpt"), "--max-new-tokens", "3", "--json"]
-    found = json.loads(run(*argv, "--prompts-file", str(file), "--prompt", "A").out)["result"]["samples"]
-    assert [sample["prompt"] for sample in found] == ["A", "There was", "She"]
+    samples = json.loads(run(*argv, "--prompts-file", str(file), "--prompt", "A").out)["result"]["samples"]
+    assert [sample["prompt"] for sample in samples] == ["A", "There was", "She"]
     for piped, prompt in (("It was\nso\n", "It was\nso"), ("", "")):
         done = process(*argv, input=piped)
         assert json.loads(done.out)["result"]["samples"][0]["prompt"] == prompt
@@ -164,8 +172,8 @@ def test_prompts_come_from_a_file_or_are_piped(
     assert "BG301" in run(*argv, "--prompt", "caf\udce9").err
 
 
-def test_a_prompt_that_is_too_long(run: Run, runs: Path) -> None:
-    """F41: cut from the left with a notice, or refused."""
+def test_too_long_prompt(run: Run, runs: Path) -> None:
+    """It is truncated on the left with a note, or refused."""
     argv = ["generate", "--model", str(runs / "gpt"), "--max-new-tokens", "5", "--prompt", "She was glad. " * 60]
     done = run(*argv, "--json")
     assert "truncated on the left" in done.err
@@ -184,8 +192,7 @@ def test_a_prompt_that_is_too_long(run: Run, runs: Path) -> None:
         ("top-p", "1.1", 2), ("max-new-tokens", "0", 0), ("repetition-penalty", "0", 2), ("num-samples", "0", 2),
     ],
 )  # fmt: skip
-def test_ranges(option: str, value: str, code: int, run: Run, runs: Path) -> None:
-    """F43."""
+def test_option_ranges(option: str, value: str, code: int, run: Run, runs: Path) -> None:
     done = run("generate", "--model", str(runs / "gpt"), "--prompt", "a", "--max-new-tokens", "2", f"--{option}", value)
     assert done.code == code, done.err
     if option == "top-k" and value == "100000":
@@ -194,10 +201,10 @@ def test_ranges(option: str, value: str, code: int, run: Run, runs: Path) -> Non
         assert done.out == "a\n"
 
 
-# ------------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------ refusals
 
 
-def test_without_a_model_those_that_there_are_are_named(
+def test_missing_model_lists_the_runs_in_the_folder(
     run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(runs.parent)
@@ -209,13 +216,10 @@ def test_without_a_model_those_that_there_are_are_named(
     assert "bertgpt pretrain trains one" in run("generate").err
 
 
-def test_a_model_is_refused_what_it_cannot_do_with_the_command_that_works(
-    run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """F44."""
+def test_unsupported_use_is_refused_with_a_hint(run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     bert, gpt, both = (str(runs / name) for name in ("bert", "gpt", "both"))
-    for argv, told in (
+    for argv, message in (
         ([bert, "--prompt", "no gap"], f'--model {bert} --prompt "A text with a [MASK] in it."'),
         ([bert], "[MASK]"),
         ([gpt, "--prompt", "a [MASK]"], f'--model {gpt} --prompt "..."'),
@@ -225,64 +229,62 @@ def test_a_model_is_refused_what_it_cannot_do_with_the_command_that_works(
         done = run("generate", "--model", *argv)
         assert done.code == 2, argv
         assert "BG222" in done.err
-        assert told in done.err
+        assert message in done.err
     with pytest.raises(BertGPTError, match="masked language model"):
         bertgpt.load(bert).generate("a")
     with pytest.raises(BertGPTError, match="causal model"):
         bertgpt.load(gpt).fill_mask("a [MASK]")
 
 
-def test_one_process(run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_is_refused(run: Run, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = run("generate", "--model", str(runs / "gpt"))
     assert (done.code, "BG223" in done.err) == (2, True)
 
 
-def test_a_model_of_transformers_is_taken_as_it_is(runs: Path, tmp_path: Path) -> None:
+def test_transformers_folder_is_loaded_directly(runs: Path, tmp_path: Path) -> None:
     bertgpt.export(str(runs / "gpt"), out=str(tmp_path / "hf"))
-    wanted, found = (
+    wanted, result = (
         bertgpt.generate(model=str(m), prompt="She", max_new_tokens=9) for m in (runs / "gpt", tmp_path / "hf")
     )
-    assert found["samples"][0]["tokens"] == wanted["samples"][0]["tokens"]
+    assert result["samples"][0]["tokens"] == wanted["samples"][0]["tokens"]
 
 
-# --------------------------------------------------------------------------------------- pipes, ends, interrupts
+# --------------------------------------------------------------------------------------- pipes, closed streams, interrupts
 
 
-def test_a_reader_that_leaves(runs: Path) -> None:
-    """F34."""
+def test_reader_closes_the_pipe(runs: Path) -> None:
     argv = [sys.executable, "-m", "bertgpt", "generate", "--model", str(runs / "gpt"), "--prompt", "a\n",
             "--max-new-tokens", "100000"]  # fmt: skip
-    made = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert made.stdout is not None
-    assert made.stdout.readline() == b"a\n"
-    made.stdout.close()
-    assert made.stderr is not None
-    assert b"Traceback" not in made.stderr.read()
-    assert made.wait(60) == 141
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"a\n"
+    child.stdout.close()
+    assert child.stderr is not None
+    assert b"Traceback" not in child.stderr.read()
+    assert child.wait(60) == 141
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-"])
 def test_closed_streams(closed: str, runs: Path) -> None:
-    """F34."""
     command = f'"{sys.executable}" -m bertgpt generate --model "{runs / "gpt"}" --max-new-tokens 3 {closed}'
     done = subprocess.run(command, shell=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == (0 if closed == "<&-" else 141)
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupt_promises_nothing(runs: Path) -> None:
+def test_interrupt_prints_one_word(runs: Path) -> None:
     argv = [sys.executable, "-m", "bertgpt", "generate", "--model", str(runs / "gpt"), "--prompt", "a\n",
             "--max-new-tokens", "100000"]  # fmt: skip
-    made = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert made.stdout is not None
-    made.stdout.readline()
-    made.send_signal(2)
-    _, said = made.communicate(timeout=60)
-    assert (made.returncode, said.strip()) == (130, "interrupted")
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    child.stdout.readline()
+    child.send_signal(2)
+    _, stderr = child.communicate(timeout=60)
+    assert (child.returncode, stderr.strip()) == (130, "interrupted")
 
 
-def test_threads_stay_awake_only_where_nobody_else_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openmp_threads_spin_only_on_an_idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for load_average, wanted in ((0.1, "5000"), (64.0, None)):
         monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
         monkeypatch.setattr(os, "getloadavg", lambda load_average=load_average: (load_average,) * 3)
@@ -290,7 +292,7 @@ def test_threads_stay_awake_only_where_nobody_else_computes(monkeypatch: pytest.
         assert os.environ.get("GOMP_SPINCOUNT") == wanted
 
 
-def test_nothing_is_loaded_that_is_not_needed(process: Callable[..., Outcome], runs: Path) -> None:
+def test_generation_imports_only_what_it_needs(process: Callable[..., Outcome], runs: Path) -> None:
     program = (
         "import sys, bertgpt; bertgpt.generate(model=sys.argv[1], prompt='a', max_new_tokens=2);"
         "print(*sorted({m.partition('.')[0] for m in sys.modules} | {'torch._inductor'} & set(sys.modules)))"
@@ -301,17 +303,17 @@ def test_nothing_is_loaded_that_is_not_needed(process: Callable[..., Outcome], r
     ), done.stdout + done.stderr
 
 
-# ------------------------------------------------------------------------------------- what a reader has tripped over
+# ------------------------------------------------------------------------------------- regressions
 
 
-def test_what_is_no_part_of_a_text_is_never_said(runs: Path, tmp_path: Path) -> None:
-    """Special ids, and those of an embedding that has more rows than the tokenizer has ids, as many on the hub have."""
+def test_special_and_unknown_ids_are_never_generated(runs: Path, tmp_path: Path) -> None:
+    """Special tokens, and embedding rows beyond the tokenizer, which many models of the hub have."""
     bertgpt.export(str(runs / "gpt"), out=str(tmp_path / "hf"))
     weights = load_file(tmp_path / "hf" / "model.safetensors")
     rows = weights["transformer.wte.weight"]
-    likely = bertgpt.load(str(runs / "gpt")).generate("She", max_new_tokens=1, temperature=0)[0]["tokens"]
-    weights["transformer.wte.weight"] = torch.cat((rows, 3 * rows[likely].expand(50, -1)))
-    weights["transformer.wte.weight"][:5] = 3 * rows[likely]
+    top = bertgpt.load(str(runs / "gpt")).generate("She", max_new_tokens=1, temperature=0)[0]["tokens"]
+    weights["transformer.wte.weight"] = torch.cat((rows, 3 * rows[top].expand(50, -1)))
+    weights["transformer.wte.weight"][:5] = 3 * rows[top]
     save_file(weights, tmp_path / "hf" / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config | {"vocab_size": len(rows) + 50}))
@@ -321,34 +323,34 @@ def test_what_is_no_part_of_a_text_is_never_said(runs: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-7])
-def test_what_is_nearly_0_is_the_likeliest_too(temperature: float, runs: Path) -> None:
+def test_tiny_temperature_is_greedy(temperature: float, runs: Path) -> None:
     model = bertgpt.load(str(runs / "gpt"))
-    wanted, found = (model.generate("She", max_new_tokens=8, temperature=each) for each in (0, temperature))
-    assert found == wanted
+    wanted, samples = (model.generate("She", max_new_tokens=8, temperature=each) for each in (0, temperature))
+    assert samples == wanted
 
 
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [
         {"temperature": -1.0}, {"temperature": math.nan}, {"top_k": -1}, {"top_p": 0.0}, {"repetition_penalty": 0.0},
-        {"num_samples": 0}, {"max_new_tokens": -1}, {"stop": [""]}, {"max_tokens": 3}, {"prompts": [1]},
+        {"num_samples": 0}, {"max_new_tokens": -1}, {"stop": [""]}, {"stop": [1]}, {"max_tokens": 3}, {"prompts": [1]},
     ],
 )  # fmt: skip
-def test_python_is_told_what_is_wrong(how: dict[str, Any], runs: Path) -> None:
+def test_invalid_options_are_refused_in_python(options: dict[str, Any], runs: Path) -> None:
     with pytest.raises(BertGPTError):
-        bertgpt.load(str(runs / "gpt")).generate(**({"prompts": "a"} | how))
+        bertgpt.load(str(runs / "gpt")).generate(**({"prompts": "a"} | options))
 
 
-def test_a_single_stop_is_one(runs: Path) -> None:
+def test_stop_may_be_a_single_string(runs: Path) -> None:
     model = bertgpt.load(str(runs / "gpt"))
     one, other = (model.generate("She", max_new_tokens=30, stop=stop) for stop in ("ther", ["ther"]))
     assert one == other
 
 
-def test_loading_is_told_what_is_wrong(runs: Path, tmp_path: Path) -> None:
-    for given in ({"precision": "int8"}, {"device": "tpu"}):
+def test_invalid_arguments_of_load_are_refused(runs: Path, tmp_path: Path) -> None:
+    for options in ({"precision": "int8"}, {"device": "tpu"}):
         with pytest.raises(BertGPTError):
-            bertgpt.load(str(runs / "gpt"), **given)
+            bertgpt.load(str(runs / "gpt"), **options)
     with pytest.raises(BertGPTError, match="no model found"):
         bertgpt.load(tmp_path / "nowhere")
     assert repr(bertgpt.load(runs / "gpt")).startswith("<causal language model, ")
@@ -356,7 +358,7 @@ def test_loading_is_told_what_is_wrong(runs: Path, tmp_path: Path) -> None:
     assert bertgpt.load(tmp_path / "hf").pretrained.max_length == bertgpt.load(runs / "gpt").pretrained.max_length
 
 
-def test_a_run_is_looked_into_by_its_name(runs: Path, run: Run) -> None:
+def test_inspect_takes_a_run(runs: Path, run: Run) -> None:
     one, other = (run("inspect", str(runs / "gpt" / part)) for part in ("", "final"))
     assert one.code == 0
     assert one.out == other.out
