@@ -1,4 +1,4 @@
-"""Batches of documents: what is said of all at once must be true of each."""
+"""Batches of documents: batched checks give the same result as checks of each document."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ DOCUMENTS = [b"a", "é und ß".encode(), b" b", "日本".encode()]
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()])
-def test_a_column_that_is_a_slice_of_another(kind: pa.DataType) -> None:
+def test_sliced_column(kind: pa.DataType) -> None:
     column = pa.array([b"before", *DOCUMENTS, b"after"], pa.binary()).cast(kind).slice(1, len(DOCUMENTS))
     texts = DocumentBatch.from_arrow(column)
     assert texts.documents == DocumentBatch.from_list(DOCUMENTS).documents == DOCUMENTS
@@ -20,12 +20,12 @@ def test_a_column_that_is_a_slice_of_another(kind: pa.DataType) -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_binary()])
-def test_an_empty_column(kind: pa.DataType) -> None:
+def test_empty_column(kind: pa.DataType) -> None:
     assert DocumentBatch.from_arrow(pa.array([], kind)).documents == []
     assert DocumentBatch.from_arrow(pa.array([""], kind)).documents == [b""]
 
 
-def test_sound() -> None:
+def test_all_valid() -> None:
     assert DocumentBatch.from_list(DOCUMENTS).all_valid(max_bytes=8 + 1)
     assert not DocumentBatch.from_list(DOCUMENTS).all_valid(max_bytes=8)
 
@@ -33,7 +33,7 @@ def test_sound() -> None:
 @pytest.mark.parametrize(
     "documents",
     [
-        [b"one", b"\xc3", b"\xa9 two"],  # two halves of a character, which together would be one
+        [b"one", b"\xc3", b"\xa9 two"],  # two halves of a character, valid when concatenated
         [b"one", b"tw\xffo"],
         [b"one", b"", b"two"],
         [b"one", b" \n", b"two"],
@@ -41,11 +41,11 @@ def test_sound() -> None:
         [],
     ],
 )
-def test_not_sound(documents: list[bytes]) -> None:
+def test_not_all_valid(documents: list[bytes]) -> None:
     assert not DocumentBatch.from_list(documents).all_valid(max_bytes=100)
 
 
-def test_nothing_is_counted_across_documents() -> None:
+def test_occurrences_are_not_counted_across_documents() -> None:
     assert DocumentBatch.from_list([b"<|en", b"d|>"]).count_occurrences([b"<|end|>", b"[SEP]"]) == 0
     assert (
         DocumentBatch.from_list([b"<|en", b"d|> <|end|>", b"<|end|><|end|>"]).count_occurrences([b"<|end|>", b"[SEP]"])
@@ -53,11 +53,11 @@ def test_nothing_is_counted_across_documents() -> None:
     )
 
 
-@pytest.mark.parametrize(("size", "few"), [(0, 1), (1, 1), (2, 2), (100, 4)])
-def test_a_beginning(size: int, few: int) -> None:
-    assert DocumentBatch.from_list(DOCUMENTS).head(size).documents == DOCUMENTS[:few]
+@pytest.mark.parametrize(("num_bytes", "count"), [(0, 1), (1, 1), (2, 2), (100, 4)])
+def test_head(num_bytes: int, count: int) -> None:
+    assert DocumentBatch.from_list(DOCUMENTS).head(num_bytes).documents == DOCUMENTS[:count]
 
 
-def test_digests() -> None:
+def test_hashes() -> None:
     one_by_one = [hashlib.blake2b(document, digest_size=16).digest() for document in DOCUMENTS]
     assert DocumentBatch.from_list(DOCUMENTS).hashes() == b"".join(one_by_one)

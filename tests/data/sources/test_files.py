@@ -1,4 +1,4 @@
-"""Naming what to read: files, globs, folders and worlds, in an order of their own, and the pieces they are cut into."""
+"""Resolving sources: files, globs, folders and tinyworld in canonical order, and their input splits."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from bertgpt.utils.errors import BertGPTError
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with two texts, one of them deeper, and things that are none."""
+    """A working directory with two text files, one in a subfolder, and others that are not text."""
     (tmp_path / "texts" / "deep").mkdir(parents=True)
     (tmp_path / "texts" / "b.txt").write_text("bee")
     (tmp_path / "texts" / "deep" / "a.jsonl").write_text('{"text": "ay"}\n')
@@ -31,7 +31,7 @@ def names(*wanted: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"),
+    ("wanted", "expected"),
     [
         (["texts"], ["a.jsonl", "b.txt"]),
         (["texts/"], ["a.jsonl", "b.txt"]),
@@ -44,26 +44,26 @@ def names(*wanted: str) -> list[str]:
         (["tinyworld:7", "tinyworld"], ["tinyworld", "tinyworld:7"]),
     ],
 )
-def test_files_globs_folders_and_worlds(wanted: list[str], found: list[str], folder: Path) -> None:
-    assert names(*wanted) == found
+def test_files_globs_folders_and_tinyworld(wanted: list[str], expected: list[str], folder: Path) -> None:
+    assert names(*wanted) == expected
 
 
 def test_files_of_one_name_are_ordered_by_content(folder: Path) -> None:
     for name, text in (("x", "2"), ("y", "1"), ("z", "3")):
         (folder / name).mkdir()
         (folder / name / "same.txt").write_text(text)
-    forth, back = resolve_sources(["x/same.txt", "y/same.txt", "z/same.txt"]), resolve_sources(["z", "y", "x"])
-    assert [source.identity() for source in forth] == [source.identity() for source in back]
-    assert [source.sha256 for source in forth] == sorted(source.sha256 for source in forth)
+    first, second = resolve_sources(["x/same.txt", "y/same.txt", "z/same.txt"]), resolve_sources(["z", "y", "x"])
+    assert [source.identity() for source in first] == [source.identity() for source in second]
+    assert [source.sha256 for source in first] == sorted(source.sha256 for source in first)
 
 
-def test_the_identity_knows_no_folder(folder: Path) -> None:
-    [here], [there] = resolve_sources(["texts/b.txt"]), resolve_sources([str(folder / "texts" / "b.txt")])
-    assert here.identity() == there.identity() == {"name": "b.txt", "bytes": 3, "sha256": here.sha256}
+def test_identity_is_independent_of_the_folder(folder: Path) -> None:
+    [relative], [absolute] = resolve_sources(["texts/b.txt"]), resolve_sources([str(folder / "texts" / "b.txt")])
+    assert relative.identity() == absolute.identity() == {"name": "b.txt", "bytes": 3, "sha256": relative.sha256}
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
+    ("name", "format_"),
     [
         ("a.txt", ("txt", None)),
         ("a.TXT.GZ", ("txt", "gzip")),
@@ -76,48 +76,47 @@ def test_the_identity_knows_no_folder(folder: Path) -> None:
         ("a.png", None),
     ],
 )
-def test_the_name_tells_the_kind(name: str, kind: tuple[str, str | None] | None) -> None:
-    assert source.detect_format(Path(name)) == kind
+def test_format_by_extension(name: str, format_: tuple[str, str | None] | None) -> None:
+    assert source.detect_format(Path(name)) == format_
 
 
-WRONG = {
+INVALID = {
     "twice": (["texts/b.txt", "texts/b.txt"], "source given twice"),
     "twice by two names": (["texts/b.txt", "texts/../texts/b.txt"], "source given twice"),
     "twice by file and glob": (["texts/b.txt", "texts/*.txt"], "source given twice"),
     "twice by file and folder": (["texts", "texts/b.txt"], "source given twice"),
-    "the same world twice": (["tinyworld", "tinyworld:0"], "source given twice"),
+    "the same tinyworld twice": (["tinyworld", "tinyworld:0"], "source given twice"),
     "a glob that matches nothing": (["texts/*.csv"], "texts/*.csv"),
-    "nothing there": (["texts/b.tx"], "did you mean b.txt?"),
-    "nearly a world": (["tinywrold"], "did you mean tinyworld?"),
-    "no number of a world": (["tinyworld:x"], "tinyworld:SEED"),
-    "no known kind": (["texts/picture.png"], ".jsonl"),
+    "no such file": (["texts/b.tx"], "did you mean b.txt?"),
+    "misspelled tinyworld": (["tinywrold"], "did you mean tinyworld?"),
+    "invalid tinyworld seed": (["tinyworld:x"], "tinyworld:SEED"),
+    "unsupported format": (["texts/picture.png"], ".jsonl"),
     "an empty folder": (["texts/folder.txt"], "no readable text file"),
-    "a glob of unknown kinds": (["texts/*.png"], "texts/*.png"),
+    "a glob of unsupported formats": (["texts/*.png"], "texts/*.png"),
     "a name too long for any file": (["x" * 5000], "no file matches"),
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("case", INVALID)
 def test_no_such_source(case: str, folder: Path) -> None:
-    """F16."""
-    wanted, words = WRONG[case]
-    with pytest.raises(BertGPTError) as wrong:
+    wanted, message = INVALID[case]
+    with pytest.raises(BertGPTError) as error:
         resolve_sources(wanted)
-    assert wrong.value.code == "BG211"
-    assert words in str(wrong.value)
+    assert error.value.code == "BG211"
+    assert message in str(error.value)
 
 
-def test_what_matches_nothing_says_where_it_was_looked_for(folder: Path) -> None:
-    with pytest.raises(BertGPTError) as wrong:
+def test_no_match_names_the_working_directory(folder: Path) -> None:
+    with pytest.raises(BertGPTError) as error:
         resolve_sources(["*.parquet"])
-    assert str(folder) in str(wrong.value.cause)
+    assert str(folder) in str(error.value.cause)
 
 
-def spans(cut: list[InputSplit]) -> list[tuple[int, int]]:
-    return [(piece.start, piece.stop) for piece in cut]
+def spans(splits: list[InputSplit]) -> list[tuple[int, int]]:
+    return [(split.start, split.stop) for split in splits]
 
 
-def test_pieces_cover_a_file_without_gaps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_cover_a_file_without_gaps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bertgpt.data.sources.splits.MIN_SPLIT_BYTES", 10)
     (folder / "long.txt").write_bytes(b"x" * 35)
     assert spans(input_splits(resolve_sources(["long.txt"]), ReadOptions(), None)) == [
@@ -129,32 +128,32 @@ def test_pieces_cover_a_file_without_gaps(folder: Path, monkeypatch: pytest.Monk
     assert spans(input_splits(resolve_sources(["long.txt"]), ReadOptions(txt_documents="file"), None)) == [(0, -1)]
 
 
-def test_pieces_depend_neither_on_order_nor_on_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_do_not_depend_on_order_or_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bertgpt.data.sources.splits.MIN_SPLIT_BYTES", 2)
     (folder / "moved").mkdir()
     for name in ("b.txt", "deep/a.jsonl"):
         (folder / "moved" / Path(name).name).write_bytes((folder / "texts" / name).read_bytes())
     one, two, three = (
-        [piece.identity() for piece in input_splits(resolve_sources(wanted), ReadOptions(), None)]
+        [split.identity() for split in input_splits(resolve_sources(wanted), ReadOptions(), None)]
         for wanted in (["texts"], ["texts/b.txt", "texts/deep/a.jsonl"], ["moved/b.txt", "moved/a.jsonl"])
     )
     assert one == two == three
     assert len(one) > 5
 
 
-def test_pieces_are_runs_of_row_groups(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_of_row_groups(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bertgpt.data.sources.splits.MIN_SPLIT_BYTES", 6000)
     table = pa.table({"text": [f"{i:0>1000}" for i in range(20)]})
     pq.write_table(table, folder / "t.parquet", row_group_size=2, use_dictionary=False)
-    cut = spans(input_splits(resolve_sources(["t.parquet"]), ReadOptions(), None))
-    assert 1 < len(cut) < 10
-    assert [start for start, _ in cut] == [0, *(stop for _, stop in cut[:-1])]
-    assert cut[-1][1] == 10
+    splits = spans(input_splits(resolve_sources(["t.parquet"]), ReadOptions(), None))
+    assert 1 < len(splits) < 10
+    assert [start for start, _ in splits] == [0, *(stop for _, stop in splits[:-1])]
+    assert splits[-1][1] == 10
 
 
-def test_pieces_of_a_world_end_where_the_limit_is() -> None:
-    cut = input_splits(resolve_sources(["tinyworld"]), ReadOptions(), 20_000)
-    assert spans(cut) == [(0, 8192), (8192, 16384), (16384, 20000)]
-    with pytest.raises(BertGPTError, match="tinyworld is infinite") as wrong:
+def test_splits_of_tinyworld_end_at_the_limit() -> None:
+    splits = input_splits(resolve_sources(["tinyworld"]), ReadOptions(), 20_000)
+    assert spans(splits) == [(0, 8192), (8192, 16384), (16384, 20000)]
+    with pytest.raises(BertGPTError, match="tinyworld is infinite") as error:
         input_splits(resolve_sources(["tinyworld"]), ReadOptions(), None)
-    assert wrong.value.code == "BG203"
+    assert error.value.code == "BG203"

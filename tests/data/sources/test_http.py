@@ -1,4 +1,4 @@
-"""Files that are read by ranges."""
+"""Remote files read by byte ranges, and retries."""
 
 import random
 
@@ -11,68 +11,68 @@ from bertgpt.utils.errors import BertGPTError
 CONTENT = random.Random(0).randbytes(100_000)
 
 
-class Fetched:
+class CountingFetch:
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
 
-    def __call__(self, begin: int, stop: int) -> bytes:
-        self.calls.append((begin, stop))
-        return CONTENT[begin:stop]
+    def __call__(self, start: int, stop: int) -> bytes:
+        self.calls.append((start, stop))
+        return CONTENT[start:stop]
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "READAHEAD", 1000)
     monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
 
 
-def test_any_reads_give_the_bytes_of_the_file() -> None:
-    draw = random.Random(1)
-    file = RangeReader(Fetched(), len(CONTENT))
+def test_random_reads_return_the_bytes_of_the_file() -> None:
+    rng = random.Random(1)
+    file = RangeReader(CountingFetch(), len(CONTENT))
     for _ in range(2000):
-        place, size = draw.randrange(len(CONTENT) + 10), draw.choice([0, 1, 7, 500, 3000])
-        if draw.random() < 0.5:
-            file.seek(place)
-        place = file.tell()
-        assert file.read(size) == CONTENT[place : place + size]
+        position, size = rng.randrange(len(CONTENT) + 10), rng.choice([0, 1, 7, 500, 3000])
+        if rng.random() < 0.5:
+            file.seek(position)
+        position = file.tell()
+        assert file.read(size) == CONTENT[position : position + size]
     file.seek(-10, 2)
     assert file.read() == CONTENT[-10:]
     assert file.read() == b""
 
 
-def test_reading_on_costs_no_further_request() -> None:
-    fetched = Fetched()
-    file = RangeReader(fetched, len(CONTENT))
+def test_sequential_reads_use_readahead() -> None:
+    fetch = CountingFetch()
+    file = RangeReader(fetch, len(CONTENT))
     for _ in range(100):
         file.read(100)
-    assert len(fetched.calls) == 10
-    assert sum(stop - begin for begin, stop in fetched.calls) <= 11_000  # nothing twice
+    assert len(fetch.calls) == 10
+    assert sum(stop - start for start, stop in fetch.calls) <= 11_000  # nothing twice
 
 
-def test_little_is_fetched_beyond_the_end_of_what_will_be_read() -> None:
-    fetched = Fetched()
-    file = RangeReader(fetched, len(CONTENT), [(0, 5000)])
+def test_readahead_stops_at_the_end_of_the_range() -> None:
+    fetch = CountingFetch()
+    file = RangeReader(fetch, len(CONTENT), [(0, 5000)])
     while file.tell() < 5000:
         file.read(100)
-    assert max(stop for _, stop in fetched.calls) == 5000
+    assert max(stop for _, stop in fetch.calls) == 5000
     assert file.read(10) == CONTENT[5000:5010]
 
 
-def test_chunks_are_fetched_together_where_little_lies_between() -> None:
+def test_ranges_with_small_gaps_are_coalesced() -> None:
     assert coalesce_ranges([(0, 100), (110, 210), (220, 320), (1000, 1100), (1200, 1300)]) == [
         (0, 320),
         (1000, 1100),
         (1200, 1300),
     ]
-    fetched = Fetched()
-    file = RangeReader(fetched, len(CONTENT), [(100, 300), (5000, 5200)])
-    for place in (100, 150, 290, 5000, 5100):
-        file.seek(place)
+    fetch = CountingFetch()
+    file = RangeReader(fetch, len(CONTENT), [(100, 300), (5000, 5200)])
+    for position in (100, 150, 290, 5000, 5100):
+        file.seek(position)
         file.read(10)
-    assert fetched.calls == [(100, 300), (5000, 5200)]
+    assert fetch.calls == [(100, 300), (5000, 5200)]
 
 
-def test_trying_again_ends() -> None:
+def test_retries_are_bounded() -> None:
     calls = []
 
     def never() -> None:
@@ -86,19 +86,19 @@ def test_trying_again_ends() -> None:
     assert "secret" not in str(error.value)
 
 
-def test_a_wrong_number_of_bytes_is_no_answer() -> None:
+def test_short_and_long_responses_are_retried() -> None:
     lengths = iter([10, 99, 101, 100])
-    fetch = retrying_fetch(lambda begin, stop: bytes(next(lengths)), "the file")
+    fetch = retrying_fetch(lambda start, stop: bytes(next(lengths)), "the file")
     assert len(fetch(0, 100)) == 100
 
 
-def test_a_server_says_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(http.time, "sleep", waits.append)
-    answers = iter([TransientError("busy", 12.0), TransientError("busy"), None])
+    outcomes = iter([TransientError("busy", 12.0), TransientError("busy"), None])
 
     def call() -> int:
-        if error := next(answers):
+        if error := next(outcomes):
             raise error
         return 1
 
@@ -107,7 +107,7 @@ def test_a_server_says_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) -> None
     assert waits[1] < 2
 
 
-def test_what_is_not_there_is_not_asked_for_again() -> None:
+def test_missing_files_are_not_retried() -> None:
     calls = []
 
     def missing() -> None:

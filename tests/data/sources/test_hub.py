@@ -1,4 +1,4 @@
-"""Datasets on the hub, read by the real client from a small hub on loopback."""
+"""Datasets on the Hub, read with the real client from a local server."""
 
 import json
 import subprocess
@@ -54,15 +54,15 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def shard(hub: Hub, tmp_path: Path, tokenizer: Path, process: Any) -> Shard:
-    """`bertgpt shard`, which takes the small hub for the real one."""
+    """`bertgpt shard` with the local server as the Hub."""
 
-    def running(*argv: str, **env: str | None) -> Outcome:
+    def run(*argv: str, **env: str | None) -> Outcome:
         given = () if "--tokenizer" in argv or "--list" in argv else ("--tokenizer", str(tokenizer))
-        where = () if "--out" in argv else ("--out", str(tmp_path / "out"))
-        done: Outcome = process("shard", *argv, *given, *where, env=hub.environment(tmp_path) | env, cwd=tmp_path)
+        out = () if "--out" in argv else ("--out", str(tmp_path / "out"))
+        done: Outcome = process("shard", *argv, *given, *out, env=hub.environment(tmp_path) | env, cwd=tmp_path)
         return done
 
-    return running
+    return run
 
 
 def texts_of(folder: Path, split: str) -> list[str]:
@@ -77,10 +77,10 @@ def hashes(folder: Path) -> list[str]:
     return [file["sha256"] for file in read_manifest(folder)["files"]]
 
 
-# ------------------------------------------------------------------------------------------------ what is read
+# ------------------------------------------------------------------------------------------------ reading
 
 
-def test_a_dataset_becomes_the_shards_of_its_texts(shard: Shard, hub: Hub, tmp_path: Path) -> None:
+def test_hub_dataset_gives_the_documents_of_local_files(shard: Shard, hub: Hub, tmp_path: Path) -> None:
     done = shard("hf:some/where", "--seed", "1")
     assert done.code == 0, done.err
     assert "plan: 4 files" in done.err
@@ -91,11 +91,11 @@ def test_a_dataset_becomes_the_shards_of_its_texts(shard: Shard, hub: Hub, tmp_p
     assert next(source["revision"] for source in manifest["sources"]).startswith(f"some/where@{'a' * 40}/data/train-0")
     assert [source["documents"] for source in manifest["sources"]] == [300] * 4
     assert sum(source["tokens"] for source in manifest["sources"]) == manifest["counts"]["tokens"]
-    assert not list((tmp_path / "hf").rglob("*.parquet"))  # nothing of the set was put on the disk
+    assert not list((tmp_path / "hf").rglob("*.parquet"))  # nothing is downloaded to disk
 
 
-def test_what_a_revision_means_is_looked_up_once(shard: Shard, hub: Hub, tmp_path: Path) -> None:
-    """A branch that moves later is another corpus: what is there is not taken for it."""
+def test_moved_branch_is_another_corpus(shard: Shard, hub: Hub, tmp_path: Path) -> None:
+    """A branch is resolved to a commit: after it has moved, the output has different inputs."""
     assert shard("hf:some/where").code == 0
     hub.datasets["some/where"].commit = "b" * 40
     moved = shard("hf:some/where")
@@ -104,7 +104,7 @@ def test_what_a_revision_means_is_looked_up_once(shard: Shard, hub: Hub, tmp_pat
     assert shard(f"hf:some/where@{'c' * 40}", "--out", "other").code == 2
 
 
-def test_only_the_column_of_the_texts_is_fetched(shard: Shard, hub: Hub, tmp_path: Path) -> None:
+def test_only_the_text_column_is_fetched(shard: Shard, hub: Hub, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 10_000), np.uint8)
     heavy = parquet(documents(0, 300), embedding=[row.tobytes() for row in noise])
     hub.datasets["some/heavy"] = Dataset({"data/train.parquet": heavy})
@@ -114,32 +114,34 @@ def test_only_the_column_of_the_texts_is_fetched(shard: Shard, hub: Hub, tmp_pat
 
 def test_official_splits_are_kept(shard: Shard, hub: Hub, tmp_path: Path) -> None:
     train, validation = documents(0, 400), documents(400, 100)
-    leak = documents(500, 10)  # stands in both
+    leak = documents(500, 10)  # in both splits
     files = {"data/train.parquet": parquet(train + leak), "data/validation.parquet": parquet(leak + validation)}
     hub.datasets["some/split"] = Dataset(files)
     assert shard("hf:some/split", "--val-fraction", "0.3", "--test-fraction", "0.1").code == 0
     out = tmp_path / "out"
-    assert sorted(texts_of(out, "val")) == sorted(leak + validation)  # held out wins over trained on
+    assert sorted(texts_of(out, "val")) == sorted(leak + validation)  # duplicates stay in the validation split
     assert set(texts_of(out, "train")) | set(texts_of(out, "test")) == set(train)
-    assert 20 <= len(texts_of(out, "test")) <= 70  # none is given, so it is made by hash
+    assert 20 <= len(texts_of(out, "test")) <= 70  # there is no official test split, so it is made by hash
     assert shard("hf:some/split", "--split", "validation", "--out", "one").code == 0
     assert len(texts_of(tmp_path / "one", "train")) > 100
     wrong = shard("hf:some/split", "--split", "validatoin", "--out", "none")
     assert (wrong.code, "did you mean validation" in wrong.err) == (2, True)
 
 
-def test_splits_go_with_token_parts(shard: Shard, hub: Hub, tmp_path: Path, process: Any, tokenizer: Path) -> None:
+def test_official_splits_of_tokenized_files(
+    shard: Shard, hub: Hub, tmp_path: Path, process: Any, tokenizer: Path
+) -> None:
     files = {"data/train.parquet": parquet(documents(0, 200)), "data/validation.parquet": parquet(documents(200, 50))}
     hub.datasets["some/split"] = Dataset(files)
     env = hub.environment(tmp_path)
     done = process("tokenize", "hf:some/split", "--tokenizer", str(tokenizer), "--out", "tokens", env=env, cwd=tmp_path)
     assert done.code == 0, done.err
     assert process("shard", "tokens", "--out", "staged", env=env, cwd=tmp_path).code == 0
-    assert shard("hf:some/split", "--out", "straight").code == 0
-    assert hashes(tmp_path / "staged") == hashes(tmp_path / "straight")
+    assert shard("hf:some/split", "--out", "direct").code == 0
+    assert hashes(tmp_path / "staged") == hashes(tmp_path / "direct")
 
 
-def test_articles_are_put_together_from_their_lines(shard: Shard, hub: Hub, tmp_path: Path) -> None:
+def test_wikitext_lines_are_joined_to_articles(shard: Shard, hub: Hub, tmp_path: Path) -> None:
     def lines(number: int) -> list[str]:
         return ["", f" = Article {number} = \n", "", f" Text {number} . \n", f" = = Part {number} = = \n", " More . \n"]
 
@@ -157,19 +159,19 @@ def test_articles_are_put_together_from_their_lines(shard: Shard, hub: Hub, tmp_
     assert len(texts_of(tmp_path / "out", "test")) == 5
 
 
-def test_sentences_are_put_together(shard: Shard, hub: Hub, tmp_path: Path) -> None:
+def test_bookcorpus_sentences_are_joined(shard: Shard, hub: Hub, tmp_path: Path) -> None:
     corpus = CORPORA["bookcorpus"]
     sentences = [f"sentence {i} ." for i in range(corpus.rows_per_document * 3 + 5)]
     files = {"plain_text/train/0000.parquet": parquet(sentences)}
     hub.datasets[corpus.repository] = Dataset(files)
     assert shard("bookcorpus", "--val-fraction", "0").code == 0
-    found = texts_of(tmp_path / "out", "train")
-    assert sorted(map(len, (text.split("\n") for text in found))) == [5] + [corpus.rows_per_document] * 3
-    assert "\n".join(sentences[: corpus.rows_per_document]) in found
+    joined = texts_of(tmp_path / "out", "train")
+    assert sorted(map(len, (text.split("\n") for text in joined))) == [5] + [corpus.rows_per_document] * 3
+    assert "\n".join(sentences[: corpus.rows_per_document]) in joined
 
 
 def test_other_formats(shard: Shard, hub: Hub, tmp_path: Path) -> None:
-    """Lines are read by us in pieces; what only `datasets` can read, through it."""
+    """jsonl is read by byte ranges; a JSON array, which only `datasets` can read, is streamed."""
     lines = "".join(json.dumps({"text": text}) + "\n" for text in documents(0, 50)).encode()
     array = json.dumps([{"text": text} for text in documents(0, 50)]).encode()
     for name, files in {"lines": {"train.jsonl": lines}, "array": {"train.json": array}}.items():
@@ -179,20 +181,20 @@ def test_other_formats(shard: Shard, hub: Hub, tmp_path: Path) -> None:
         assert sorted(texts_of(tmp_path / name, "train")) == sorted(documents(0, 50))
 
 
-# --------------------------------------------------------------------------------------------- what goes wrong
+# ---------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "cut", "short"])
-def test_what_goes_wrong_once_is_tried_again(fault: str, shard: Shard, hub: Hub, tmp_path: Path) -> None:
-    """F23: nothing of a broken answer is taken for the file."""
-    assert shard("hf:some/where", "--out", "calm").code == 0
-    hub.faults = [fault, fault, ""] * 2  # the list of files is remembered: these are answers with content
-    assert shard("hf:some/where", "--out", "stormy").code == 0
+def test_transient_faults_are_retried(fault: str, shard: Shard, hub: Hub, tmp_path: Path) -> None:
+    """No byte of a broken response is taken for the file."""
+    assert shard("hf:some/where", "--out", "undisturbed").code == 0
+    hub.faults = [fault, fault, ""] * 2  # the file listing is cached: these faults hit requests for content
+    assert shard("hf:some/where", "--out", "faulty").code == 0
     assert hub.requests[fault] >= 2
-    assert hashes(tmp_path / "calm") == hashes(tmp_path / "stormy")
+    assert hashes(tmp_path / "undisturbed") == hashes(tmp_path / "faulty")
 
 
-def test_a_busy_hub_is_asked_again_for_its_files(shard: Shard, hub: Hub) -> None:
+def test_file_listing_is_retried(shard: Shard, hub: Hub) -> None:
     corpus = CORPORA["agnews"]
     files = {"data/train-0.parquet": parquet(documents(0, 50)), "data/test-0.parquet": parquet(documents(50, 9))}
     hub.datasets[corpus.repository] = Dataset(files, corpus.revision)
@@ -201,7 +203,7 @@ def test_a_busy_hub_is_asked_again_for_its_files(shard: Shard, hub: Hub) -> None
     assert hub.requests["503"] == 1
 
 
-def test_a_file_that_has_become_another(shard: Shard, hub: Hub) -> None:
+def test_file_of_another_size_than_listed(shard: Shard, hub: Hub) -> None:
     assert shard("hf:some/where", "--dry-run").code == 0
     hub.faults = ["other"]
     done = shard("hf:some/where")
@@ -209,14 +211,14 @@ def test_a_file_that_has_become_another(shard: Shard, hub: Hub) -> None:
     assert "12,345" not in done.err
 
 
-def test_a_hub_that_refuses_for_good(shard: Shard, hub: Hub) -> None:
+def test_permanent_refusal(shard: Shard, hub: Hub) -> None:
     hub.datasets["some/where"].denied_status = 451
     done = shard("hf:some/where")
     assert (done.code, "HTTP status 451" in done.err) == (4, True), done.err
 
 
 @pytest.mark.parametrize(
-    ("source", "code", "said"),
+    ("source", "code", "message"),
     [
         ("hf:some/nowhere", 2, "no such dataset on the Hub: some/nowhere"),
         ("hf:some/where@nosuch", 2, "no such revision of some/where: nosuch"),
@@ -224,9 +226,9 @@ def test_a_hub_that_refuses_for_good(shard: Shard, hub: Hub) -> None:
         ("finewebb", 2, "did you mean fineweb"),
     ],
 )
-def test_what_is_not_there(source: str, code: int, said: str, shard: Shard) -> None:
+def test_missing_datasets_and_revisions(source: str, code: int, message: str, shard: Shard) -> None:
     done = shard(source)
-    assert (done.code, said in done.err) == (code, True), done.err
+    assert (done.code, message in done.err) == (code, True), done.err
     assert "Traceback" not in done.err
 
 
@@ -236,7 +238,7 @@ def test_no_such_subset(shard: Shard) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_token_is_used_and_never_shown(status: int, shard: Shard, hub: Hub, tmp_path: Path) -> None:
+def test_hf_token_is_used_and_never_shown(status: int, shard: Shard, hub: Hub, tmp_path: Path) -> None:
     hub.datasets["some/where"].denied_status = status
     without = shard("hf:some/where")
     assert (without.code, "error[BG409]" in without.err, "HF_TOKEN" in without.err) == (4, True, True)
@@ -252,16 +254,16 @@ def test_a_token_is_used_and_never_shown(status: int, shard: Shard, hub: Hub, tm
 
 
 def test_offline(shard: Shard, hub: Hub, tmp_path: Path) -> None:
-    """F22: an error at once without a copy; all from the copy where the hub's cache has one."""
-    began = time.monotonic()
+    """HF_HUB_OFFLINE: an immediate error without a cached copy, otherwise everything is read from the cache."""
+    start = time.monotonic()
     done = shard("hf:some/where", HF_HUB_OFFLINE="1")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - start < 10
     assert (done.code, "error[BG407]" in done.err) == (4, True), done.err
     assert "cached revisions" in done.err
     assert "local files" in done.err
     assert shard("hf:some/where", "--out", "online").code == 0
-    still = shard("hf:some/where", "--out", "offline", HF_HUB_OFFLINE="1")
-    assert still.code == 4  # it is known what there is, but it is not here
+    incomplete = shard("hf:some/where", "--out", "offline", HF_HUB_OFFLINE="1")
+    assert incomplete.code == 4  # the listing is cached, but the files are not
     code = "from huggingface_hub import snapshot_download as get; get('some/where', repo_type='dataset')"
     env = {k: v for k, v in hub.environment(tmp_path).items() if v is not None}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
@@ -272,22 +274,26 @@ def test_offline(shard: Shard, hub: Hub, tmp_path: Path) -> None:
     assert hashes(tmp_path / "offline") == hashes(tmp_path / "online")
 
 
-def test_a_cache_that_cannot_be_written(shard: Shard) -> None:
-    """F21."""
+def test_read_only_hub_cache(shard: Shard) -> None:
     done = shard("hf:some/where", HF_HOME="/proc/nowhere")
     assert done.code in (0, 4)
     assert "Traceback" not in done.err
     assert done.code == 0 or "HF_HOME" in done.err
 
 
-# ---------------------------------------------------------------------------------------------------- addresses
+# --------------------------------------------------------------------------------------------------------- URLs
 
 
-def test_addresses(shard: Shard, hub: Hub, tmp_path: Path) -> None:
+def test_urls(shard: Shard, hub: Hub, tmp_path: Path) -> None:
     texts = documents(0, 50)
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
-    zipped = pa.compress(lines, codec="gzip", asbytes=True)
-    files = {"a.parquet": parquet(texts), "a.jsonl": lines, "a.jsonl.gz": zipped, "a.txt": "\n\n".join(texts).encode()}
+    compressed = pa.compress(lines, codec="gzip", asbytes=True)
+    files = {
+        "a.parquet": parquet(texts),
+        "a.jsonl": lines,
+        "a.jsonl.gz": compressed,
+        "a.txt": "\n\n".join(texts).encode(),
+    }
     hub.datasets["files"] = Dataset(files)
     for name in files:
         hub.faults = ["cut"]
@@ -302,11 +308,11 @@ def test_addresses(shard: Shard, hub: Hub, tmp_path: Path) -> None:
     assert shard("nosuch://files/a.txt", "--out", "none").code == 2
 
 
-# -------------------------------------------------------------------------------------------------- by its name
+# ------------------------------------------------------------------------------------------------ named corpora
 
 
-def test_a_name_is_enough(hub: Hub, tmp_path: Path, tokenizer: Path, process: Any) -> None:
-    """Only the tokenizer is given, since GPT-2's own needs a network."""
+def test_named_corpus_needs_no_options(hub: Hub, tmp_path: Path, tokenizer: Path, process: Any) -> None:
+    """Except for the tokenizer, since GPT-2's needs a network."""
     corpus = CORPORA["fineweb"]
     files = {f"sample/10BT/{i:03}_00000.parquet": parquet(documents(100 * i, 100)) for i in range(14)}
     files |= {"sample/100BT/000_00000.parquet": parquet(documents(0, 30)), "README.md": b"# FineWeb-Edu"}
@@ -331,7 +337,7 @@ def test_a_name_is_enough(hub: Hub, tmp_path: Path, tokenizer: Path, process: An
         assert read_manifest(tmp_path / subset)["counts"]["documents"] == count
 
 
-def test_every_entry_says_what_it_is() -> None:
+def test_catalog_entries_are_complete() -> None:
     for name, corpus in CORPORA.items():
         assert corpus.description, name
         assert corpus.license, name

@@ -1,4 +1,4 @@
-"""A repository of 200 MB, as FineWeb is laid out: what a run needs of memory and disk, and what kills cost."""
+"""A repository of 200 MB with FineWeb's layout: memory and disk that a run needs, and the cost of kills."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ FILES, ROWS, STORIES = 6, 7000, 15
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
-    """Pages of fifteen stories each, in row groups of a thousand, beside what else a crawl notes of a page."""
+    """Pages of fifteen stories each, in row groups of a thousand, with the other columns of a crawl."""
     stories = World(12).documents()
     files = {}
     for i in range(FILES):
@@ -50,7 +50,7 @@ def hashes(out: Path) -> dict[str, str]:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes on the disk below a folder; a file with two names counts once."""
+    """Bytes on disk below a folder; a hard-linked file counts once."""
     seen = {}
     for path in folder.rglob("*"):
         with suppress(OSError):
@@ -66,7 +66,7 @@ def test_memory_disk_and_kills(hub: Hub, tmp_path: Path) -> None:
 
     train_tokenizer("bpe", 8192, (d.text for d in World(12).documents(0, 3000))).save(tmp_path / "tokenizer")
     env = {k: v for k, v in (os.environ | hub.environment(tmp_path / "home")).items() if v is not None}
-    out, first = tmp_path / "calm" / "out", hub.requests["range"]
+    out, first = tmp_path / "undisturbed" / "out", hub.requests["range"]
     running = subprocess.Popen(command(out, tmp_path / "tokenizer"), env=env, stderr=subprocess.PIPE, text=True)
     memory, disk = {}, 0
     while running.poll() is None:
@@ -76,29 +76,31 @@ def test_memory_disk_and_kills(hub: Hub, tmp_path: Path) -> None:
         disk = max(disk, size_of(tmp_path))
         time.sleep(0.05)
     assert running.returncode == 0, running.communicate()[1]
-    calm = hub.requests["range"]
+    undisturbed = hub.requests["range"]
     manifest = read_manifest(out)
     text, output = manifest["counts"]["bytes"], size_of(out)
     parts = 2 * manifest["counts"]["tokens"] + 60 * manifest["counts"]["documents"]
-    beyond = disk - output - parts
-    print(f"{text / 1e6:.0f} MB of text; {max(memory.values()) / 1e6:.0f} MB a worker; {beyond / 1e6:.0f} MB beyond")
+    excess = disk - output - parts
+    print(f"{text / 1e6:.0f} MB of text; {max(memory.values()) / 1e6:.0f} MB a worker; {excess / 1e6:.0f} MB excess")
     assert text > 200e6
     assert max(memory.values()) < 1e9
-    assert beyond < 100e6
+    assert excess < 100e6
 
-    draw, killed, out = random.Random(5), 0, tmp_path / "killed" / "out"
+    rng, killed, out = random.Random(5), 0, tmp_path / "killed" / "out"
     while not out.exists():
         running = subprocess.Popen(command(out, tmp_path / "tokenizer"), env=env, stderr=subprocess.PIPE, text=True)
-        enough = hub.requests["range"] + draw.randrange(1, 9) if killed < 10 else 10**9
-        while running.poll() is None and hub.requests["range"] < enough:
+        kill_at = hub.requests["range"] + rng.randrange(1, 9) if killed < 10 else 10**9
+        while running.poll() is None and hub.requests["range"] < kill_at:
             os.sched_yield()
         if running.poll() is None:
             running.send_signal(signal.SIGKILL)
         error = running.communicate()[1]
         killed += running.returncode == -signal.SIGKILL
         assert running.returncode in (0, -signal.SIGKILL), error
-    asked = hub.requests["range"]
-    print(f"killed {killed} times; {asked - calm} requests, {calm - first} without kills")
+    requests = hub.requests["range"]
+    print(f"killed {killed} times; {requests - undisturbed} requests, {undisturbed - first} without kills")
     assert killed == 10
-    assert asked - calm <= calm - first + 3 * 2 * killed  # each kill costs what its two workers had under way
-    assert hashes(out) == hashes(tmp_path / "calm" / "out")
+    assert (
+        requests - undisturbed <= undisturbed - first + 3 * 2 * killed
+    )  # each kill costs at most what its two workers were reading
+    assert hashes(out) == hashes(tmp_path / "undisturbed" / "out")

@@ -1,4 +1,4 @@
-"""Reading text: every format gives the same documents, however it is cut, and whatever is wrong has its place."""
+"""Reading text: every format gives the same documents, wherever it is split, and errors name a location."""
 
 import csv
 import gzip
@@ -83,59 +83,59 @@ def zstd(content: bytes) -> bytes:
 COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".zst": zstd}
 
 
-def documents(path: Path, on_error: str = "stop", **reading: Any) -> tuple[list[bytes], dict[str, int]]:
-    """What is read, in the pieces that are usual, and what was counted."""
+def documents(path: Path, on_error: str = "stop", **options: Any) -> tuple[list[bytes], dict[str, int]]:
+    """The documents that are read with the default splits, and the counts of bad data."""
     policy = BadDataPolicy(on_error)
-    cut = input_splits(resolve_sources([str(path)]), ReadOptions(**reading), None)
+    splits = input_splits(resolve_sources([str(path)]), ReadOptions(**options), None)
     return [
-        text for piece in cut for batch in read_documents(piece, policy) for text in batch.documents
+        text for split in splits for batch in read_documents(split, policy) for text in batch.documents
     ], +policy.counts
 
 
-def documents_cut(path: Path, cuts: Iterable[int], end: int | None = None, **reading: Any) -> list[list[bytes]]:
-    """What each piece holds, when a file is cut at these places."""
+def documents_of_splits(path: Path, cuts: Iterable[int], end: int | None = None, **options: Any) -> list[list[bytes]]:
+    """The documents of each split, when a file is split at these positions."""
     [source] = resolve_sources([str(path)])
     edges = [0, *cuts, source.bytes if end is None else end]
-    made = [InputSplit(source, edges[i], edges[i + 1], 0, ReadOptions(**reading)) for i in range(len(edges) - 1)]
+    splits = [InputSplit(source, edges[i], edges[i + 1], 0, ReadOptions(**options)) for i in range(len(edges) - 1)]
     return [
-        [text for batch in read_documents(piece, BadDataPolicy("stop")) for text in batch.documents] for piece in made
+        [text for batch in read_documents(split, BadDataPolicy("stop")) for text in batch.documents] for split in splits
     ]
 
 
-def joined(found: list[list[bytes]]) -> list[bytes]:
-    return [text for texts in found for text in texts]
+def flatten(documents: list[list[bytes]]) -> list[bytes]:
+    return [text for texts in documents for text in texts]
 
 
-def wrong(path: Path, on_error: str = "stop", **reading: Any) -> BertGPTError:
+def read_error(path: Path, on_error: str = "stop", **options: Any) -> BertGPTError:
     with pytest.raises(BertGPTError) as error:
-        documents(path, on_error, **reading)
+        documents(path, on_error, **options)
     return error.value
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_gives_the_same_documents(form: str, compression: str, tmp_path: Path) -> None:
-    suffix, write, reading = FORMATS[form]
+    suffix, write, options = FORMATS[form]
     path = tmp_path / f"texts{suffix}{compression}"
     path.write_bytes(COMPRESSIONS[compression](write(TEXTS)))
-    assert documents(path, **reading) == ([text.encode() for text in TEXTS], {})
+    assert documents(path, **options) == ([text.encode() for text in TEXTS], {})
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_a_file_may_be_one_document(compression: str, tmp_path: Path) -> None:
+def test_whole_file_as_one_document(compression: str, tmp_path: Path) -> None:
     path = tmp_path / f"play.txt{compression}"
     path.write_bytes(COMPRESSIONS[compression](b"\xef\xbb\xbfone\n\ntwo\n"))
     assert documents(path, txt_documents="file") == ([b"one\n\ntwo\n"], {})
 
 
-def test_compressed_streams_may_follow_each_other(tmp_path: Path) -> None:
+def test_concatenated_compressed_streams(tmp_path: Path) -> None:
     for ending, compress in ((".gz", gzip.compress), (".zst", zstd)):
         path = tmp_path / f"two.jsonl{ending}"
         path.write_bytes(compress(b'{"text": "a"}\n{"te') + compress(b'xt": "b"}\n'))
         assert documents(path)[0] == [b"a", b"b"]
 
 
-TXT = {  # content: its documents, but for line ends at the end of the file
+TXT = {  # content, read options
     "plain": (b"one\n\ntwo words\n\nthree\n", {}),
     "no last newline": (b"one\n\ntwo words\n\nthree", {}),
     "CRLF": (b"one\r\n\r\ntwo words\r\n\r\nthree\r\n", {}),
@@ -149,25 +149,25 @@ TXT = {  # content: its documents, but for line ends at the end of the file
 
 
 @pytest.mark.parametrize("case", TXT)
-def test_txt_cut_anywhere(case: str, tmp_path: Path) -> None:
-    content, reading = TXT[case]
+def test_txt_split_anywhere(case: str, tmp_path: Path) -> None:
+    content, options = TXT[case]
     (path := tmp_path / "t.txt").write_bytes(content)
-    whole = documents(path, **reading)[0]
+    whole = documents(path, **options)[0]
     assert [text.strip() for text in whole] == [b"one", b"two words", b"three"]
-    first = 4 if case == "BOM" else 1  # pieces of real files are never that small
+    first = 4 if case == "BOM" else 1  # real splits are never smaller than a BOM
     for cut in range(first, len(content)):
-        assert joined(documents_cut(path, [cut], **reading)) == whole, cut
+        assert flatten(documents_of_splits(path, [cut], **options)) == whole, cut
     for step in (first, first + 1, 5, 7):
-        assert joined(documents_cut(path, range(step, len(content), step), **reading)) == whole, step
+        assert flatten(documents_of_splits(path, range(step, len(content), step), **options)) == whole, step
 
 
 @pytest.mark.parametrize(
     ("separator", "alphabet"), [("--", "a-"), ("\\n--\\n", "a-\n"), ("aba", "ab"), ("\\n\\n", "a\n")]
 )
-def test_a_separator_that_overlaps_itself(
+def test_self_overlapping_separator(
     separator: str, alphabet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it begins can only be known from the beginning, so such a file is one piece."""
+    """Separators can only be found from the start of the file, so it is a single split."""
     monkeypatch.setattr("bertgpt.data.sources.splits.MIN_SPLIT_BYTES", 1)
     path = tmp_path / "t.txt"
 
@@ -175,12 +175,11 @@ def test_a_separator_that_overlaps_itself(
     @given(st.text(alphabet, min_size=8, max_size=24))
     def check(text: str) -> None:
         path.write_text(text)
-        reading = ReadOptions(separator=separator)
-        cut = input_splits(resolve_sources([str(path)]), reading, None)
-        assert len(cut) == 1
+        splits = input_splits(resolve_sources([str(path)]), ReadOptions(separator=separator), None)
+        assert len(splits) == 1
         whole = [part.encode() for part in text.split(separator.replace("\\n", "\n")) if part.strip()]
         assert [
-            document for batch in read_documents(cut[0], BadDataPolicy("stop")) for document in batch.documents
+            document for batch in read_documents(splits[0], BadDataPolicy("stop")) for document in batch.documents
         ] == whole
 
     check()
@@ -197,15 +196,15 @@ JSONL = {
 
 
 @pytest.mark.parametrize("case", JSONL)
-def test_jsonl_cut_anywhere(case: str, tmp_path: Path) -> None:
+def test_jsonl_split_anywhere(case: str, tmp_path: Path) -> None:
     (path := tmp_path / "t.jsonl").write_bytes(JSONL[case])
     whole = documents(path)[0]
     assert b" ".join(whole) == b"one two words three"
     first = 4 if case == "BOM" else 1
     for cut in range(first, len(JSONL[case])):
-        assert joined(documents_cut(path, [cut])) == whole, cut
+        assert flatten(documents_of_splits(path, [cut])) == whole, cut
     for step in (first, first + 1, 7):
-        assert joined(documents_cut(path, range(step, len(JSONL[case]), step))) == whole, step
+        assert flatten(documents_of_splits(path, range(step, len(JSONL[case]), step))) == whole, step
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -215,16 +214,16 @@ def test_jsonl_cut_anywhere(case: str, tmp_path: Path) -> None:
     step=st.integers(1, 60),
     group=st.integers(1, 5),
 )
-def test_any_documents_come_back_exactly(
+def test_round_trip_of_arbitrary_documents(
     texts: list[str], ascii_only: bool, step: int, group: int, tmp_path: Path
 ) -> None:
-    kept = [text.encode() for text in texts if text and not text.isspace()]
+    expected = [text.encode() for text in texts if text and not text.isspace()]
     (lines := tmp_path / "t.jsonl").write_bytes(as_jsonl(texts, ascii_only))
-    assert joined(documents_cut(lines, range(step, lines.stat().st_size, step))) == kept
+    assert flatten(documents_of_splits(lines, range(step, lines.stat().st_size, step))) == expected
     for name, write in (("t.parquet", as_parquet), ("t.arrow", as_arrow)):
         (path := tmp_path / name).write_bytes(write(texts, group=group))
         groups = -(-len(texts) // group)
-        assert joined(documents_cut(path, range(1, groups), end=groups)) == kept
+        assert flatten(documents_of_splits(path, range(1, groups), end=groups)) == expected
 
 
 def test_documents_larger_than_a_block(tmp_path: Path) -> None:
@@ -235,12 +234,12 @@ def test_documents_larger_than_a_block(tmp_path: Path) -> None:
         assert documents(path)[0] == [text.encode() for text in texts], form
 
 
-@pytest.mark.parametrize("odd", [b"\n", b"nonsense\n", b'{"text": "caf\xe9"}\n' * 3000])
+@pytest.mark.parametrize("bad", [b"\n", b"nonsense\n", b'{"text": "caf\xe9"}\n' * 3000])
 @pytest.mark.timeout(20)
-def test_odd_lines_do_not_slow_down_the_others(odd: bytes, tmp_path: Path) -> None:
-    """Beside a file without them, and in time of this process, since others may be at work."""
+def test_bad_lines_do_not_slow_down_the_others(bad: bytes, tmp_path: Path) -> None:
+    """Compared with a file without bad lines, in CPU time, since other processes may be running."""
     (plain := tmp_path / "plain.jsonl").write_bytes(b'{"text": "some words"}\n' * 100_000)
-    (path := tmp_path / "t.jsonl").write_bytes(plain.read_bytes() + odd)
+    (path := tmp_path / "t.jsonl").write_bytes(plain.read_bytes() + bad)
     seconds = []
     for file in (plain, path):
         start = time.process_time()
@@ -249,44 +248,44 @@ def test_odd_lines_do_not_slow_down_the_others(odd: bytes, tmp_path: Path) -> No
     assert seconds[1] < 4 * seconds[0]
 
 
-def test_a_separator_takes_nothing_with_it(tmp_path: Path) -> None:
+def test_only_the_separator_is_removed(tmp_path: Path) -> None:
     (path := tmp_path / "t.txt").write_bytes(b"one\r%%two \n%%\rthree\r")
     assert documents(path, separator="%%")[0] == [b"one\r", b"two \n", b"\rthree\r"]
 
 
 @pytest.mark.parametrize("text", [" " * 50_000 + ".", "a\n" + " \t" * 25_000 + ".", "\n" * 50_000, "." * 50_000])
 @pytest.mark.timeout(10)
-def test_long_runs_of_one_letter_are_read_at_once(text: str, tmp_path: Path) -> None:
+def test_long_runs_of_one_character_take_linear_time(text: str, tmp_path: Path) -> None:
     (path := tmp_path / "t.txt").write_text(text)
     start = time.perf_counter()
     assert documents(path)[0] == ([text.encode()] if text.strip() else [])
     assert time.perf_counter() - start < 2
 
 
-# ----------------------------------------------------------------------------------------- what may be wrong
+# ------------------------------------------------------------------------------------------------ bad data
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_empty_and_blank_documents_are_counted(form: str, tmp_path: Path) -> None:
-    suffix, write, reading = FORMATS[form]
+    suffix, write, options = FORMATS[form]
     (path := tmp_path / f"t{suffix}").write_bytes(write(["one", "\u00a0 \u2003", "two"]))
-    assert documents(path, **reading) == ([b"one", b"two"], {"empty": 1})
+    assert documents(path, **options) == ([b"one", b"two"], {"empty": 1})
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("form", FORMATS)
-def test_no_documents_are_no_error(form: str, compression: str, tmp_path: Path) -> None:
-    suffix, write, reading = FORMATS[form]
+def test_empty_files_are_valid(form: str, compression: str, tmp_path: Path) -> None:
+    suffix, write, options = FORMATS[form]
     path = tmp_path / f"t{suffix}{compression}"
     path.write_bytes(COMPRESSIONS[compression](write([])))
-    assert documents(path, **reading)[0] == []
+    assert documents(path, **options)[0] == []
     if suffix in (".txt", ".jsonl", ".csv"):
         path.write_bytes(COMPRESSIONS[compression](b""))
-        assert documents(path, **reading)[0] == []
+        assert documents(path, **options)[0] == []
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet", "arrow file", "arrow stream"])
-def test_a_column_that_is_not_there_is_found_before_work(form: str, tmp_path: Path) -> None:
+def test_missing_column_is_an_error_before_any_work(form: str, tmp_path: Path) -> None:
     suffix, write, _ = FORMATS[form]
     (path := tmp_path / f"t{suffix}").write_bytes(write(["a\nb", "c"]))
     assert column_names(resolve_sources([str(path)])[0]) == ["id", "text"]
@@ -298,30 +297,30 @@ def test_a_column_that_is_not_there_is_found_before_work(form: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_documents_that_are_too_long(form: str, tmp_path: Path) -> None:
-    suffix, write, reading = FORMATS[form]
+def test_too_long_documents(form: str, tmp_path: Path) -> None:
+    suffix, write, options = FORMATS[form]
     (path := tmp_path / f"t{suffix}").write_bytes(write(["0123456789", "0123456789x", "more"]))
-    error = wrong(path, max_doc_bytes=10, **reading)
+    error = read_error(path, max_doc_bytes=10, **options)
     assert error.code == "BG312"
     assert str(error.path).startswith(str(path))
-    assert documents(path, "skip", max_doc_bytes=10, **reading) == ([b"0123456789", b"more"], {"too_long": 1})
+    assert documents(path, "skip", max_doc_bytes=10, **options) == ([b"0123456789", b"more"], {"too_long": 1})
 
 
 def corrupted(content: bytes) -> dict[str, bytes]:
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 0x55
-    return {"cut": content[: len(content) // 2], "begun": content[:9], "garbage": b"garbage" * 30}
+    return {"truncated": content[: len(content) // 2], "header only": content[:9], "garbage": b"garbage" * 30}
 
 
-@pytest.mark.parametrize("damage", ["cut", "begun", "garbage"])
+@pytest.mark.parametrize("damage", ["truncated", "header only", "garbage"])
 @pytest.mark.parametrize(
     "name", ["t.txt.gz", "t.jsonl.gz", "t.csv.gz", "t.jsonl.zst", "t.parquet", "t.parquet.gz", "t.arrow"]
 )
-def test_damaged_files(name: str, damage: str, tmp_path: Path) -> None:
+def test_corrupt_files(name: str, damage: str, tmp_path: Path) -> None:
     suffix, ending = Path(name.removesuffix(".gz").removesuffix(".zst")).suffix, Path(name).suffix
     write = {".txt": FORMATS["blank lines"][1], ".jsonl": as_jsonl, ".csv": FORMATS["csv"][1], ".parquet": as_parquet}
     content = write.get(suffix, as_arrow)([f"{text} {i}" for i in range(500) for text in TEXTS])
     (path := tmp_path / name).write_bytes(corrupted(COMPRESSIONS.get(ending, bytes)(content))[damage])
-    error = wrong(path)
+    error = read_error(path)
     assert (error.code, error.path) == ("BG313", str(path))
     assert error.cause

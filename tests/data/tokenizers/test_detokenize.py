@@ -1,4 +1,4 @@
-"""Ids to text one by one."""
+"""Incremental detokenization."""
 
 from pathlib import Path
 
@@ -12,37 +12,35 @@ from bertgpt.data.tokenizers.train import train_tokenizer
 
 
 @pytest.fixture(scope="module")
-def pieces() -> Tokenizer:
+def wordpiece() -> Tokenizer:
     return train_tokenizer("wordpiece", 400, ["a snail hears the unbelievable sound of rain"] * 50)
 
 
-def spelled(tokenizer: Tokenizer, ids: list[int]) -> str:
-    speller = IncrementalDetokenizer(tokenizer)
-    return "".join([*(speller.add(i) for i in ids), speller.flush()])
+def detokenize(tokenizer: Tokenizer, ids: list[int]) -> str:
+    detokenizer = IncrementalDetokenizer(tokenizer)
+    return "".join([*(detokenizer.add(i) for i in ids), detokenizer.flush()])
 
 
 @settings(deadline=None, max_examples=200)
 @given(numbers=st.lists(st.integers(0, 10_000)))
-def test_all_that_was_said_is_what_the_tokenizer_decodes(
-    numbers: list[int], tokenizer: Tokenizer, pieces: Tokenizer
-) -> None:
-    """Bytes that are no UTF-8, special ids and words in pieces among them."""
-    for each in (tokenizer, pieces):
+def test_concatenated_output_equals_decode(numbers: list[int], tokenizer: Tokenizer, wordpiece: Tokenizer) -> None:
+    """With invalid UTF-8, special ids and word pieces."""
+    for each in (tokenizer, wordpiece):
         ids = [number % (each.max_id + 1) for number in numbers]
-        assert spelled(each, ids) == each.decode(ids)
+        assert detokenize(each, ids) == each.decode(ids)
 
 
-def test_half_a_character_is_held_back(tokenizer: Tokenizer) -> None:
+def test_incomplete_characters_are_held_back(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("a \N{SNOWMAN}!")
     assert len(ids) > 4  # the snowman is several ids
-    speller = IncrementalDetokenizer(tokenizer)
-    said = [speller.add(i) for i in ids]
-    assert "�" not in "".join(said)
-    assert said[-1] == "!"
-    speller.add(tokenizer.encode("\N{SNOWMAN}")[0])
-    assert speller.flush() == "�"
+    detokenizer = IncrementalDetokenizer(tokenizer)
+    output = [detokenizer.add(i) for i in ids]
+    assert "�" not in "".join(output)
+    assert output[-1] == "!"
+    detokenizer.add(tokenizer.encode("\N{SNOWMAN}")[0])
+    assert detokenizer.flush() == "�"
 
 
-def test_a_word_behind_a_prompt_has_a_space_before_it(pieces: Tokenizer, tmp_path: Path) -> None:
-    ids = pieces.encode("rain sound")
-    assert [IncrementalDetokenizer(pieces, goes_on).add(ids[0])[:1] for goes_on in (True, False)] == [" ", "r"]
+def test_first_word_after_a_prompt_has_a_space(wordpiece: Tokenizer, tmp_path: Path) -> None:
+    ids = wordpiece.encode("rain sound")
+    assert [IncrementalDetokenizer(wordpiece, continuing).add(ids[0])[:1] for continuing in (True, False)] == [" ", "r"]

@@ -1,4 +1,4 @@
-"""Ids equal those of `tokenizers` for every document of the real data, with both vocabularies. Takes minutes."""
+"""Parity of ids with `tokenizers` on every document of the real data, with both vocabularies. Takes minutes."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from bertgpt.data.sources.splits import input_splits
 from bertgpt.data.tokenizers.encoders import Encoder, Reference
 from bertgpt.data.tokenizers.load import load_tokenizer
 
-SOURCES = {  # folder of the data: its text column
+SOURCES = {  # folder or file: text column
     "fineweb-edu": "text",
     "enwiki": "text",
     "tinyshakespeare": "text",
@@ -30,8 +30,8 @@ SOURCES = {  # folder of the data: its text column
 
 def batches(data: Path) -> Iterator[DocumentBatch]:
     for name, column in SOURCES.items():
-        for piece in input_splits(resolve_sources([str(data / name)]), ReadOptions(text_column=column), None):
-            yield from read_documents(piece, BadDataPolicy("stop"))
+        for split in input_splits(resolve_sources([str(data / name)]), ReadOptions(text_column=column), None):
+            yield from read_documents(split, BadDataPolicy("stop"))
     yield DocumentBatch.from_list(
         [text.encode() for text in json.loads((data / "edge_text" / "blns.json").read_text(encoding="utf-8")) if text]
     )
@@ -55,7 +55,7 @@ def test_every_document(name: str, data: Path) -> None:
     assert encoder.backend.name in ("gigatoken", "tokie")
     documents = 0
     for batch in batches(data):
-        for found, wanted in zip(encoder.encode(batch), reference.encode(batch), strict=True):
-            assert np.array_equal(found, wanted)
+        for actual, expected in zip(encoder.encode(batch), reference.encode(batch), strict=True):
+            assert np.array_equal(actual, expected)
         documents += len(batch)
     assert documents > 150_000

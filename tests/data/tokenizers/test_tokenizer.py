@@ -1,4 +1,4 @@
-"""Tokenizers: from every form that they come in, the same text gives the same ids, and ids give back the text."""
+"""Tokenizers: loading every file layout, saving, fingerprints, and round trips of text and ids."""
 
 import hashlib
 import inspect
@@ -29,19 +29,21 @@ KINDS = ["gpt2", "bert-base-uncased", "bpe", "wordpiece"]
 
 @pytest.fixture(scope="session")
 def tokenizer(request: pytest.FixtureRequest) -> Callable[[str], Tokenizer]:
-    """A real tokenizer by its name, or one of our own by its kind."""
-    known: dict[str, Tokenizer] = {}
+    """A real tokenizer by its name, or a trained one by its kind."""
+    loaded: dict[str, Tokenizer] = {}
 
-    def made(kind: str) -> Tokenizer:
-        if kind not in known:
-            own = kind in ("bpe", "wordpiece")
-            data = None if own else request.getfixturevalue("data")
-            known[kind] = (
-                train_tokenizer(kind, 400, [TEXT] * 9) if own else load_tokenizer(data / "tokenizers" / str(kind))
+    def get(kind: str) -> Tokenizer:
+        if kind not in loaded:
+            is_trained = kind in ("bpe", "wordpiece")
+            data = None if is_trained else request.getfixturevalue("data")
+            loaded[kind] = (
+                train_tokenizer(kind, 400, [TEXT] * 9)
+                if is_trained
+                else load_tokenizer(data / "tokenizers" / str(kind))
             )
-        return known[kind]
+        return loaded[kind]
 
-    return made
+    return get
 
 
 def byte_vocab() -> dict[str, int]:
@@ -66,7 +68,7 @@ def bert_file(folder: Path, words: list[str] = WORDS) -> Path:
 
 
 @pytest.mark.parametrize("files", [("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")])
-def test_gpt2s_own_files(files: tuple[str, str], tmp_path: Path) -> None:
+def test_gpt2_files(files: tuple[str, str], tmp_path: Path) -> None:
     tokenizer = load_tokenizer(gpt2_files(tmp_path / "t", *files))
     ids = tokenizer.encode("hello world")
     assert [tokenizer.tokens[i] for i in ids] == ["hell", "o", "Ġw", "o", "r", "l", "d"]
@@ -74,7 +76,7 @@ def test_gpt2s_own_files(files: tuple[str, str], tmp_path: Path) -> None:
     assert (tokenizer.kind, tokenizer.max_id, tokenizer.dtype) == ("bpe", 260, np.uint16)
 
 
-def test_berts_own_file(tmp_path: Path) -> None:
+def test_bert_vocab_file(tmp_path: Path) -> None:
     file = bert_file(tmp_path / "t")
     tokenizer = load_tokenizer(file)
     assert [WORDS[i] for i in tokenizer.encode("The CATs sat. É")] == ["the", "cat", "##s", "sat", ".", "e"]
@@ -85,16 +87,16 @@ def test_berts_own_file(tmp_path: Path) -> None:
     assert [[*WORDS, "The"][i] for i in cased.encode("The the CAT é")] == ["The", "the", "[UNK]", "é"]
 
 
-def test_a_vocabulary_with_crlf(tmp_path: Path) -> None:
+def test_vocab_file_with_crlf(tmp_path: Path) -> None:
     file = bert_file(tmp_path / "t")
-    identity = load_tokenizer(file).fingerprint
+    fingerprint = load_tokenizer(file).fingerprint
     file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
-    assert load_tokenizer(file).fingerprint == identity
+    assert load_tokenizer(file).fingerprint == fingerprint
 
 
-def test_a_tokenizer_json_of_others(tmp_path: Path) -> None:
+def test_foreign_tokenizer_json(tmp_path: Path) -> None:
     content = load_tokenizer(gpt2_files(tmp_path / "t")).content
-    content["model"]["merges"] = MERGES  # as it was written in former times
+    content["model"]["merges"] = MERGES  # the format of older versions
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
     assert tokenizer.fingerprint == load_tokenizer(tmp_path / "t").fingerprint
@@ -104,7 +106,7 @@ def test_a_tokenizer_json_of_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_folder_is_the_same_tokenizer(kind: str, tokenizer: Any, tmp_path: Path) -> None:
+def test_save_and_load_round_trip(kind: str, tokenizer: Any, tmp_path: Path) -> None:
     tokenizer(kind).save(tmp_path / "one")
     again = load_tokenizer(tmp_path / "one")
     assert (again.fingerprint, again.roles) == (tokenizer(kind).fingerprint, tokenizer(kind).roles)
@@ -113,31 +115,31 @@ def test_a_saved_folder_is_the_same_tokenizer(kind: str, tokenizer: Any, tmp_pat
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_the_identity_is_that_of_ids_and_roles(tokenizer: Any, tmp_path: Path) -> None:
-    identities = {tokenizer("bpe").fingerprint, tokenizer("wordpiece").fingerprint}
+def test_fingerprint_depends_on_ids_and_roles(tokenizer: Any, tmp_path: Path) -> None:
+    fingerprints = {tokenizer("bpe").fingerprint, tokenizer("wordpiece").fingerprint}
     content = tokenizer("wordpiece").content
     roles = tokenizer("wordpiece").roles
     lower = content | {"normalizer": content["normalizer"] | {"lowercase": False}}
-    identities |= {Tokenizer(lower, roles).fingerprint, Tokenizer(content, roles | {"end": 3}).fingerprint}
-    assert len(identities) == 4
+    fingerprints |= {Tokenizer(lower, roles).fingerprint, Tokenizer(content, roles | {"end": 3}).fingerprint}
+    assert len(fingerprints) == 4
     assert Tokenizer(content | {"padding": {"length": 3}}, roles).fingerprint == tokenizer("wordpiece").fingerprint
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_transformers_opens_a_saved_folder(
+def test_transformers_loads_a_saved_folder(
     kind: str, tokenizer: Any, tmp_path: Path, hard_strings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     transformers = pytest.importorskip("transformers")
     ours = tokenizer(kind)
     ours.save(tmp_path / "t")
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "t", local_files_only=True)
-    typed = "|".join(map(re.escape, ours.special_tokens))  # theirs takes those for special
-    for text in (TEXT, *(re.sub(typed, "", text) for text in hard_strings)):
-        assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text), text
-    assert theirs.eos_token_id == ours.eos_id
-    assert theirs.mask_token_id == ours.roles.get("mask")
-    assert len(theirs) == ours.max_id + 1
+    hf_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "t", local_files_only=True)
+    special_strings = "|".join(map(re.escape, ours.special_tokens))  # transformers encodes these as special tokens
+    for text in (TEXT, *(re.sub(special_strings, "", text) for text in hard_strings)):
+        assert hf_tokenizer(text, add_special_tokens=False)["input_ids"] == ours.encode(text), text
+    assert hf_tokenizer.eos_token_id == ours.eos_id
+    assert hf_tokenizer.mask_token_id == ours.roles.get("mask")
+    assert len(hf_tokenizer) == ours.max_id + 1
 
 
 # --------------------------------------------------------------------------------------------- GPT-2 by name
@@ -148,7 +150,7 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No network, and an empty cache for tiktoken."""
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise OSError("there is no network")
+        raise OSError("no network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "cache"))
@@ -157,24 +159,24 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_gpt2_by_name_is_gpt2_from_its_files(no_network: Path, data: Path) -> None:
+def test_gpt2_by_name_equals_gpt2_files(no_network: Path, data: Path) -> None:
     from tiktoken_ext import openai_public
 
     for url in re.findall(r'"(https://[^"]+)"', inspect.getsource(openai_public.gpt2)):
         shutil.copy(
             data / "tokenizers" / "gpt2" / url.rpartition("/")[2], no_network / hashlib.sha1(url.encode()).hexdigest()
         )
-    named, given = load_tokenizer("gpt2"), load_tokenizer(data / "tokenizers" / "gpt2")
-    assert named.fingerprint == given.fingerprint
-    assert named.encode(TEXT) == given.encode(TEXT)
-    assert (named.eos_id, named.max_id) == (50256, 50256)
+    by_name, from_files = load_tokenizer("gpt2"), load_tokenizer(data / "tokenizers" / "gpt2")
+    assert by_name.fingerprint == from_files.fingerprint
+    assert by_name.encode(TEXT) == from_files.encode(TEXT)
+    assert (by_name.eos_id, by_name.max_id) == (50256, 50256)
 
 
 def test_gpt2_by_name_without_network(no_network: Path) -> None:
-    with pytest.raises(BertGPTError) as wrong:
+    with pytest.raises(BertGPTError) as error:
         load_tokenizer("gpt2")
-    assert (wrong.value.code, wrong.value.exit_code) == ("BG405", 4)
-    assert "TIKTOKEN_CACHE_DIR" in str(wrong.value.hint)
+    assert (error.value.code, error.value.exit_code) == ("BG405", 4)
+    assert "TIKTOKEN_CACHE_DIR" in str(error.value.hint)
 
 
 # --------------------------------------------------------------------------------------------- text and ids
@@ -185,18 +187,18 @@ def test_gpt2_by_name_without_network(no_network: Path) -> None:
 @example("\x00\x1b[31m \r\n\u2028\ufeff")
 @example("👩‍👩‍👧‍👦 e\u0301é \u202eשלום\u202c 你好")
 @example(f"{END}[MASK]<|end|> 's  \t\n  x")
-def test_bytes_come_back_exactly(text: str) -> None:
-    ids = OWN.encode(text)
-    assert OWN.decode(ids) == text
-    assert OWN.token_bytes is not None
-    assert int(OWN.token_bytes[ids].sum()) == len(text.encode())
-    assert not OWN.special_ids & set(ids)
+def test_byte_level_round_trip(text: str) -> None:
+    ids = TRAINED.encode(text)
+    assert TRAINED.decode(ids) == text
+    assert TRAINED.token_bytes is not None
+    assert int(TRAINED.token_bytes[ids].sum()) == len(text.encode())
+    assert not TRAINED.special_ids & set(ids)
 
 
-OWN = train_tokenizer("bpe", 300, [TEXT])
+TRAINED = train_tokenizer("bpe", 300, [TEXT])
 
 
-def test_real_documents_come_back_exactly(tokenizer: Any, data: Path, hard_strings: list[str]) -> None:
+def test_round_trip_of_real_documents(tokenizer: Any, data: Path, hard_strings: list[str]) -> None:
     gpt2 = tokenizer("gpt2")
     for text in (*hard_strings, *json.loads((data / "edge_text" / "blns.json").read_text(encoding="utf-8"))):
         ids = gpt2.encode(text)
@@ -205,13 +207,12 @@ def test_real_documents_come_back_exactly(tokenizer: Any, data: Path, hard_strin
     assert gpt2.token_bytes[gpt2.eos_id] == 0
 
 
-def test_wordpiece_does_not_keep_bytes(tokenizer: Any) -> None:
+def test_wordpiece_has_no_token_bytes(tokenizer: Any) -> None:
     assert tokenizer("wordpiece").token_bytes is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_special_tokens_that_are_typed_are_text(kind: str, tokenizer: Any) -> None:
-    """F14."""
+def test_special_token_strings_are_plain_text(kind: str, tokenizer: Any) -> None:
     ours = tokenizer(kind)
     for special in {*ours.special_tokens, END, "[MASK]", "[SEP]", "<|end|>"}:
         for text in (special, f"a{special}b", f" {special} ", special * 3):
@@ -219,9 +220,9 @@ def test_special_tokens_that_are_typed_are_text(kind: str, tokenizer: Any) -> No
             assert not ids & ours.special_ids - {ours.roles.get("unk")}, text
 
 
-def test_special_ids_are_written_out(tokenizer: Any) -> None:
-    own = tokenizer("bpe")
-    assert own.decode([2, *own.encode("the cat"), own.eos_id]) == "[CLS]the cat<|end|>"
+def test_special_ids_are_decoded(tokenizer: Any) -> None:
+    bpe = tokenizer("bpe")
+    assert bpe.decode([2, *bpe.encode("the cat"), bpe.eos_id]) == "[CLS]the cat<|end|>"
 
 
 def test_tokens_that_start_words(tokenizer: Any) -> None:
@@ -237,20 +238,19 @@ def test_tokens_that_start_words(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(65535, np.uint16), (65536, np.uint16), (65537, np.uint32)])
-def test_the_largest_id_decides_how_ids_are_stored(size: int, dtype: Any) -> None:
-    """F07."""
+def test_dtype_by_the_largest_id(size: int, dtype: Any) -> None:
     content = {"model": {"type": "WordPiece", "vocab": {str(i): i for i in range(size)}}}
     assert Tokenizer(content, {}).dtype == dtype
-    content["model"]["vocab"] = {"a": 0, "b": size - 1}  # type: ignore[index]  # ids nobody uses in between
+    content["model"]["vocab"] = {"a": 0, "b": size - 1}  # type: ignore[index]  # with unused ids in between
     assert Tokenizer(content, {}).dtype == dtype
 
 
-# ------------------------------------------------------------------------------------------- what may be wrong
+# ------------------------------------------------------------------------------------------- invalid files
 
 
 def in_json(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
-        content = json.loads(json.dumps(OWN.content))
+        content = json.loads(json.dumps(TRAINED.content))
         change(content)
         (folder / "tokenizer.json").write_text(json.dumps(content))
         return folder
@@ -272,7 +272,7 @@ def raw(name: str, content: str | bytes) -> Callable[[Path], Path]:
     return write
 
 
-def damaged(name: str, change: Callable[[str], str]) -> Callable[[Path], Path]:
+def corrupted(name: str, change: Callable[[str], str]) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         file = gpt2_files(folder) / name
         file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
@@ -281,57 +281,57 @@ def damaged(name: str, change: Callable[[str], str]) -> Callable[[Path], Path]:
     return write
 
 
-BAD: dict[str, Callable[[Path], Path]] = {
+INVALID: dict[str, Callable[[Path], Path]] = {
     "an empty folder": lambda folder: folder,
     "garbage": raw("tokenizer.json", "garbage"),
-    "no UTF-8": raw("tokenizer.json", b"\xff\xfe{}"),
+    "not UTF-8": raw("tokenizer.json", b"\xff\xfe{}"),
     "a list": raw("tokenizer.json", "[]"),
     "no model": raw("tokenizer.json", "{}"),
-    "a model that is none": raw("tokenizer.json", '{"model": 3}'),
-    "another kind": in_json(lambda content: content["model"].update(type="Unigram")),
+    "model is not an object": raw("tokenizer.json", '{"model": 3}'),
+    "another model type": in_json(lambda content: content["model"].update(type="Unigram")),
     "no vocabulary": in_json(lambda content: content["model"].pop("vocab")),
     "no merges": in_json(lambda content: content["model"].pop("merges")),
     "merges of unknown tokens": in_json(lambda content: content["model"]["merges"].append(["a", "\u0101\u0101"])),
     "BPE of characters": in_json(lambda content: content.update(pre_tokenizer={"type": "Whitespace"}, decoder=None)),
-    "ids that are no numbers": in_json(lambda content: content["model"]["vocab"].update(a="x")),
-    "no end": in_json(without_end),
+    "ids that are not numbers": in_json(lambda content: content["model"]["vocab"].update(a="x")),
+    "no end token": in_json(without_end),
     "encoder.json alone": lambda folder: gpt2_files(folder) / "encoder.json",
     "vocab.bpe alone": lambda folder: gpt2_files(folder) / "vocab.bpe",
     "encoder.json with a token called model": raw("encoder.json", json.dumps({**byte_vocab(), "model": 9999})),
-    "encoder.json cut": damaged("encoder.json", lambda text: text[:-20]),
-    "no end of text": damaged("encoder.json", lambda text: text.replace(END, "<end>")),
-    "a merge of three": damaged("vocab.bpe", lambda text: text + "a b c\n"),
-    "a merge of one": damaged("vocab.bpe", lambda text: text + "abc\n"),
-    "a merge that is not in the vocabulary": damaged("vocab.bpe", lambda text: text + "a b\n"),
-    "words without a mask": lambda folder: bert_file(folder, [word for word in WORDS if word != "[MASK]"]),
-    "a word twice": lambda folder: bert_file(folder, [*WORDS, "cat"]),
-    "words that are no UTF-8": raw("vocab.txt", b"[PAD]\n\xff\n"),
+    "truncated encoder.json": corrupted("encoder.json", lambda text: text[:-20]),
+    "no end-of-text token": corrupted("encoder.json", lambda text: text.replace(END, "<end>")),
+    "a merge of three": corrupted("vocab.bpe", lambda text: text + "a b c\n"),
+    "a merge of one": corrupted("vocab.bpe", lambda text: text + "abc\n"),
+    "a merge that is not in the vocabulary": corrupted("vocab.bpe", lambda text: text + "a b\n"),
+    "vocab.txt without [MASK]": lambda folder: bert_file(folder, [word for word in WORDS if word != "[MASK]"]),
+    "duplicate token": lambda folder: bert_file(folder, [*WORDS, "cat"]),
+    "vocab.txt that is not UTF-8": raw("vocab.txt", b"[PAD]\n\xff\n"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_files(case: str, tmp_path: Path) -> None:
-    path = BAD[case](tmp_path)
-    with pytest.raises(BertGPTError) as wrong:
+@pytest.mark.parametrize("case", INVALID)
+def test_invalid_files(case: str, tmp_path: Path) -> None:
+    path = INVALID[case](tmp_path)
+    with pytest.raises(BertGPTError) as error:
         load_tokenizer(path).encode("some text")
-    assert (wrong.value.code, wrong.value.exit_code) == ("BG314", 3)
-    assert str(tmp_path) in str(wrong.value.path)
+    assert (error.value.code, error.value.exit_code) == ("BG314", 3)
+    assert str(tmp_path) in str(error.value.path)
 
 
 def test_no_such_tokenizer() -> None:
-    with pytest.raises(BertGPTError) as wrong:
+    with pytest.raises(BertGPTError) as error:
         load_tokenizer("/no/such/tokenizer")
-    assert wrong.value.code == "BG211"
+    assert error.value.code == "BG211"
 
 
-def test_a_blank_last_line_of_merges_is_no_merge(tmp_path: Path) -> None:
-    folder = damaged("vocab.bpe", lambda text: text + "\n")(tmp_path)
+def test_blank_last_line_of_the_merges_is_ignored(tmp_path: Path) -> None:
+    folder = corrupted("vocab.bpe", lambda text: text + "\n")(tmp_path)
     assert load_tokenizer(folder).encode("hello") == load_tokenizer(gpt2_files(tmp_path / "t")).encode("hello")
 
 
-def test_added_tokens_that_are_no_bytes(tmp_path: Path) -> None:
-    """As in GPT-NeoX's: runs of spaces, written as they are."""
-    spaces = {"id": OWN.max_id + 1, "content": "    ", "single_word": False, "lstrip": False, "rstrip": False}
+def test_added_tokens_outside_the_byte_alphabet(tmp_path: Path) -> None:
+    """As in GPT-NeoX: runs of spaces."""
+    spaces = {"id": TRAINED.max_id + 1, "content": "    ", "single_word": False, "lstrip": False, "rstrip": False}
     spaces |= {"normalized": True, "special": False}
     tokenizer = load_tokenizer(in_json(lambda content: content["added_tokens"].append(spaces))(tmp_path))
     ids = tokenizer.encode("a    b")

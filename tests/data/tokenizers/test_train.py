@@ -1,4 +1,4 @@
-"""Training a tokenizer: the same sample gives the same tokenizer in any process."""
+"""Training tokenizers: the same sample gives the same tokenizer in any process."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from bertgpt.data.tokenizers.train import train_tokenizer
 from bertgpt.tinyworld import World
 
 KINDS = ["bpe", "wordpiece"]
-IN_A_PROCESS = """
+TRAIN_SCRIPT = """
 import hashlib, sys
 from pathlib import Path
 from bertgpt.tinyworld import World
@@ -26,8 +26,8 @@ for kind in ("bpe", "wordpiece"):
 """
 
 
-def many_letters() -> Iterator[str]:
-    """Text with more different letters than a small vocabulary can hold."""
+def many_characters() -> Iterator[str]:
+    """Text with more distinct characters than a small vocabulary can hold."""
     yield "the common words are common " * 200
     for start in range(0x4E00, 0x5E00, 64):
         yield " ".join(chr(code) for code in range(start, start + 64))
@@ -38,24 +38,24 @@ def texts() -> list[str]:
     return [document.text for document in World(0).documents(0, 300)]
 
 
-def test_three_processes_train_the_same(tmp_path: Path) -> None:
-    found = set()
+def test_training_is_reproducible_across_processes(tmp_path: Path) -> None:
+    results = set()
     for seed in ("0", "1", "2"):
         done = subprocess.run(
-            [sys.executable, "-c", IN_A_PROCESS, str(tmp_path / seed)],
+            [sys.executable, "-c", TRAIN_SCRIPT, str(tmp_path / seed)],
             env=os.environ | {"PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": str(int(seed) + 1)},
             capture_output=True,
             text=True,
             check=True,
         )
         files = sorted(path for path in (tmp_path / seed).rglob("*") if path.is_file())
-        found.add((done.stdout, *(path.read_bytes() for path in files)))
-    assert len(found) == 1
+        results.add((done.stdout, *(path.read_bytes() for path in files)))
+    assert len(results) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [300, 512])
-def test_a_trained_tokenizer(kind: str, size: int, texts: list[str]) -> None:
+def test_trained_tokenizer(kind: str, size: int, texts: list[str]) -> None:
     tokenizer = train_tokenizer(kind, size, texts)
     assert tuple(tokenizer.tokens[:6]) == DEFAULT_SPECIALS
     assert list(tokenizer.roles.values()) == [0, 1, 2, 3, 4, 5]
@@ -69,19 +69,19 @@ def test_a_trained_tokenizer(kind: str, size: int, texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_larger_vocabulary_makes_fewer_tokens(kind: str, texts: list[str]) -> None:
+def test_larger_vocabulary_gives_fewer_tokens(kind: str, texts: list[str]) -> None:
     small, large = train_tokenizer(kind, 300, texts), train_tokenizer(kind, 600, texts)
     assert len(large.encode(texts[0])) < len(small.encode(texts[0]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_order_of_the_texts_does_not_matter(kind: str, texts: list[str]) -> None:
+def test_order_of_the_texts_does_not_matter(kind: str, texts: list[str]) -> None:
     assert train_tokenizer(kind, 400, texts).fingerprint == train_tokenizer(kind, 400, texts[::-1]).fingerprint
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_more_letters_than_the_vocabulary_holds(kind: str) -> None:
-    tokenizer = train_tokenizer(kind, 300, many_letters())
+def test_more_characters_than_the_vocabulary_holds(kind: str) -> None:
+    tokenizer = train_tokenizer(kind, 300, many_characters())
     assert len(tokenizer.vocab) <= 300
     assert sorted(tokenizer.vocab.values()) == list(range(len(tokenizer.vocab)))
     assert len(tokenizer.encode("common")) < 6
@@ -90,24 +90,24 @@ def test_more_letters_than_the_vocabulary_holds(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("nothing", [[], [""], [" \n\t "], ["\x00"]])
-def test_nothing_to_train_on(kind: str, nothing: list[str]) -> None:
-    tokenizer = train_tokenizer(kind, 300, nothing)
+@pytest.mark.parametrize("texts", [[], [""], [" \n\t "], ["\x00"]])
+def test_empty_sample(kind: str, texts: list[str]) -> None:
+    tokenizer = train_tokenizer(kind, 300, texts)
     assert tuple(tokenizer.tokens[:6]) == DEFAULT_SPECIALS
     assert len(tokenizer.vocab) <= 300
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_special_tokens_in_the_text_are_learnt_as_text(kind: str) -> None:
+def test_special_token_strings_are_trained_as_plain_text(kind: str) -> None:
     tokenizer = train_tokenizer(kind, 400, [" ".join(DEFAULT_SPECIALS) * 50, "[MASK]" * 50, "<|end|>" * 50, "words"])
     assert tuple(tokenizer.tokens[:6]) == DEFAULT_SPECIALS
     for special in DEFAULT_SPECIALS:
         assert not set(tokenizer.encode(f"{special} x{special}")) & tokenizer.special_ids - {1}
 
 
-def test_wordpiece_is_of_lower_case(texts: list[str]) -> None:
-    letters = "".join(chr(code) for code in range(0x20, 0x3000))
-    tokenizer = train_tokenizer("wordpiece", 12_000, [*texts, letters, " ".join(letters)])
+def test_wordpiece_is_uncased(texts: list[str]) -> None:
+    characters = "".join(chr(code) for code in range(0x20, 0x3000))
+    tokenizer = train_tokenizer("wordpiece", 12_000, [*texts, characters, " ".join(characters)])
     assert tokenizer.content["normalizer"]["lowercase"]
     assert tokenizer.encode("THE Café") == tokenizer.encode("the cafe")
     assert not [token for token in tokenizer.tokens[6:] if token != token.lower()]
