@@ -1,4 +1,4 @@
-"""Publish tokenized files and shards: link the files into a folder, write their manifest, move the folder into place."""
+"""Publish tokenized files and shards: link the files, write their manifest, move the folder into place."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -124,7 +124,7 @@ def check_fractions(options: ShardOptions) -> None:
 
 
 def assign_documents(tokenized: TokenizedFiles, options: ShardOptions) -> ShardPlan:
-    """Assign the documents to splits and files; a split that stays empty is named in a note."""
+    """Assign the documents to splits and files; an empty split is named in a note."""
     index = DocumentIndex.read(tokenized)
     keep = index.dedup_mask() if options.dedup else np.ones(len(index.hashes), np.bool_)
     fractions = {"val": options.val_fraction, "test": options.test_fraction}
@@ -140,7 +140,7 @@ def assign_documents(tokenized: TokenizedFiles, options: ShardOptions) -> ShardP
             rows = assign_files(chosen, index.tokens[chosen], keys[chosen], options.shard_tokens, count)
             shards |= {f"{split}-{i:05}.arrow": each for i, each in enumerate(rows)}
         elif split in fractions:
-            console.note(f"no document fell into {split}: a larger --{split}-fraction keeps some")
+            console.note(f"the {split} split is empty: use a larger --{split}-fraction")
     fragmented = int((keep & (index.tokens >= options.shard_tokens)).sum())
     return ShardPlan(shards, options.shard_tokens, int((~keep).sum()), fragmented)
 

@@ -1,4 +1,4 @@
-"""Worker that tokenizes text: reads one split of a source and writes its documents as ids, in the order of the source."""
+"""Worker that tokenizes text: reads an input split and writes its documents as ids, in the order of the source."""
 
 from collections import Counter
 from collections.abc import Sequence

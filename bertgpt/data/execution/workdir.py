@@ -1,4 +1,4 @@
-"""Work directory of an output folder: locked by one process, keyed by config hash, removed once the output is published.
+"""Work directory of an output folder: locked by one process, keyed by config hash, removed when the output is there.
 
 Unfinished work goes to a hidden sibling of the output, `.NAME.work/HASH/` ($BERTGPT_WORK moves it). What a killed run
 has completed there is reused; the finished folder is renamed into place.
@@ -138,10 +138,8 @@ class WorkDirectory:
         if tokenizer is not None:
             shutil.copytree(tokenizer, final / "tokenizer", ignore=shutil.ignore_patterns(".*"))
         run_json = {"bertgpt": __version__, "python": platform.python_version(), "host": platform.node()}
-        run_json |= {
-            "created": time.strftime("%FT%TZ", time.gmtime()),
-            "code_hash": code_hash(WRITTEN_BY[manifest["kind"]]),
-        }
+        created = time.strftime("%FT%TZ", time.gmtime())
+        run_json |= {"created": created, "code_hash": code_hash(WRITTEN_BY[manifest["kind"]])}
         write_json(final / "run.json", run_json | run_metadata)
         write_json(final / "manifest.json", manifest)
         publish_atomic(final, self.out)

@@ -1,4 +1,4 @@
-"""Damaged artefacts and bad input on the command line: the designed error before any harm is done, and the way out."""
+"""Damaged artifacts and bad text on the command line: the right error before any harm is outcome, and the way out."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ TEXTS = ["the first of three texts", "the second text is bad", "the third and la
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Token parts, and shards made from text and from them."""
+    """Tokenized files, and shards made from text and from them."""
     folder = tmp_path_factory.mktemp("made")
     common = {"limit_docs": 300, "train_tokenizer": "bpe", "vocab_size": 400}
     bertgpt.tokenize("tinyworld", out=str(folder / "tokens"), **common)
@@ -31,8 +31,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with copies of them, and a cache of its own."""
+def cwd(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with copies of them, and an own cache."""
     for name in ("tokens", "shards", "from_tokens"):
         shutil.copytree(made / name, tmp_path / name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -43,16 +43,16 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def fails(run: Callable[..., Any]) -> Callable[..., dict[str, str]]:
-    """Run a command line that fails with a code, and with these words in what it says; each detail of the error."""
+    """Run a command line that must fail with this code and these words; returns the error object."""
 
     def running(code: str, argv: tuple[str, ...] | list[str], *words: str) -> dict[str, str]:
-        done = run(*argv, "--json")
-        error: dict[str, str] = json.loads(done.out)["error"]
-        said = " ".join(str(detail) for detail in error.values())
-        assert (error["code"], done.code) == (code, int(code[2])), said
-        assert "Traceback" not in done.err
+        outcome = run(*argv, "--json")
+        error: dict[str, str] = json.loads(outcome.out)["error"]
+        message = " ".join(str(detail) for detail in error.values())
+        assert (error["code"], outcome.code) == (code, int(code[2])), message
+        assert "Traceback" not in outcome.err
         for word in words:
-            assert word in said
+            assert word in message
         return error
 
     return running
@@ -76,10 +76,13 @@ def flip(path: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    "cut at the end": ("BG304", lambda path: path.write_bytes(path.read_bytes()[:-1])),
-    "cut in the middle": ("BG304", lambda path: path.write_bytes(path.read_bytes()[:999] + path.read_bytes()[2000:])),
+    "truncated at the end": ("BG304", lambda path: path.write_bytes(path.read_bytes()[:-1])),
+    "truncated in the middle": (
+        "BG304",
+        lambda path: path.write_bytes(path.read_bytes()[:999] + path.read_bytes()[2000:]),
+    ),
     "8 bytes left": ("BG304", lambda path: path.write_bytes(path.read_bytes()[:8])),
-    "nothing left": ("BG304", lambda path: path.write_bytes(b"")),
+    "empty": ("BG304", lambda path: path.write_bytes(b"")),
     "longer": ("BG304", lambda path: path.write_bytes(path.read_bytes() + b"\0")),
     "one bit": ("BG305", flip),
     "missing": ("BG306", lambda path: path.unlink()),
@@ -90,12 +93,11 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any]]] = {
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_a_damaged_shard_is_found_and_rebuilt(case: str, here: Path, run: Any, fails: Any) -> None:
-    """F02, F03, F04."""
+def test_damaged_shard_is_detected_and_repaired(case: str, cwd: Path, run: Any, fails: Any) -> None:
     code, damage = DAMAGE[case]
     assert run("inspect", "shards").code == 0
-    whole, times = contents(here / "shards"), {path: path.stat() for path in (here / "shards").iterdir()}
-    broken = here / "shards" / "train-00001.arrow"
+    intact, times = contents(cwd / "shards"), {path: path.stat() for path in (cwd / "shards").iterdir()}
+    broken = cwd / "shards" / "train-00001.arrow"
     size = broken.stat().st_size
     damage(broken)
     for options in ((), ("--verify",), ("--doc", "0")):
@@ -105,55 +107,54 @@ def test_a_damaged_shard_is_found_and_rebuilt(case: str, here: Path, run: Any, f
         assert f"{broken.stat().st_size:,} bytes on disk" in error["cause"]
     if code == "BG305":
         assert sha256_of(broken) in error["cause"]
-        assert whole["train-00001.arrow"] in error["cause"]
+        assert intact["train-00001.arrow"] in error["cause"]
     assert run("shard", "--repair", "shards").code == 0
-    assert contents(here / "shards") == whole
+    assert contents(cwd / "shards") == intact
     assert run("inspect", "shards", "--verify").code == 0
     for path, status in times.items():
         assert path == broken or path.stat().st_mtime_ns == status.st_mtime_ns
-    assert not [path for path in here.iterdir() if path.name.startswith(".")]
+    assert not [path for path in cwd.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_damaged_parts_are_no_source(case: str, here: Path, fails: Any) -> None:
+def test_damaged_tokenized_files_are_refused(case: str, cwd: Path, fails: Any) -> None:
     code, damage = DAMAGE[case]
-    damage(here / "tokens" / "part-00000.arrow")
+    damage(cwd / "tokens" / "part-00000.arrow")
     fails(code, ["shard", "tokens", "--out", "new"], "part-00000.arrow")
     fails(code, ["inspect", "tokens"], "part-00000.arrow")
-    assert not (here / "new").exists()
+    assert not (cwd / "new").exists()
 
 
-def test_shards_made_from_parts_are_rebuilt_from_them(here: Path, run: Any, fails: Any) -> None:
-    whole = contents(here / "from_tokens")
+def test_repair_from_tokenized_files(cwd: Path, run: Any, fails: Any) -> None:
+    intact = contents(cwd / "from_tokens")
     for name, damage in (("train-00000.arrow", flip), ("val-00000.arrow", Path.unlink)):
-        damage(here / "from_tokens" / name)
-    done = run("shard", "tokens", "--repair", "from_tokens")
-    assert done.code == 0, done.err
-    assert contents(here / "from_tokens") == whole
+        damage(cwd / "from_tokens" / name)
+    outcome = run("shard", "tokens", "--repair", "from_tokens")
+    assert outcome.code == 0, outcome.err
+    assert contents(cwd / "from_tokens") == intact
 
 
-def test_shards_are_not_rebuilt_from_something_else(here: Path, run: Any, fails: Any) -> None:
-    flip(here / "shards" / "train-00000.arrow")
-    before = contents(here / "shards")
+def test_repair_from_another_source_is_refused(cwd: Path, run: Any, fails: Any) -> None:
+    flip(cwd / "shards" / "train-00000.arrow")
+    before = contents(cwd / "shards")
     fails("BG305", ["shard", "tinyworld:1", "--repair", "shards"], "sources")
-    assert contents(here / "shards") == before
-    (here / "shards" / "run.json").unlink()
+    assert contents(cwd / "shards") == before
+    (cwd / "shards" / "run.json").unlink()
     fails("BG307", ["shard", "--repair", "shards"], "run.json")
-    assert contents(here / "shards").items() <= before.items()
+    assert contents(cwd / "shards").items() <= before.items()
 
 
-def test_nothing_is_rebuilt_where_nothing_is_broken(here: Path, run: Any) -> None:
-    before = contents(here / "shards")
-    done = run("shard", "--repair", "shards")
-    assert (done.code, contents(here / "shards")) == (0, before)
-    assert "nothing is broken" in done.err
+def test_repair_of_intact_shards_changes_nothing(cwd: Path, run: Any) -> None:
+    before = contents(cwd / "shards")
+    outcome = run("shard", "--repair", "shards")
+    assert (outcome.code, contents(cwd / "shards")) == (0, before)
+    assert "nothing is broken" in outcome.err
 
 
-def test_missing_and_extra_shards_are_both_named(here: Path, fails: Any) -> None:
-    """F04."""
-    shutil.copy(here / "shards" / "train-00000.arrow", here / "shards" / "train-00077.arrow")
+def test_missing_and_extra_shards_are_listed(cwd: Path, fails: Any) -> None:
+    shutil.copy(cwd / "shards" / "train-00000.arrow", cwd / "shards" / "train-00077.arrow")
     fails("BG306", ["inspect", "shards"], "not in the manifest: train-00077.arrow")
-    (here / "shards" / "train-00000.arrow").unlink()
+    (cwd / "shards" / "train-00000.arrow").unlink()
     fails("BG306", ["inspect", "shards"], "missing: train-00000.arrow", "not in the manifest: train-00077.arrow")
 
 
@@ -166,17 +167,16 @@ def test_missing_and_extra_shards_are_both_named(here: Path, fails: Any) -> None
         ("shard", "tokens", "--out", "new"),
     ],
 )
-def test_an_edited_tokenizer(command: tuple[str, ...], here: Path, fails: Any) -> None:
-    """F05."""
-    folder = here / command[1]
+def test_edited_tokenizer_is_refused(command: tuple[str, ...], cwd: Path, fails: Any) -> None:
+    folder = cwd / command[1]
     named = json.loads((folder / "manifest.json").read_text())["tokenizer"]["sha256"]
     edit(folder / "tokenizer" / "tokenizer.json", lambda content: content["model"]["merges"].pop() and None)
     fails("BG308", command, named, load_tokenizer(folder / "tokenizer").fingerprint)
-    assert not (here / "new").exists()
+    assert not (cwd / "new").exists()
 
 
 def with_id(folder: Path, name: str, row: int, new: int) -> None:
-    """Put an id into a row of a file, and make the manifest vouch for it."""
+    """Change an id in a row of a file, and update size and hash in the manifest."""
     path = folder / name
     file = TokenFile(path)
     tokens = file.batch.column("tokens")
@@ -191,22 +191,21 @@ def with_id(folder: Path, name: str, row: int, new: int) -> None:
     with pa.ipc.new_file(path, batch.schema) as writer:
         writer.write_batch(batch)
 
-    def vouch(manifest: dict[str, Any]) -> None:
+    def update(manifest: dict[str, Any]) -> None:
         entry = next(entry for entry in manifest["files"] if entry["path"] == name)
         entry |= {"sha256": sha256_of(path), "bytes": path.stat().st_size, "max_id": new}
 
-    edit(folder / "manifest.json", vouch)
+    edit(folder / "manifest.json", update)
 
 
 @pytest.mark.parametrize("new", [400, 60_000])
-def test_an_id_above_the_vocabulary(new: int, here: Path, fails: Any) -> None:
-    """F06."""
-    name = json.loads((here / "shards" / "manifest.json").read_text())["files"][0]["path"]
-    with_id(here / "shards", name, 3, new)
+def test_id_beyond_the_vocabulary(new: int, cwd: Path, fails: Any) -> None:
+    name = json.loads((cwd / "shards" / "manifest.json").read_text())["files"][0]["path"]
+    with_id(cwd / "shards", name, 3, new)
     fails("BG309", ["inspect", "shards", "--doc", "0"], f"id {new} ", name, "row 3")
-    with_id(here / "tokens", "part-00000.arrow", 5, new)
+    with_id(cwd / "tokens", "part-00000.arrow", 5, new)
     fails("BG309", ["shard", "tokens", "--out", "new"], f"id {new} ", ".arrow", "row ")
-    assert not (here / "new").exists()
+    assert not (cwd / "new").exists()
 
 
 def link(path: Path) -> Callable[[dict[str, Any]], None]:
@@ -221,14 +220,14 @@ def link(path: Path) -> Callable[[dict[str, Any]], None]:
 MANIFESTS: dict[str, Callable[[Path], Any]] = {
     "missing": lambda folder: (folder / "manifest.json").unlink(),
     "empty": lambda folder: (folder / "manifest.json").write_bytes(b""),
-    "cut": lambda folder: (folder / "manifest.json").write_bytes((folder / "manifest.json").read_bytes()[:200]),
+    "truncated": lambda folder: (folder / "manifest.json").write_bytes((folder / "manifest.json").read_bytes()[:200]),
     "no UTF-8": lambda folder: (folder / "manifest.json").write_bytes(b'{"format": "\xff"}'),
     "a list": lambda folder: (folder / "manifest.json").write_text("[]"),
     "a folder": lambda folder: ((folder / "manifest.json").unlink(), (folder / "manifest.json").mkdir()),
-    "of others": lambda folder: edit(folder / "manifest.json", lambda it: it.update(format="parquet")),
+    "of another format": lambda folder: edit(folder / "manifest.json", lambda it: it.update(format="parquet")),
     "newer": lambda folder: edit(folder / "manifest.json", lambda it: it.update(version=99)),
     "without files": lambda folder: edit(folder / "manifest.json", lambda it: {"format": "bertgpt", "version": 1}),
-    "files that are none": lambda folder: edit(folder / "manifest.json", lambda it: it.update(files=[3])),
+    "files that are not entries": lambda folder: edit(folder / "manifest.json", lambda it: it.update(files=[3])),
     "a path above": lambda folder: edit(folder / "manifest.json", lambda it: it["files"][0].update(path="../a.arrow")),
     "an absolute path": lambda folder: edit(folder / "manifest.json", lambda it: it["files"][0].update(path="/a.txt")),
     "a link": lambda folder: edit(folder / "manifest.json", link(folder)),
@@ -236,8 +235,8 @@ MANIFESTS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("case", MANIFESTS)
-def test_manifests_that_cannot_be_trusted(case: str, here: Path, fails: Any) -> None:
-    MANIFESTS[case](here / "shards")
+def test_invalid_manifests(case: str, cwd: Path, fails: Any) -> None:
+    MANIFESTS[case](cwd / "shards")
     for command in (["inspect", "shards"], ["inspect", "shards", "--doc", "0"], ["shard", "--repair", "shards"]):
         fails("BG307", command, "shards")
 
@@ -246,7 +245,7 @@ def test_manifests_that_cannot_be_trusted(case: str, here: Path, fails: Any) -> 
 
 
 def jsonl(*lines: str | bytes) -> bytes:
-    """Three texts a line each, and these lines after the first."""
+    """Two documents, one per line, with these lines between them."""
     rows = [json.dumps({"text": text}).encode() for text in TEXTS[::2]]
     rows[1:1] = [line if isinstance(line, bytes) else line.encode() for line in lines]
     return b"\n".join(rows) + b"\n"
@@ -257,7 +256,7 @@ BAD: dict[str, tuple[str, bytes, str, str, str]] = {  # file, content, code, wor
     "UTF-16": ("t.txt", TEXTS[0].encode("utf-16"), "BG311", "looks like UTF-16", ""),
     "a lone surrogate": ("t.jsonl", jsonl(r'{"text": "a \ud800 b"}'), "BG301", "t.jsonl:2", "bad_utf8"),
     "no JSON": ("t.jsonl", jsonl('{"text": "' + "x" * 500), "BG302", "t.jsonl:2", "bad_lines"),
-    "the last line cut": ("t.jsonl", jsonl()[:-9], "BG302", "t.jsonl:2", "bad_lines"),
+    "last line truncated": ("t.jsonl", jsonl()[:-9], "BG302", "t.jsonl:2", "bad_lines"),
     "null": ("t.jsonl", jsonl('{"text": null}'), "BG303", "t.jsonl:2", "no_text"),
     "a number": ("t.jsonl", jsonl('{"text": 3}'), "BG303", "t.jsonl:2", "no_text"),
     "too long": ("t.jsonl", jsonl(json.dumps({"text": "x" * 5000})), "BG312", "--max-doc-bytes", "too_long"),
@@ -265,69 +264,64 @@ BAD: dict[str, tuple[str, bytes, str, str, str]] = {  # file, content, code, wor
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_text(case: str, here: Path, run: Any, fails: Any) -> None:
-    """F09 to F13."""
+def test_bad_text(case: str, cwd: Path, run: Any, fails: Any) -> None:
     name, content, code, words, count = BAD[case]
-    (here / name).write_bytes(content)
+    (cwd / name).write_bytes(content)
     command = ["shard", name, *TRAIN, "--out", "new", "--max-doc-bytes", "4000", "--val-fraction", "0"]
     error = fails(code, command, words)
     assert len(error["message"]) < 120
     assert error["hint"]
-    assert not (here / "new").exists()
+    assert not (cwd / "new").exists()
     if count:
         for policy in ("skip", "replace"):
-            done = run(*command, "--on-error", policy, "--overwrite")
-            assert done.code == 0, done.err
-            assert "bad data 1 times" in done.err
-            assert json.loads((here / "new" / "manifest.json").read_text())["counts"][count] == 1
+            outcome = run(*command, "--on-error", policy, "--overwrite")
+            assert outcome.code == 0, outcome.err
+            assert "1 bad documents or lines" in outcome.err
+            assert json.loads((cwd / "new" / "manifest.json").read_text())["counts"][count] == 1
 
 
 @pytest.mark.parametrize("content", [b"", b" \n\n\t\n \n", "\u00a0\u2003\n".encode()])
 @pytest.mark.parametrize("command", ["tokenize", "shard"])
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
-def test_no_text_at_all(kind: str, command: str, content: bytes, here: Path, fails: Any) -> None:
-    """F08."""
-    (here / "t.txt").write_bytes(content)
+def test_source_without_text(kind: str, command: str, content: bytes, cwd: Path, fails: Any) -> None:
+    (cwd / "t.txt").write_bytes(content)
     fails(
         "BG310",
         [command, "t.txt", "--train-tokenizer", kind, "--vocab-size", "300", "--out", "new"],
         "0 documents",
         "t.txt",
     )
-    assert not (here / "new").exists()
+    assert not (cwd / "new").exists()
 
 
-def test_an_empty_file_beside_others_is_no_error(here: Path, run: Any) -> None:
+def test_empty_file_among_others_is_no_error(cwd: Path, run: Any) -> None:
     for name, content in (("a.jsonl", b""), ("b.jsonl", jsonl()), ("c.csv", b""), ("d.txt", b"")):
-        (here / name).write_bytes(content)
+        (cwd / name).write_bytes(content)
     assert run("tokenize", "a.jsonl", "b.jsonl", "c.csv", "d.txt", *TRAIN, "--out", "new").code == 0
-    assert json.loads((here / "new" / "manifest.json").read_text())["counts"]["documents"] == 2
+    assert json.loads((cwd / "new" / "manifest.json").read_text())["counts"]["documents"] == 2
 
 
 @pytest.mark.parametrize(
     "content", [b"\xef\xbb\xbf" + TEXTS[0].encode(), f"nul \0 bell \a {TEXTS[0]} 你好 👍 שלום".encode()]
 )
-def test_odd_text_comes_back(content: bytes, here: Path, run: Any) -> None:
-    """F10, F11."""
-    (here / "t.txt").write_bytes(content)
+def test_unusual_text_round_trips(content: bytes, cwd: Path, run: Any) -> None:
+    (cwd / "t.txt").write_bytes(content)
     assert run("shard", "t.txt", *TRAIN, "--out", "new", "--val-fraction", "0").code == 0
     document = json.loads(run("inspect", "new", "--doc", "0", "--json").out)["result"]["document"]
     assert document["text"] == content.decode("utf-8-sig") + "<|end|>"
 
 
 @pytest.mark.parametrize("command", ["tokenize", "shard"])
-def test_a_missing_column(command: str, here: Path, fails: Any) -> None:
-    """F13."""
-    (here / "t.jsonl").write_bytes(jsonl())
+def test_missing_column(command: str, cwd: Path, fails: Any) -> None:
+    (cwd / "t.jsonl").write_bytes(jsonl())
     argv = [command, "t.jsonl", *TRAIN, "--out", "new", "--text-column", "txt"]
     fails("BG212", argv, "did you mean text?", "the columns are text", "t.jsonl")
-    assert not list(here.glob("*new*"))
+    assert not list(cwd.glob("*new*"))
 
 
-def test_special_tokens_in_the_text_are_counted(here: Path, run: Any) -> None:
-    """F14."""
-    (here / "t.jsonl").write_bytes(jsonl(json.dumps({"text": "typed <|end|> and [MASK] and <|end|>"})))
-    done = run("shard", "t.jsonl", *TRAIN, "--out", "new", "--val-fraction", "0")
-    assert "special tokens stand in the text 3 times" in done.err
-    file = TokenFile(here / "new" / "train-00000.arrow")
+def test_special_tokens_in_text_are_counted(cwd: Path, run: Any) -> None:
+    (cwd / "t.jsonl").write_bytes(jsonl(json.dumps({"text": "typed <|end|> and [MASK] and <|end|>"})))
+    outcome = run("shard", "t.jsonl", *TRAIN, "--out", "new", "--val-fraction", "0")
+    assert "3 special-token strings in text" in outcome.err
+    file = TokenFile(cwd / "new" / "train-00000.arrow")
     assert np.flatnonzero(file.flat < 6).tolist() == (file.offsets[1:] - 1).tolist()

@@ -1,4 +1,4 @@
-"""F01 and its kin: a run that is killed anywhere and begun again ends in the bytes of one that was never disturbed."""
+"""Crash safety: a build that is killed anywhere and started again ends in the bytes of an undisturbed one."""
 
 import glob
 import hashlib
@@ -20,7 +20,7 @@ from bertgpt.tinyworld import World
 
 POINTS = [
     "file.written:1", "file.written:4", "file.synced:1", "file.synced:5", "file.renamed:1", "file.renamed:6",
-    "task.unreceipted:1", "task.unreceipted:8", "task.done:1", "task.done:9", "publish.ready", "publish.renamed",
+    "task.file_written:1", "task.file_written:8", "task.done:1", "task.done:9", "publish.ready", "publish.renamed",
 ]  # fmt: skip
 WORK_FILES = ["text-a.jsonl", "text-b.jsonl", "text-c.jsonl"]
 
@@ -50,7 +50,7 @@ def run(argv: list[str], **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """The hash of every file that is part of the artefact."""
+    """The hash of every file that is part of the artifact."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -70,7 +70,7 @@ def test_any_number_of_workers(workers: int, corpus: Path, undisturbed: dict[str
     assert content(tmp_path / "out") == undisturbed
 
 
-def test_files_in_another_order_and_another_place(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_order_and_folder_of_files_do_not_matter(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
     shutil.copytree(corpus, tmp_path / "elsewhere" / "deeper")
     argv = command(tmp_path / "elsewhere" / "deeper", tmp_path / "x" / "y", files=WORK_FILES[::-1])
     assert run(argv, PYTHONHASHSEED="7", BERTGPT_WORK=str(tmp_path / "work")).returncode == 0
@@ -78,13 +78,13 @@ def test_files_in_another_order_and_another_place(corpus: Path, undisturbed: dic
     assert not list((tmp_path / "work").iterdir())
 
 
-def test_killed_at_every_point(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    """One output, killed at each of the named points in turn, each time further on."""
+def test_killed_at_every_fault_point(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    """One output, killed at each of the fault points in turn, each time further on."""
     out = tmp_path / "out"
     for point in POINTS:
         done = run(command(corpus, out, workers=1), BERTGPT_FAULT=point)
         assert done.returncode in (-signal.SIGKILL, 0), (point, done.stderr)
-        if out.exists():  # what is visible is whole
+        if out.exists():  # what is visible is complete
             assert content(out) == undisturbed, point
     assert run(command(corpus, out, workers=1)).returncode == 0
     assert content(out) == undisturbed
@@ -92,66 +92,66 @@ def test_killed_at_every_point(corpus: Path, undisturbed: dict[str, str], tmp_pa
 
 
 @pytest.mark.parametrize("point", ["publish.ready", "publish.aside", "publish.renamed"])
-def test_an_output_that_is_made_anew_is_there_before_and_after(point: str, corpus: Path, tmp_path: Path) -> None:
+def test_overwrite_replaces_output_atomically(point: str, corpus: Path, tmp_path: Path) -> None:
     out, small = tmp_path / "out", ["text-a.jsonl"]
     assert run(command(corpus, out, workers=1, files=small)).returncode == 0
     before = content(out)
-    fresh = command(corpus, out, "--overwrite", "--seed", "2", workers=1, files=small)
-    assert run(fresh, BERTGPT_FAULT=point).returncode == -signal.SIGKILL
+    overwrite = command(corpus, out, "--overwrite", "--seed", "2", workers=1, files=small)
+    assert run(overwrite, BERTGPT_FAULT=point).returncode == -signal.SIGKILL
     if point == "publish.ready":
         assert content(out) == before
-    assert run(fresh).returncode == 0
+    assert run(overwrite).returncode == 0
     assert content(out) != before
     assert run(command(corpus, tmp_path / "again", "--seed", "2", workers=1, files=small)).returncode == 0
     assert content(out) == content(tmp_path / "again")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "out"]
 
 
-def receipts(folder: Path) -> dict[str, int]:
-    """The finished tasks of a run, with the time at which their file was written."""
+def results(folder: Path) -> dict[str, int]:
+    """The result files of completed tasks, with the time at which each output was written."""
     found = {}
-    for receipt in glob.glob(f"{folder}/.out.work/*/*/*.arrow.json"):  # noqa: PTH207 - bears with folders that go away
+    for result in glob.glob(f"{folder}/.out.work/*/*/*.arrow.json"):  # noqa: PTH207 - tolerates folders that vanish
         with suppress(FileNotFoundError):
-            found[receipt] = Path(receipt.removesuffix(".json")).stat().st_mtime_ns
+            found[result] = Path(result.removesuffix(".json")).stat().st_mtime_ns
     return found
 
 
 def killed_after(argv: list[str], folder: Path, more: int) -> tuple[int, dict[str, int]]:
-    """Start a run and kill it when so many more tasks are done; what it left."""
-    before = len(receipts(folder))
+    """Start a build and kill it when so many more tasks are completed; what it left."""
+    before = len(results(folder))
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        while running.poll() is None and len(receipts(folder)) < before + more:
+        while running.poll() is None and len(results(folder)) < before + more:
             os.sched_yield()
         running.kill()
         running.wait()
-    return running.returncode, receipts(folder)
+    return running.returncode, results(folder)
 
 
 def kill_often(corpus: Path, tmp_path: Path, kills: int) -> tuple[int, int]:
-    """Kill and restart; the number of kills, and of tasks that were done more than once."""
+    """Kill and restart; the number of kills, and of tasks that were run more than once."""
     draw = random.Random(3)
-    redone = done = 0
-    kept: dict[str, int] = {}
+    rerun = killed = 0
+    completed: dict[str, int] = {}
     argv = command(corpus, tmp_path / "out")
-    while done < kills:
+    while killed < kills:
         if (tmp_path / "out").exists():
             shutil.rmtree(tmp_path / "out")
         code, left = killed_after(argv, tmp_path, draw.randrange(0, 7))
-        done += code == -signal.SIGKILL
-        redone += sum(left.get(file, time) != time for file, time in kept.items() if Path(file).exists())
-        kept = left
-    return done, redone
+        killed += code == -signal.SIGKILL
+        rerun += sum(left.get(file, time) != time for file, time in completed.items() if Path(file).exists())
+        completed = left
+    return killed, rerun
 
 
 def check_kills(corpus: Path, undisturbed: dict[str, str], tmp_path: Path, kills: int) -> None:
-    done, redone = kill_often(corpus, tmp_path, kills)
-    assert redone == 0  # a task with a receipt is never done again; one that was under way is, at most two a kill
+    killed, rerun = kill_often(corpus, tmp_path, kills)
+    assert rerun == 0  # a task with a result never runs again; at most two per kill do, which were running
     assert run(command(corpus, tmp_path / "out", "--overwrite")).returncode == 0
     assert content(tmp_path / "out") == undisturbed
-    assert done == kills
+    assert killed == kills
 
 
-def test_killed_often(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_killed_eight_times(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
     check_kills(corpus, undisturbed, tmp_path, 8)
 
 
@@ -161,13 +161,15 @@ def test_killed_fifty_times(corpus: Path, undisturbed: dict[str, str], tmp_path:
     check_kills(corpus, undisturbed, tmp_path, 50)
 
 
-def test_work_that_a_machine_lost_is_done_again(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    """Nothing is forced to the disk before the end: after a power cut a file may have its size, but not its content."""
+def test_files_lost_in_a_power_failure_are_written_again(
+    corpus: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    """Nothing is synced before the end: after a power failure a file may have its size, but not its content."""
     assert run(command(corpus, tmp_path / "out"), BERTGPT_FAULT="publish.ready").returncode == -signal.SIGKILL
     for name in ("part-00001.arrow", "train-00001.arrow"):
         (lost,) = tmp_path.rglob(f".out.work/*/*s/{name}")
         size = lost.stat().st_size
-        lost.unlink()  # another name of it is in the finished folder
+        lost.unlink()  # the finished folder has a hard link to it
         lost.write_bytes(bytes(size))
     assert run(command(corpus, tmp_path / "out")).returncode == 0
     assert content(tmp_path / "out") == undisturbed
@@ -181,12 +183,10 @@ def workers_of(process: subprocess.Popen[str]) -> Iterator[psutil.Process]:
             yield from child.children()
 
 
-def test_a_worker_killed_from_outside_costs_one_retry(
-    corpus: Path, undisturbed: dict[str, str], tmp_path: Path
-) -> None:
-    """F10: a pool of multiprocessing would hang for ever."""
+def test_worker_killed_from_outside_is_replaced(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    """A multiprocessing.Pool would hang for ever."""
     running = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
-    while running.poll() is None and not receipts(tmp_path):
+    while running.poll() is None and not results(tmp_path):
         os.sched_yield()
     next(workers_of(running)).kill()
     _, err = running.communicate(timeout=60)
@@ -194,9 +194,9 @@ def test_a_worker_killed_from_outside_costs_one_retry(
     assert content(tmp_path / "out") == undisturbed
 
 
-def test_workers_go_with_a_killed_parent(corpus: Path, tmp_path: Path) -> None:
+def test_workers_exit_when_the_parent_is_killed(corpus: Path, tmp_path: Path) -> None:
     running = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
-    while running.poll() is None and not receipts(tmp_path):
+    while running.poll() is None and not results(tmp_path):
         os.sched_yield()
     workers = list(workers_of(running))
     running.kill()
@@ -206,26 +206,26 @@ def test_workers_go_with_a_killed_parent(corpus: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_stop_cleanly_and_lose_nothing(
+def test_signals_stop_cleanly_and_keep_results(
     number: signal.Signals, code: int, corpus: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    """F31 and F32, and case 23: DVC must not take a stopped stage for a finished one."""
+    """The exit code tells DVC that the stage has not finished."""
     running = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
-    while running.poll() is None and not receipts(tmp_path):
+    while running.poll() is None and not results(tmp_path):
         os.sched_yield()
     running.send_signal(number)
     _, err = running.communicate(timeout=60)
     assert running.returncode == code
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
-    kept = receipts(tmp_path)
-    assert kept
+    completed = results(tmp_path)
+    assert completed
     assert run(command(corpus, tmp_path / "out")).returncode == 0
     assert content(tmp_path / "out") == undisturbed
 
 
-def test_a_full_disk_keeps_what_is_finished(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    """F17: files may not grow beyond a limit, which is the same to a writer as a disk that is full."""
+def test_full_disk_keeps_completed_tasks(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    """A limit on file sizes, which to a writer looks like a full disk."""
     limited = ["bash", "-c", 'ulimit -f 300; exec "$@"', "bash", *command(corpus, tmp_path / "out", workers=1)]
     done = run(limited)
     assert done.returncode == 4
@@ -236,10 +236,10 @@ def test_a_full_disk_keeps_what_is_finished(corpus: Path, undisturbed: dict[str,
     assert content(tmp_path / "out") == undisturbed
 
 
-def test_two_writers_of_one_folder(corpus: Path, tmp_path: Path) -> None:
-    """Case 12: the second is refused, and named the first; the lock of a dead process is free."""
+def test_second_writer_is_refused(corpus: Path, tmp_path: Path) -> None:
+    """The error names the first writer; the lock of a dead process is free."""
     first = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
-    while first.poll() is None and not receipts(tmp_path):
+    while first.poll() is None and not results(tmp_path):
         os.sched_yield()
     first.send_signal(signal.SIGSTOP)
     second = subprocess.run(command(corpus, tmp_path / "out"), capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Several sources, shares of them, and work shared out among machines."""
+"""Array jobs (--task-index), several sources, and fractions of them."""
 
 import json
 import random
@@ -17,8 +17,8 @@ OPTIONS = ["--train-tokenizer", "bpe", "--vocab-size", "500", "--train-bytes", "
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three files of a few pieces each, in the folder that we are in."""
+def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three files of a few input splits each, in the current folder."""
     monkeypatch.chdir(tmp_path)
     documents = World(8).documents(0, 12_000)
     for name in "abc":
@@ -41,7 +41,7 @@ def manifest(folder: str) -> bytes:
 
 
 @pytest.mark.parametrize("command", ["tokenize", "shard"])
-def test_tasks_in_any_order_and_then_all_together(command: str, run: Run, here: Path) -> None:
+def test_tasks_in_any_order_then_finalize(command: str, run: Run, cwd: Path) -> None:
     options = OPTIONS if command == "shard" else OPTIONS[:-2]
     assert run(command, "*.jsonl", *options, "--out", "whole").code == 0
     order = list(range(5))
@@ -50,35 +50,40 @@ def test_tasks_in_any_order_and_then_all_together(command: str, run: Run, here: 
         early = run(command, "*.jsonl", *options, "--out", "shared", "--finalize")
         assert (early.code, "error[BG315]" in early.err) == (3, True)
         share = ["--task-index", str(task), "--num-tasks", "5"]
-        done = run(command, "*.jsonl", *options, "--out", "shared", *share, "--json")
-        assert done.code == 0, done.err
-        assert json.loads(done.out)["result"]["task"] == task
+        outcome = run(command, "*.jsonl", *options, "--out", "shared", *share, "--json")
+        assert outcome.code == 0, outcome.err
+        assert json.loads(outcome.out)["result"]["task_index"] == task
         assert not Path("shared").exists()
     assert run(command, "*.jsonl", *options, "--out", "shared", "--finalize").code == 0
     assert manifest("shared") == manifest("whole")
-    assert not list(here.glob(".*.work"))
+    assert not list(cwd.glob(".*.work"))
+    if command == "shard":
+        name = read_manifest(Path("shared"))["files"][0]["path"]
+        Path("shared", name).write_bytes(b"")
+        assert run("shard", "--repair", "shared").code == 0
+        assert run("inspect", "shared", "--verify").code == 0
     again = run(command, "*.jsonl", *options, "--out", "shared", "--task-index", "0", "--num-tasks", "5")
     assert (again.code, "nothing to do" in again.err) == (0, True)
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "message"),
     [
-        (["--task-index", "0"], 2, "belong together"),
-        (["--num-tasks", "3"], 2, "belong together"),
+        (["--task-index", "0"], 2, "must be given together"),
+        (["--num-tasks", "3"], 2, "must be given together"),
         (["--task-index", "3", "--num-tasks", "3"], 2, "there is no task 3"),
-        (["--task-index", "0", "--num-tasks", "3", "--limit-docs", "5"], 2, "limits"),
+        (["--task-index", "0", "--num-tasks", "3", "--limit-docs", "5"], 2, "--limit-*"),
     ],
 )
-def test_shares_that_make_no_sense(options: list[str], code: int, said: str, run: Run, here: Path) -> None:
-    done = run("shard", "*.jsonl", *OPTIONS, "--out", "out", *options)
-    assert (done.code, said in done.err) == (code, True), done.err
+def test_invalid_task_options(options: list[str], code: int, message: str, run: Run, cwd: Path) -> None:
+    outcome = run("shard", "*.jsonl", *OPTIONS, "--out", "out", *options)
+    assert (outcome.code, message in outcome.err) == (code, True), outcome.err
 
 
-# ------------------------------------------------------------------------------------------------------- weights
+# ------------------------------------------------------------------------------------------------------- fractions
 
 
-def test_a_share_of_a_source_is_chosen_by_hash(run: Run, here: Path) -> None:
+def test_fraction_of_a_source_is_chosen_by_hash(run: Run, cwd: Path) -> None:
     assert run("shard", "a.jsonl", *OPTIONS, "--out", "whole", "--val-fraction", "0").code == 0
     tokenizer = ["--tokenizer", "whole/tokenizer", "--val-fraction", "0"]
     for share in ("0.25", "0.5"):
@@ -86,7 +91,7 @@ def test_a_share_of_a_source_is_chosen_by_hash(run: Run, here: Path) -> None:
     assert run("shard", "b.jsonl", *tokenizer, "--out", "other").code == 0
     whole, other, half, quarter = texts("whole"), texts("other"), texts("0.5") - texts("other"), texts("0.25")
     quarter -= other
-    assert quarter < half < whole  # more of it is the same and more
+    assert quarter < half < whole  # a larger fraction contains the smaller one
     assert abs(len(quarter) - 1000) < 120
     assert abs(len(half) - 2000) < 140
     found = read_manifest(Path("0.25"))
@@ -95,24 +100,24 @@ def test_a_share_of_a_source_is_chosen_by_hash(run: Run, here: Path) -> None:
     assert found["sources"][0]["documents"] == len(quarter)
 
 
-def test_a_share_of_a_glob_and_its_repair(run: Run, here: Path) -> None:
-    done = run("shard", "*.jsonl=0.1", *OPTIONS, "--out", "out")
-    assert done.code == 0, done.err
+def test_fraction_of_a_glob_and_its_repair(run: Run, cwd: Path) -> None:
+    outcome = run("shard", "*.jsonl=0.1", *OPTIONS, "--out", "out")
+    assert outcome.code == 0, outcome.err
     name = read_manifest(Path("out"))["files"][0]["path"]
     content = Path("out", name).read_bytes()
     Path("out", name).unlink()
-    done = run("shard", "--repair", "out")
-    assert done.code == 0, done.err
+    outcome = run("shard", "--repair", "out")
+    assert outcome.code == 0, outcome.err
     assert Path("out", name).read_bytes() == content
 
 
 @pytest.mark.parametrize("share", ["0", "1.5", "-0.5", "1e9"])
-def test_shares_that_cannot_be(share: str, run: Run, here: Path) -> None:
-    done = run("shard", f"a.jsonl={share}", *OPTIONS, "--out", "out")
-    assert (done.code, "never repeated" in done.err) == (2, True), done.err
+def test_invalid_fractions(share: str, run: Run, cwd: Path) -> None:
+    outcome = run("shard", f"a.jsonl={share}", *OPTIONS, "--out", "out")
+    assert (outcome.code, "never repeated" in outcome.err) == (2, True), outcome.err
 
 
-def test_a_file_whose_name_looks_like_a_share(run: Run, here: Path) -> None:
+def test_file_name_that_looks_like_a_fraction(run: Run, cwd: Path) -> None:
     Path("a=0.5").mkdir()
     Path("a.jsonl").rename("a=0.5/a.jsonl")
     assert run("shard", "a=0.5", *OPTIONS, "--out", "out", "--val-fraction", "0").code == 0
