@@ -37,17 +37,17 @@ def test_image_copies_existing_files(name: str) -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         ([], "deploy/train-on HOST RECIPE"),
-        (["host", "nonsense"], "there is no recipe nonsense; there is: bert-base-scratch"),
-        (["host", "gpt2-fineweb", "a; rm -rf b"], "FOLDER is made of letters"),
+        (["host", "nonsense"], "no such recipe: nonsense; recipes: bert-base-scratch"),
+        (["host", "gpt2-fineweb", "a; rm -rf b"], "FOLDER may only contain letters"),
     ],
 )
-def test_script_refuses_before_connecting(argv: list[str], said: str) -> None:
+def test_script_refuses_before_connecting(argv: list[str], message: str) -> None:
     done = subprocess.run([str(SCRIPT), *argv], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_script_is_valid_bash() -> None:
