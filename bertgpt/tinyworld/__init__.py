@@ -1,10 +1,10 @@
-"""tinyworld: a generative little world in plain English whose every probability is known.
+"""tinyworld: a synthetic English corpus from a probabilistic grammar with exact log-probabilities.
 
-It stands in for a corpus where there is no network, and it measures learning where there is: how close a model comes
-to the true entropy, and which mechanism it lacks (names, pronouns, possessions, agreement). The modules, from the
-words up: `lexicon` and `words` (what can be said), `telling` (tables of choices, the writer and the reader), `tale`,
-`stories` and `notices` (the grammar), `world` (documents and their probabilities), `oracle` and `trigram` (the best
-and the forgetful guess), `tasks` (the twins of the evaluations).
+It replaces a corpus where there is no network, and it measures learning: how close a model comes to the true entropy,
+and which category of words it lacks (names, pronouns, possessions, agreement). Modules, bottom up: `lexicon` and
+`tables` (words and their probabilities), `grammar` (tables, sampler and parser), `story_state`, `stories` and `notices`
+(the rules), `world` (documents and their log-probabilities), `oracle` (Bayes-optimal prediction of masked words),
+`trigram` (an n-gram baseline), `tasks` (counterparts of evaluation sets).
 """
 
 from itertools import islice
@@ -18,19 +18,18 @@ __all__ = ["Document", "Parse", "World", "describe_world", "examples"]
 
 
 def describe_world(seed: int, start: int, docs: int, task: str | None, split: str) -> dict[str, Any]:
-    """Some documents with all that is known about them, or some examples of a task."""
+    """Documents with their labels and log-probabilities, or examples of a task."""
     world = World(seed)
-    seen: dict[str, Any] = {"kind": "tinyworld", "seed": seed}
+    result: dict[str, Any] = {"kind": "tinyworld", "seed": seed}
     if task is not None:
-        found = islice(examples(world, task, split, start), docs)
-        return seen | {"task": task, "split": split, "examples": list(found)}
-    return seen | {
-        "documents": [describe_document(world, document) for document in world.documents(start, start + docs)]
-    }
+        rows = islice(examples(world, task, split, start), docs)
+        return result | {"task": task, "split": split, "examples": list(rows)}
+    documents = world.documents(start, start + docs)
+    return result | {"documents": [describe_document(world, document) for document in documents]}
 
 
 def describe_document(world: World, document: Document) -> dict[str, Any]:
-    """A document with its surprise, in nats, by mechanism."""
+    """A document with its negative log-likelihood in nats, in total and by category."""
     words = world.parse(document.text).words
     return {
         "index": document.index,
@@ -41,5 +40,7 @@ def describe_document(world: World, document: Document) -> dict[str, Any]:
         "words": sum(word.text[0].isalpha() for word in words),
         "bytes": len(document.text.encode()),
         "nats": -document.logp,
-        "nats_by_mechanism": {m: 0.0 - sum(w.logp for w in words if w.category == m) for m in CATEGORIES},
+        "nats_by_category": {
+            category: 0.0 - sum(word.logp for word in words if word.category == category) for category in CATEGORIES
+        },
     }

@@ -1,8 +1,8 @@
-"""The words of tinyworld: plain data, and nothing that chooses among them.
+"""The lexicon of tinyworld, as plain data.
 
-Every list is ordered from common to rare; `words.py` turns the order into probabilities. Verbs are
-written past/singular/plural, with what follows all three after a colon ("mended/mends/mend: the nets"); nouns of a
-scene are written singular/plural.
+Every list is ordered from frequent to rare; `tables.py` turns the order into probabilities. Verbs are written
+past/singular/plural, with their object after a colon ("mended/mends/mend: the nets"); nouns of the scenery are written
+singular/plural.
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ def listed(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Domain:
-    """One of the four corners of the world; its name is the topic label of a document."""
+    """One of the four domains; its name is the topic label of a document."""
 
     name: str
-    places: tuple[str, ...]  # where a document opens, preposition included
-    goals: tuple[str, ...]  # where people walk to
-    spots: tuple[str, ...]  # where things lie
+    places: tuple[str, ...]  # where a document is set, with preposition
+    goals: tuple[str, ...]  # destinations
+    spots: tuple[str, ...]  # where things are put
     jobs: tuple[str, ...]
     singular: tuple[str, ...]  # things that can be carried
     plural: tuple[str, ...]
-    scenery: tuple[str, ...]  # singular/plural: things that stay where they are
-    conditions: tuple[str, ...]  # what scenery can be
-    work: tuple[str, ...]  # past/singular/plural and an object: what people do here
+    scenery: tuple[str, ...]  # singular/plural: things that cannot be carried
+    conditions: tuple[str, ...]  # predicates of the scenery
+    work: tuple[str, ...]  # past/singular/plural and an object: activities
 
 
 HARBOUR = Domain(

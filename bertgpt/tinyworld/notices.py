@@ -1,4 +1,4 @@
-"""Notices: things lost, found and for sale, and people wanted."""
+"""Grammar of notices: things lost, found or for sale, and jobs."""
 
 from bertgpt.tinyworld.grammar import AGREEMENT, END, NAMES, POSSESSIONS, PRONOUNS, Table
 from bertgpt.tinyworld.story_state import IT, IT_AS_OBJECT, OBJECT, SUBJECT, Derivation, Thing
@@ -16,24 +16,24 @@ NOTICES = ("Lost", "Found", "For sale", "Wanted")  # the first words
 
 
 class Notice(Derivation):
-    """A notice being told. The advertiser, with a title and surname, is the only person in it."""
+    """The grammar of a notice. The advertiser, with a title and surname, is its only person."""
 
     genre = "notice"
     name: str  # of the advertiser
     gender: str
 
     def derive(self, opening: str) -> None:
-        """The whole notice after its first words."""
+        """The notice after its first words."""
         self.location()
         self.emit(":")
         if opening == "Wanted":
-            self.wanted()
+            self.job_notice()
         else:
             thing = self.new_thing()
             self.emit(".")
-            {"Lost": self.lost, "Found": self.found, "For sale": self.for_sale}[opening](thing)
+            {"Lost": self.lost_notice, "Found": self.found_notice, "For sale": self.sale_notice}[opening](thing)
 
-    def lost(self, thing: Thing) -> None:
+    def lost_notice(self, thing: Thing) -> None:
         """The lantern belongs to Mrs Pike, the baker. She lost it on Friday. Anyone who finds it is asked ..."""
         self.belongs_to_advertiser(thing)
         self.emit(capitalize_phrase(SUBJECT[self.gender]), PRONOUNS)
@@ -56,7 +56,7 @@ class Notice(Derivation):
                 self.emit(".")
                 self.emit(END)
 
-    def found(self, thing: Thing) -> None:
+    def found_notice(self, thing: Thing) -> None:
         """The oars were found by Mr Rook, the ferryman. He keeps them in the cabin. Whoever lost them ..."""
         self.emit(" The")
         self.emit(thing.noun, POSSESSIONS)
@@ -77,7 +77,7 @@ class Notice(Derivation):
             self.emit(".")
             self.emit(END)
 
-    def for_sale(self, thing: Thing) -> None:
+    def sale_notice(self, thing: Thing) -> None:
         """The scarf belongs to Miss Hale, the weaver. It is useful but a little dear. Ask before noon."""
         self.belongs_to_advertiser(thing)
         self.emit(capitalize_phrase(IT[thing.number]), PRONOUNS)
@@ -92,7 +92,7 @@ class Notice(Derivation):
             self.emit(".")
             self.emit(END)
 
-    def wanted(self) -> None:
+    def job_notice(self) -> None:
         """Wanted at the bakery of Tarn: one milkman. The milkman must be honest and able to ..."""
         jobs = self.domain.jobs
         self.emit(" one")

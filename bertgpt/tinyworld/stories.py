@@ -1,4 +1,7 @@
-"""Stories: people who turn up, find things, pass them on and put them down, and what they think of the day."""
+"""Grammar of stories: people arrive, find things, pass them on and put them down, and say what they think of the day.
+
+Docstrings of the rules are examples of what they generate.
+"""
 
 from functools import cache
 
@@ -18,7 +21,7 @@ from bertgpt.tinyworld.tables import (
     capitalize_phrase,
 )
 
-MAX_HANDS, MAX_THINGS = 2, 6  # so many in one's hands, or in the story, and one looks for no more
+MAX_HANDS, MAX_THINGS = 2, 6  # things that a person can hold, and things in a story
 
 TENSES = Table([COPULA[PAST][ONE], COPULA[PRESENT][ONE]], [0.65, 0.35], AGREEMENT)
 OPENING_ENDS = Table([".", " on"], [0.6, 0.4])
@@ -34,20 +37,20 @@ LOOK, THANKS, HOW = ' "Look at the', ' "Thank you,', ' "How'
 
 @cache
 def speech_openings(things: bool, company: bool) -> Table:
-    """How a speech can begin, given what there is to look at and whom to thank."""
+    """Starts of direct speech, given whether there are things to look at and people to thank."""
     weights = {HOW: 0.3} | ({LOOK: 0.4} if things else {}) | ({THANKS: 0.3} if company else {})
     return Table(list(weights), list(weights.values()))
 
 
 class Story(Derivation):
-    """A story being told."""
+    """The grammar of a story."""
 
     genre = "story"
-    focus: Person | None = None  # whom a pronoun at the beginning of a sentence means
+    focus: Person | None = None  # antecedent of a pronoun at the start of a sentence
     daypart: str | None = None
 
     def derive(self, opening: str, lengths: tuple[int, int]) -> None:
-        """The whole story after its first word; `lengths` bounds the number of sentences."""
+        """The story after its first word; `lengths` bounds the number of sentences."""
         self.tense = self.choose(TENSES)
         if opening == "It":  # It was a foggy morning at the old harbour of Penwick.
             self.emit(" a")
@@ -97,40 +100,40 @@ class Story(Derivation):
             self.new_person(self.tables.relation_gender[relation])
             self.emit(".")
 
-    # ------------------------------------------------------------------------------------- what people do
+    # ------------------------------------------------------------------------------------- actions
 
     def act(self) -> None:
         """She picked up a brass key and hurried to the lighthouse door."""
-        self.action(opened=False)
+        self.action(after_opener=False)
 
     def act_with_opener(self) -> None:
         """A little later the twins handed the brass key to Tom."""
         self.choose(self.tables.openers)
-        self.action(opened=True)
+        self.action(after_opener=True)
 
-    def action(self, opened: bool) -> None:
-        """A subject, which may be somebody new, and what it does."""
+    def action(self, after_opener: bool) -> None:
+        """A subject, possibly a new person, and its predicate."""
         people = [person for person in self.cast if person is not self.focus]
-        phrases = [person.inline_name if opened else person.name for person in people]
+        phrases = [person.inline_name if after_opener else person.name for person in people]
         weights = [0.32 / len(people) for _ in people]
-        mechanisms = [NAMES for _ in people]
+        categories = [NAMES for _ in people]
         if self.focus is not None:
             pronoun = SUBJECT[self.focus.gender]
             people += [self.focus, self.focus]
             phrases += [
-                pronoun if opened else capitalize_phrase(pronoun),
-                self.focus.inline_name if opened else self.focus.name,
+                pronoun if after_opener else capitalize_phrase(pronoun),
+                self.focus.inline_name if after_opener else self.focus.name,
             ]
             weights += [0.5, 0.08]
-            mechanisms += [PRONOUNS, NAMES]
-        if len(self.cast) < MAX_CAST:  # the silent one: a name that is not known yet follows
-            phrases, weights, mechanisms = [*phrases, ""], [*weights, 0.1], [*mechanisms, REST]
-        chosen = self.choose_from(phrases, weights, mechanisms)
+            categories += [PRONOUNS, NAMES]
+        if len(self.cast) < MAX_CAST:  # the empty option: a new name follows
+            phrases, weights, categories = [*phrases, ""], [*weights, 0.1], [*categories, REST]
+        chosen = self.choose_from(phrases, weights, categories)
         if chosen == len(people):
             self.arrive()
         else:
             self.focus = people[chosen]
-            self.predicate(self.focus, may_go_on=True)
+            self.predicate(self.focus, may_continue=True)
 
     def arrive(self) -> None:
         """Tom, the ferryman, arrived with some oars."""
@@ -143,14 +146,14 @@ class Story(Derivation):
             person.holds.append(self.new_thing())
             self.emit(".")
 
-    def predicate(self, person: Person, may_go_on: bool) -> None:
-        """What a subject does, to the end of the sentence."""
+    def predicate(self, person: Person, may_continue: bool) -> None:
+        """The predicate of a subject, to the end of the sentence."""
         room = len(person.holds) < MAX_HANDS and len(self.things) < MAX_THINGS
         holding = bool(person.holds)
         options = self.domain.predicates(self.tense, person.number, room, holding, len(self.cast) > 1)
         kind = options.kinds[self.choose(options.table)]
         if kind == Verb.HANDLE:
-            self.handle(person, may_go_on)
+            self.handle(person, may_continue)
             return
         endings = self.tables.endings
         if kind == Verb.TAKE:
@@ -170,13 +173,13 @@ class Story(Derivation):
         elif kind == Verb.BE:
             self.feeling()
             endings = self.tables.moments
-        self.end_or_continue(person, endings[may_go_on])
+        self.end_or_continue(person, endings[may_continue])
 
-    def handle(self, person: Person, may_go_on: bool) -> None:
+    def handle(self, person: Person, may_continue: bool) -> None:
         """... looked at the boots because they were wet."""
         self.emit(" the")
         thing = self.known_thing(person.holds)
-        if self.end_or_continue(person, self.tables.reasons[may_go_on]) == " because":
+        if self.end_or_continue(person, self.tables.reasons[may_continue]) == " because":
             self.emit(IT[thing.number], PRONOUNS)
             self.emit(COPULA[self.tense][thing.number], AGREEMENT)
             self.choose(self.tables.faults)
@@ -189,7 +192,7 @@ class Story(Derivation):
         return thing
 
     def someone_else(self, person: Person) -> Person:
-        """Another of the cast by name; where there is only one, often by pronoun."""
+        """Another of the cast, by name; if there is only one, also by pronoun."""
         others = [other for other in self.cast if other is not person]
         if len(others) > 1:
             return self.known_person(others)
@@ -200,11 +203,11 @@ class Story(Derivation):
         """End the clause, or add a second predicate to the same subject."""
         link = self.end_clause(table)
         if link == " and":
-            self.predicate(person, may_go_on=False)
+            self.predicate(person, may_continue=False)
         return link
 
     def end_clause(self, table: Table) -> str:
-        """The end of a clause: a full stop, or a word that leads on, which is returned."""
+        """End the clause; returns "." or the conjunction that continues it."""
         ending = self.choose_phrase(table)
         if ending in (" and", " because", " with"):
             return ending
@@ -212,10 +215,10 @@ class Story(Derivation):
             self.emit(".")
         return "."
 
-    # --------------------------------------------------------------------------------- what there is to see
+    # --------------------------------------------------------------------------------- descriptions
 
     def scenery(self) -> None:
-        """Outside, the ropes near the boat were wet: what agrees is not always what stands next to it."""
+        """Outside, the ropes near the boat were wet. The verb may agree with a distant noun."""
         self.choose(self.tables.whereabouts)
         self.emit(", the")
         table = self.domain.scenery
@@ -227,7 +230,7 @@ class Story(Derivation):
             self.emit(HAVE[self.tense][owner.number], AGREEMENT)
             self.choose(self.tables.done)
         elif modifier:
-            self.choose(table, [table.phrases[head - number], table.phrases[head - number + 1]])  # something else
+            self.choose(table, [table.phrases[head - number], table.phrases[head - number + 1]])  # another thing
         self.choose_from([COPULA[self.tense][number], SEEM[self.tense][number]], [0.75, 0.25], [AGREEMENT, AGREEMENT])
         self.choose(self.domain.conditions)
         self.emit(".")
@@ -240,7 +243,7 @@ class Story(Derivation):
         self.choose(self.tables.faults)
         self.emit(".")
 
-    # -------------------------------------------------------------------------------- what to think of it
+    # -------------------------------------------------------------------------------- sentiment
 
     def feeling(self) -> None:
         """... was rather proud"""
@@ -252,12 +255,12 @@ class Story(Derivation):
         self.emit(" It")
         self.emit(COPULA[self.tense][ONE], AGREEMENT)
         article = self.choose_phrase(VERDICTS)
-        self.sentiment_word(self.tables.looks_after[article.endswith("an")], denied=article.startswith(" not"))
+        self.sentiment_word(self.tables.looks_after[article.endswith("an")], negated=article.startswith(" not"))
         self.time_of_day()
         self.choose(DAY_ENDS)
 
     def time_of_day(self) -> None:
-        """... morning: the same one to the end of the story."""
+        """... morning: the same one for the whole story."""
         if self.daypart is None:
             self.daypart = self.choose_phrase(self.tables.dayparts)
         else:
@@ -274,7 +277,7 @@ class Story(Derivation):
         """Nobody was bored."""
         self.emit(" Nobody")
         self.emit(COPULA[self.tense][ONE], AGREEMENT)
-        self.sentiment_word(self.tables.feelings, denied=True)
+        self.sentiment_word(self.tables.feelings, negated=True)
         self.emit(".")
 
     def speech(self) -> None:

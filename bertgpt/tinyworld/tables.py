@@ -1,7 +1,7 @@
-"""The lexicon compiled into tables of probabilities, for the whole world or for a small part of it.
+"""Compiles the lexicon into probability tables, in full or for a small version of the corpus.
 
-`Words()` is the world. `Words(limit=1, domains=1)` keeps the first entry of every list and one domain: a world so
-small that all its documents can be listed, which is how the tests know that probabilities sum to 1.
+`WorldTables(limit=1, domains=1)` keeps the first entry of every list and one domain: so small that all documents can be
+enumerated. The tests use it to verify that probabilities sum to 1.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,26 +15,26 @@ from bertgpt.tinyworld.grammar import AGREEMENT, END, NAMES, REST, Table
 
 PAST, PRESENT = 0, 1
 ONE, MANY = 0, 1  # grammatical number
-GOOD, BAD = 0, 1  # mood of a document, once it shows
+GOOD, BAD = 0, 1  # mood of a document, once a sentiment word has settled it
 MOODS = {None: None, GOOD: "good", BAD: "bad"}
-COPULA = ((" was", " were"), (" is", " are"))  # by tense and number, as all that agrees
+COPULA = ((" was", " were"), (" is", " are"))  # by tense and number
 HAVE = ((" had", " had"), (" has", " have"))
 SEEM = ((" seemed", " seemed"), (" seems", " seem"))
-MAX_CAST = 3  # people in a story; a small world has names for as many
-FEWEST_NOUNS = 2  # of each kind in a small world, so that a short story does not run out of things
+MAX_CAST = 3  # people in a story; `limit` leaves at least as many names
+FEWEST_NOUNS = 2  # of each kind whatever the `limit`, so that a short story does not run out of things
 VOWELS = tuple("aeiou")
 
 Kind = TypeVar("Kind")
 
 
 class Verb(IntEnum):
-    """What a predicate can be. TAKE needs room in the hands; PUT, HANDLE and GIVE something in them."""
+    """Kinds of predicates. TAKE needs free hands; PUT, HANDLE and GIVE need something in them."""
 
     TAKE, PUT, HANDLE, GIVE, MEET, MOVE, WORK, BE = range(8)
 
 
 class Sentence(IntEnum):
-    """What a sentence of a story can be. EVEN needs something to speak of; FINISH is the end instead."""
+    """Kinds of sentences in a story. EVEN needs a known thing; FINISH ends the story."""
 
     ACT, OPENED, SCENERY, DAY, EVERYONE, NOBODY, SPEECH, EVEN, FINISH = range(9)
 
@@ -63,33 +63,33 @@ SENTENCE_WEIGHTS = {
 
 
 def zipf(n: int) -> list[float]:
-    """Weights for a list ordered from common to rare."""
+    """Zipf-Mandelbrot weights for a list ordered from frequent to rare."""
     return [1.0 / (rank + 4) for rank in range(n)]
 
 
 def spaced(entries: Iterable[str]) -> list[str]:
-    """The entries as phrases inside a sentence."""
+    """The entries with a space before them, as inside a sentence."""
     return [" " + entry for entry in entries]
 
 
 def capitalize_phrase(phrase: str) -> str:
-    """A phrase as it stands at the beginning of a sentence."""
+    """A phrase as at the start of a sentence."""
     return phrase[:1] + phrase[1].upper() + phrase[2:]
 
 
 def mixture(*parts: tuple[Sequence[str], float]) -> tuple[list[str], list[float]]:
-    """Several lists under one distribution, each with its share of the probability."""
+    """A mixture of lists, each with its share of the probability."""
     phrases: list[str] = []
     weights: list[float] = []
-    for part, share in parts:
-        raw = zipf(len(part))
-        phrases += spaced(part)
-        weights += [share * w / sum(raw) for w in raw]
+    for entries, share in parts:
+        unnormalized = zipf(len(entries))
+        phrases += spaced(entries)
+        weights += [share * w / sum(unnormalized) for w in unnormalized]
     return phrases, weights
 
 
 def conjugate(entry: str, tense: int, number: int) -> str:
-    """The form of a verb that agrees: from past/singular/plural, and what follows all three after a colon."""
+    """Inflect a verb for tense and number. An entry is past/singular/plural, then its object after a colon."""
     verb, colon, object_ = entry.partition(":")
     past, singular, plural = verb.split("/")
     return (past if tense == PAST else (singular, plural)[number]) + (object_ if colon else "")
@@ -97,14 +97,14 @@ def conjugate(entry: str, tense: int, number: int) -> str:
 
 @dataclass(frozen=True)
 class TypedTable(Generic[Kind]):
-    """A table, and the kind of thing that each of its phrases begins."""
+    """A table, and the kind of predicate or sentence that each of its phrases starts."""
 
     table: Table
     kinds: list[Kind]
 
 
 class WorldTables:
-    """Every table that the grammar chooses from."""
+    """All tables of the grammar."""
 
     def __init__(self, limit: int | None = None, domains: int = 4) -> None:
         self.limit = limit
@@ -131,7 +131,7 @@ class WorldTables:
         self._things()
         self.feelings = self.sentiment_tables(lex.GLAD, lex.SORRY)
         self.looks = self.sentiment_tables(lex.FINE, lex.POOR)
-        self.looks_after = [  # what can follow "a", and what can follow "an"
+        self.looks_after = [  # after "a", and after "an"
             self.sentiment_tables(
                 *([e for e in entries if e.startswith(VOWELS) is vowel] for entries in (lex.FINE, lex.POOR))
             )
@@ -158,7 +158,8 @@ class WorldTables:
         }
         self.gender = "f" * len(women) + "m" * len(men)
         groups, weights = mixture((self.truncate(lex.GROUPS), 0.2))
-        self.groups = Table(["", *map(capitalize_phrase, groups)], [0.8, *weights], NAMES)  # silent: a person, by name
+        names = ["", *map(capitalize_phrase, groups)]  # the empty option: a person follows, by name
+        self.groups = Table(names, [0.8, *weights], NAMES)
         self.titles = Table([" Mrs", " Mr", " Miss"], [0.35, 0.4, 0.25])
         self.surnames = Table(spaced(self.truncate(lex.SURNAMES)), zipf(len(self.truncate(lex.SURNAMES))), NAMES)
         hers, his = self.truncate(lex.WOMEN_RELATIONS), self.truncate(lex.MEN_RELATIONS)
@@ -174,8 +175,8 @@ class WorldTables:
         ]
 
     def _sentences(self, may_finish: bool, things: bool) -> TypedTable[Sentence]:
-        """What the next sentence can be. All kinds but the end are silent: their first words show them."""
-        leads = {
+        """The kinds of the next sentence. All but the end are empty options, recognised by their first words."""
+        lookahead = {
             Sentence.ACT: None,
             Sentence.OPENED: self.openers.first_words(),
             Sentence.SCENERY: self.whereabouts.first_words(),
@@ -186,34 +187,34 @@ class WorldTables:
             Sentence.EVEN: frozenset({"Even"}),
             Sentence.FINISH: None,
         }
-        barred = {Sentence.EVEN: not things, Sentence.FINISH: not may_finish}
-        kinds = [kind for kind in sorted(leads, key=lambda kind: leads[kind] is None) if not barred.get(kind)]
+        excluded = {Sentence.EVEN: not things, Sentence.FINISH: not may_finish}
+        kinds = [kind for kind in sorted(lookahead, key=lambda kind: lookahead[kind] is None) if not excluded.get(kind)]
         return TypedTable(
             Table(
                 [END if kind == Sentence.FINISH else "" for kind in kinds],
                 [SENTENCE_WEIGHTS[kind] for kind in kinds],
-                lookahead=[leads[kind] for kind in kinds],
+                lookahead=[lookahead[kind] for kind in kinds],
             ),
             kinds,
         )
 
     def truncate(self, entries: Sequence[str], fewest: int = 1) -> list[str]:
-        """The entries that this world uses."""
+        """The entries within the limit, at least `fewest`."""
         return list(entries if self.limit is None else entries[: max(self.limit, fewest)])
 
     def table(self, entries: Sequence[str], fewest: int = 1) -> Table:
-        """A table over a list of the lexicon."""
+        """A table of a list of the lexicon."""
         return Table(*mixture((self.truncate(entries, fewest), 1.0)))
 
-    def optional(self, nothing: float, entries: Sequence[str]) -> Table:
-        """The same with a silent phrase in front, whose share is `nothing`."""
-        phrases, weights = mixture((self.truncate(entries), 1.0 - nothing))
-        return Table(["", *phrases], [nothing, *weights])
+    def optional(self, p_empty: float, entries: Sequence[str]) -> Table:
+        """A table of a list with an empty option of probability `p_empty`."""
+        phrases, weights = mixture((self.truncate(entries), 1.0 - p_empty))
+        return Table(["", *phrases], [p_empty, *weights])
 
     def clause_endings(self, *parts: tuple[Sequence[str], float], links: dict[str, float]) -> tuple[Table, Table]:
-        """How a clause can end: with a full stop, with some words before it, or with a word that leads on.
+        """Ends of a clause: a full stop, a phrase before it, or a conjunction from `links` that continues.
 
-        The second table adds " and", which takes a second predicate for the same subject.
+        The second table also has " and", which adds a second predicate for the same subject.
         """
         phrases, weights = mixture(*((self.truncate(part), share) for part, share in parts))
         phrases, weights = [*phrases, *links], [*weights, *links.values()]
@@ -221,14 +222,14 @@ class WorldTables:
         return Table([*phrases, "."], [*weights, stop + 0.1]), Table([*phrases, ".", " and"], [*weights, stop, 0.1])
 
     def verbs(self, entries: Sequence[str]) -> list[list[Table]]:
-        """A list of verbs by tense and number."""
+        """Tables of verbs, by tense and number."""
         return [
             [self.table([conjugate(entry, tense, number) for entry in entries]) for number in (ONE, MANY)]
             for tense in (PAST, PRESENT)
         ]
 
     def sentiment_tables(self, good: Sequence[str], bad: Sequence[str]) -> dict[int | None, Table]:
-        """Words that judge: a table for each mood, and under None one over both, whose halves reveal the mood."""
+        """Sentiment words: a table for each mood, and under None one of both, good ones first."""
         both = mixture((self.truncate(good), 0.5), (self.truncate(bad), 0.5))
         return {GOOD: self.table(good), BAD: self.table(bad), None: Table(*both)}
 
@@ -252,7 +253,7 @@ class DomainTables:
         after_a = [words.truncate([e for e in part if not e.startswith(VOWELS)], FEWEST_NOUNS) for part in both]
         after_an = [words.truncate([e for e in part if e.startswith(VOWELS)], FEWEST_NOUNS) for part in both]
         plural = [words.truncate(part, FEWEST_NOUNS) for part in (domain.plural, lex.PLURAL)]
-        # what can follow an article at once, and what can follow it after an adjective
+        # nouns directly after an article, and after an article with an adjective
         self.nouns = [noun_table(*after_a), noun_table(*after_an), noun_table(*plural)]
         singular = noun_table(*(a + an for a, an in zip(after_a, after_an, strict=True)))
         self.described = [singular, singular, self.nouns[2]]
@@ -270,8 +271,8 @@ class DomainTables:
         self._truncate = words.truncate
 
     def _predicates(self, tense: int, number: int, room: bool, holding: bool, company: bool) -> TypedTable[Verb]:
-        """The verbs of a subject with room in its hands, something in them already, and others about."""
-        barred = {
+        """The verbs of a subject: `room` for more things, `holding` some, in `company` of others."""
+        excluded = {
             Verb.TAKE: not room,
             Verb.PUT: not holding,
             Verb.HANDLE: not holding,
@@ -280,14 +281,14 @@ class DomainTables:
         }
         phrases, weights, kinds = [COPULA[tense][number]], [VERB_WEIGHTS[Verb.BE]], [Verb.BE]
         for kind, entries in self._verbs.items():
-            if not barred.get(kind):
-                verbs, shares = mixture((self._truncate(entries), VERB_WEIGHTS[kind]))
+            if not excluded.get(kind):
+                verbs, verb_weights = mixture((self._truncate(entries), VERB_WEIGHTS[kind]))
                 phrases += [" " + conjugate(verb.strip(), tense, number) for verb in verbs]
-                weights += shares
+                weights += verb_weights
                 kinds += [kind] * len(verbs)
         return TypedTable(Table(phrases, weights, [AGREEMENT] + [REST] * (len(phrases) - 1)), kinds)
 
 
 def noun_table(own: Sequence[str], common: Sequence[str]) -> Table:
-    """What can be held in a domain: its own things and those of the whole world."""
+    """Things that can be held in a domain: its own, and those common to all domains."""
     return Table(*mixture((own, 0.65), (common, 0.35)))

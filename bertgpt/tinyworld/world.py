@@ -1,4 +1,4 @@
-"""The world itself: its documents, in any number and order, and the exact probability of each."""
+"""The corpus: documents by index, their exact log-probabilities, and the parser that recovers both from a text."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,89 +13,89 @@ from bertgpt.tinyworld.tables import MOODS, WorldTables
 from bertgpt.utils.rng import stream, uniform
 
 OPENINGS = Table(["It", "There", *NOTICES], [0.5, 0.32, 0.05, 0.04, 0.05, 0.04])
-LENGTHS = (3, 15)  # sentences in a story
-DRAWS, BLOCK = 160, 256  # numbers made ready for each document, documents at a time
+LENGTHS = (3, 15)  # fewest and most sentences of a story
+DRAWS_PER_DOCUMENT, BLOCK = 160, 256  # random numbers drawn ahead for each document; documents sampled at once
 
 
 @dataclass(frozen=True)
 class Document:
-    """A document as it was written, and what is known about it."""
+    """A sampled document and its labels."""
 
     index: int
     text: str
-    logp: float  # natural logarithm of its probability, the ending included
+    logp: float  # log-probability in nats, including the end of the document
     topic: str
     genre: str
-    mood: str | None  # "good" or "bad"; None where nothing is judged
+    mood: str | None  # "good" or "bad"; None without sentiment words
 
 
 @dataclass(frozen=True)
 class Parse:
-    """What the parser recovers from a text alone."""
+    """What the parser recovers from a text."""
 
-    words: list[Word]  # every word and mark, and the ending
+    words: list[Word]  # all words and punctuation marks, and END
     topic: str
     genre: str
     mood: str | None
-    sentiment_sentences: tuple[int, ...]  # the sentences, counted from 0, that say what to think of things
+    sentiment_sentences: tuple[int, ...]  # indices of sentences with sentiment words
 
     @property
     def logp(self) -> float:
-        """Natural logarithm of the probability of the document."""
+        """Log-probability of the document in nats."""
         return sum(word.logp for word in self.words)
 
 
 class World:
-    """Documents as a function of (seed, index)."""
+    """The corpus of a seed: every document is a function of (seed, index)."""
 
     def __init__(self, seed: int = 0, tables: WorldTables | None = None, lengths: tuple[int, int] = LENGTHS) -> None:
         self.seed, self.lengths = seed, lengths
         self.tables = tables or WorldTables()
 
-    def derive(self, teller: Interpreter) -> Story | Notice:
-        """Work through one document with a teller."""
-        opening = OPENINGS.phrases[teller.choose(OPENINGS)]
+    def derive(self, interpreter: Interpreter) -> Story | Notice:
+        """Run the grammar for one document."""
+        opening = OPENINGS.phrases[interpreter.choose(OPENINGS)]
         if opening in NOTICES:
-            notice = Notice(teller, self.tables)
+            notice = Notice(interpreter, self.tables)
             notice.derive(opening)
             return notice
-        story = Story(teller, self.tables)
+        story = Story(interpreter, self.tables)
         story.derive(opening, self.lengths)
         return story
 
     def documents(self, start: int = 0, stop: int | None = None) -> Iterator[Document]:
-        """Documents `start` to `stop`, or without end."""
+        """Documents `start` to `stop`, or infinitely many."""
         for first in count(start, BLOCK) if stop is None else range(start, stop, BLOCK):
             indices = range(first, first + BLOCK if stop is None else min(first + BLOCK, stop))
-            draws = uniform(self.seed, np.array(indices, np.uint64), DRAWS).tolist()
+            draws = uniform(self.seed, np.array(indices, np.uint64), DRAWS_PER_DOCUMENT).tolist()
             for index, row in zip(indices, draws, strict=True):
-                yield self._write(index, chain(row, stream(self.seed, index, first=DRAWS)))
+                yield self._sample(index, chain(row, stream(self.seed, index, first=DRAWS_PER_DOCUMENT)))
 
     def document(self, index: int) -> Document:
-        """One document."""
+        """The document of an index."""
         return next(self.documents(index, index + 1))
 
-    def _write(self, index: int, draws: Iterator[float]) -> Document:
-        writer = Sampler(draws)
-        tale = self.derive(writer)
-        return Document(index, writer.text(), writer.logp, tale.domain.name, tale.genre, MOODS[tale.mood])
+    def _sample(self, index: int, draws: Iterator[float]) -> Document:
+        sampler = Sampler(draws)
+        state = self.derive(sampler)
+        return Document(index, sampler.text(), sampler.logp, state.domain.name, state.genre, MOODS[state.mood])
 
     def parse(self, text: str) -> Parse:
-        """Recover the choices behind a document; raises Unreadable if this world has no such document."""
-        reader = Parser((*tokens_of(text), END))
-        tale = self.derive(reader)
-        if reader.position < len(reader.tokens) or reader.text() != text:
-            raise reader.error()
-        return Parse(reader.words, tale.domain.name, tale.genre, MOODS[tale.mood], tuple(tale.sentiment_sentences))
+        """Parse a document; raises NotInLanguage if the grammar cannot generate it."""
+        parser = Parser((*tokens_of(text), END))
+        state = self.derive(parser)
+        if parser.position < len(parser.tokens) or parser.text() != text:
+            raise parser.error()
+        return Parse(parser.words, state.domain.name, state.genre, MOODS[state.mood], tuple(state.sentiment_sentences))
 
     def parse_prefix(self, text: str) -> list[Word]:
-        """The words of a text that some document begins with; raises Unreadable if none does."""
-        reader = Parser(tokens_of(text))
+        """Parse a prefix of a document; raises NotInLanguage if no document starts with it."""
+        parser = Parser(tokens_of(text))
         try:
-            self.derive(reader)
-        except NotInLanguage as stopped:
-            if stopped.position < len(reader.tokens):
+            self.derive(parser)
+        except NotInLanguage as error:
+            if error.position < len(parser.tokens):
                 raise
-        if reader.text() != text:
-            raise reader.error()  # the words are right and the spaces are not
-        return reader.words
+        if parser.text() != text:
+            raise parser.error()  # the words match, but the spacing does not
+        return parser.words

@@ -72,7 +72,7 @@ def texts() -> Callable[..., Iterator[str]]:
 
 @pytest.fixture(scope="session")
 def small_world() -> Callable[[int], World]:
-    """The first entries of every list, one domain, and stories of so many sentences."""
+    """A world with the first entry of every list, one domain, and stories of a given number of sentences."""
     tables = WorldTables(limit=1, domains=1)
     return lambda sentences: World(tables=tables, lengths=(sentences, sentences))
 
