@@ -1,4 +1,4 @@
-"""`bertgpt inspect`: look into any artefact."""
+"""`bertgpt inspect`: describe a folder that a command wrote, or tinyworld."""
 
 import math
 import os
@@ -10,51 +10,50 @@ from bertgpt.utils.console import Console
 from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 from bertgpt.utils.tables import format_number
 
+# Names of artifact kinds; the others are named as stored: shards, model.
+KINDS = {"tokens": "tokenized files", "plan": "mask plan", "bin": "flat token files", "hf": "transformers model"}
+
 
 def run(options: InspectOptions) -> dict[str, Any]:
-    """What there is to see."""
+    """Describe an artifact, one document or row of it, tinyworld, or the contamination of shards."""
     if options.contamination is not None:
-        return against(options, options.contamination)
+        return check_contamination(options, options.contamination)
     if os.path.isdir(options.path):  # noqa: PTH112 - a Path of an impossible name raises
         from bertgpt.data.format import resolve_artifact
-        from bertgpt.data.loading.describe import describe_artifact as look_into
+        from bertgpt.data.loading.describe import describe_artifact
 
-        return look_into(
-            resolve_artifact(Path(options.path)),
-            options.doc,
-            options.verify,
-            options.split,
-            options.start,
-            options.docs,
-        )
+        folder = resolve_artifact(Path(options.path))
+        return describe_artifact(folder, options.doc, options.verify, options.split, options.start, options.docs)
     if options.path != "tinyworld":
         raise BertGPTError(
             "BG210",
-            f"there is nothing called {short_repr(options.path)} to look into",
-            hint=did_you_mean(options.path, ["tinyworld"]) or "give a folder that a command made, or tinyworld",
+            f"no such folder: {short_repr(options.path)}",
+            hint=did_you_mean(options.path, ["tinyworld"]) or "give a folder that a command wrote, or tinyworld",
         )
     from bertgpt.tinyworld import describe_world
 
     if options.split in ("val", "test"):
-        raise BertGPTError("BG204", f"the examples of tinyworld are train and dev, not {options.split}")
+        raise BertGPTError(
+            "BG204", f"no such split: {options.split}", hint="the splits of tinyworld tasks are train and dev"
+        )
     return describe_world(options.seed, options.start, options.docs, options.task, options.split or "dev")
 
 
-def against(options: InspectOptions, suite: str) -> dict[str, Any]:
-    """Which items of an evaluation are in a training text."""
+def check_contamination(options: InspectOptions, suite: str) -> dict[str, Any]:
+    """Find the items of a suite that share a 13-gram with the training text of shards."""
     from bertgpt.config.options import EvalOptions
     from bertgpt.evals.contamination import find_contaminated
     from bertgpt.evals.suites import contamination_texts
 
     if suite in ("probe", "cloze") and options.data is None:
-        raise BertGPTError("BG203", "--data is missing", hint=f"the file that eval {suite} is given")
+        raise BertGPTError("BG203", "--data is missing", hint=f"give the file that you give to eval {suite}")
     eval_options = EvalOptions.model_validate({"suite": suite, "data": options.data})
     result = find_contaminated(Path(options.path), contamination_texts(suite, eval_options))
     return {"kind": "contamination", "path": options.path, "suite": suite} | result
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Print it for people."""
+    """Print the description."""
     if result["kind"] == "contamination":
         count, items = result["contaminated"], result["items"]
         console.text(f"{count:,} of {items:,} items of {result['suite']} ({count / items:.2%}) share a 13-gram")
@@ -71,10 +70,11 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def show_folder(result: dict[str, Any], console: Console) -> None:
-    """What an artefact holds."""
+    """The files, counts and configuration of an artifact."""
     roles = ", ".join(f"{role} {i}" for role, i in result["tokenizer"]["roles"].items())
     console.heading(
-        f"{result['kind']} in {result['path']} ({result['dtype']}, ids to {result['tokenizer']['max_id']:,}: {roles})"
+        f"{KINDS.get(result['kind'], result['kind'])} in {result['path']} "
+        f"({result['dtype']}, largest id {result['tokenizer']['max_id']:,}, special ids: {roles})"
     )
     keys = [key for key in ("documents", "rows", "tokens", "text_bytes", "bytes") if key in result["files"][0]]
     columns = ("file", *(key.replace("_", " ") for key in keys), "sha256")
@@ -84,7 +84,7 @@ def show_folder(result: dict[str, Any], console: Console) -> None:
     if "card" in result:
         console.text(result["card"])
     if result.get("lengths"):
-        console.text("tokens in a document: " + ", ".join(f"{name} {n:,}" for name, n in result["lengths"].items()))
+        console.text("tokens per document: " + ", ".join(f"{name} {n:,}" for name, n in result["lengths"].items()))
     console.text(
         "counts: " + ", ".join(f"{name.replace('_', ' ')} {format_number(n)}" for name, n in result["counts"].items())
     )
@@ -92,12 +92,12 @@ def show_folder(result: dict[str, Any], console: Console) -> None:
         console.text("sources: " + ", ".join(source["name"] for source in result["sources"]))
     if result["kind"] == "plan":
         config = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result["config"].items())
-        console.text(f"plan: {config.replace(result['config']['parent'], result['config']['parent'][:12])}")
+        console.text(f"mask plan: {config.replace(result['config']['parent'], result['config']['parent'][:12])}")
     console.text(f"verified: {result['verified']}")
 
 
 def show_rows(rows: list[dict[str, Any]], console: Console) -> None:
-    """Rows of a plan with what is hidden in them."""
+    """Rows of a mask plan, with their masked tokens marked."""
     for row in rows:
         next_sentence = "".join(f", {label}" for label in row["next_sentence"] if label)
         console.text()
@@ -106,7 +106,7 @@ def show_rows(rows: list[dict[str, Any]], console: Console) -> None:
             f"{'segment' if row['num_segments'] == 1 else 'segments'}{next_sentence} · "
             f"{row['num_targets']} masked"
         )
-        console.inline_styled([marked(span) for span in row["spans"]])
+        console.inline_styled([styled_span(span) for span in row["spans"]])
     if rows:
         console.text()
         console.text(
@@ -114,8 +114,8 @@ def show_rows(rows: list[dict[str, Any]], console: Console) -> None:
         )
 
 
-def marked(span: dict[str, str]) -> tuple[str, str]:
-    """A span of a row as text and its colour."""
+def styled_span(span: dict[str, str]) -> tuple[str, str]:
+    """A span of a row, and its colour."""
     text = span["text"]
     if "masked" not in span:
         return text, ""
@@ -127,17 +127,17 @@ def marked(span: dict[str, str]) -> tuple[str, str]:
 
 
 def show_document(document: dict[str, Any], console: Console) -> None:
-    """A document, and the same with its tokens set apart."""
+    """A document as text, and split into tokens."""
     console.heading(
         f"document {document['number']} · row {document['row']} of {document['file']} · {document['tokens']} tokens"
     )
     console.text(document["text"])
     console.text()
-    console.text("|".join(piece.replace("\n", "\\n") for piece in document["token_strings"]))
+    console.text("|".join(token.replace("\n", "\\n") for token in document["token_strings"]))
 
 
 def show_world(result: dict[str, Any], console: Console) -> None:
-    """Documents or examples of tinyworld."""
+    """Documents of tinyworld, or examples of a task."""
     for example in result.get("examples", ()):
         console.heading(f"{result['task']} · {result['split']} · from document {example['document']}")
         for name, value in example.items():
@@ -150,7 +150,7 @@ def show_world(result: dict[str, Any], console: Console) -> None:
         per_byte = document["nats"] / math.log(2) / document["bytes"]
         console.heading(
             f"document {document['index']} · {document['topic']} {document['genre']} · "
-            f"{mood}{document['words']} words, {document['nats']:.1f} nats ({per_byte:.2f} bits a byte)"
+            f"{mood}{document['words']} words, {document['nats']:.1f} nats ({per_byte:.2f} bits per byte)"
         )
         console.text(document["text"])
         console.text()

@@ -1,4 +1,4 @@
-"""F49 and F34: odd surroundings, closed pipes, full disks and interrupts."""
+"""The command line in unusual environments: locales, terminals, closed pipes, full disks and interrupts."""
 
 import json
 import os
@@ -36,33 +36,35 @@ INSPECT = ("inspect", "tinyworld", "--docs", "1")
     ],
     ids=str,
 )
-def test_odd_surroundings(env: dict[str, str | None], process: Callable[..., Any]) -> None:
-    printed = []
+def test_unusual_environments(env: dict[str, str | None], process: Callable[..., Any]) -> None:
+    outputs = []
     for argv in ([*INSPECT], [*INSPECT, "--show-config"], ["--help"], ["inspect", "--help"], [*INSPECT, "--json"]):
-        done = process(*argv, env=env)
-        assert done.code == 0, done.err
-        assert done.err == ""
-        printed.append(done.out)
-    assert "document 0 · market notice ·" in printed[0]
-    assert [line.split()[0] for line in printed[1].splitlines()[2:]] == list(InspectOptions.model_fields)
-    assert process("inspect", "naïve", env=env).err.startswith("error[BG210]: there is nothing called 'naïve'")
+        outcome = process(*argv, env=env)
+        assert outcome.code == 0, outcome.err
+        assert outcome.err == ""
+        outputs.append(outcome.out)
+    assert "document 0 · market notice ·" in outputs[0]
+    assert [line.split()[0] for line in outputs[1].splitlines()[2:]] == list(InspectOptions.model_fields)
+    assert process("inspect", "naïve", env=env).err.startswith("error[BG210]: no such folder: 'naïve'")
 
 
-def test_no_colour_and_no_escape_in_a_pipe(process: Callable[..., Any]) -> None:
+def test_no_colours_in_a_pipe(process: Callable[..., Any]) -> None:
     for argv in ([*INSPECT], ["--help"], [*INSPECT, "--show-config"]):
         assert "\x1b" not in process(*argv, env={"FORCE_COLOR": "1", "TERM": "xterm-256color"}).out
 
 
 @pytest.mark.parametrize("argv", [["inspect", "tinyworld", "--docs", "1000"], ["--help"], [*INSPECT, "--json"]])
-def test_a_closed_pipe_is_141_and_silent(argv: list[str]) -> None:
+def test_closed_pipe_exits_silently_with_141(argv: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as out:
-        done = subprocess.run([sys.executable, "-m", "bertgpt", *argv], stdout=out, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (141, "")
+        outcome = subprocess.run(
+            [sys.executable, "-m", "bertgpt", *argv], stdout=out, stderr=subprocess.PIPE, text=True
+        )
+    assert (outcome.returncode, outcome.stderr) == (141, "")
 
 
-def test_a_pipe_that_closes_after_the_first_line() -> None:
+def test_pipe_closed_after_the_first_line() -> None:
     argv = [sys.executable, "-m", "bertgpt", "inspect", "tinyworld", "--docs", "1000"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
@@ -75,13 +77,15 @@ def test_a_pipe_that_closes_after_the_first_line() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("argv", [[*INSPECT], ["--help"], ["inspect", "tinyworld", "--docs", "1000"]])
-def test_a_full_disk_under_stdout_is_an_error(argv: list[str]) -> None:
+def test_full_disk_under_stdout_is_an_error(argv: list[str]) -> None:
     with Path("/dev/full").open("wb") as out:
-        done = subprocess.run([sys.executable, "-m", "bertgpt", *argv], stdout=out, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 4
-    assert done.stderr.startswith("error[BG402]: the output cannot be written")
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
+        outcome = subprocess.run(
+            [sys.executable, "-m", "bertgpt", *argv], stdout=out, stderr=subprocess.PIPE, text=True
+        )
+    assert outcome.returncode == 4
+    assert outcome.stderr.startswith("error[BG402]: the output cannot be written")
+    assert "Traceback" not in outcome.stderr
+    assert "Exception ignored" not in outcome.stderr
 
 
 @pytest.mark.parametrize(
@@ -94,28 +98,28 @@ def test_a_full_disk_under_stdout_is_an_error(argv: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_closed_and_full_streams(redirection: str, argv: str, code: int) -> None:
-    done = subprocess.run(
+    outcome = subprocess.run(
         ["bash", "-c", f'"$0" -m bertgpt {argv} {redirection}', sys.executable], capture_output=True, text=True
     )
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
-    assert done.returncode == code, done.stderr
+    assert "Traceback" not in outcome.stderr
+    assert "Exception ignored" not in outcome.stderr
+    assert outcome.returncode == code, outcome.stderr
 
 
-def test_an_interrupt_is_130_without_a_traceback(tmp_path: Path) -> None:
-    """The command waits for its config in a named pipe, so the signal comes when it is surely at work."""
+def test_interrupt_exits_with_130_without_a_traceback(tmp_path: Path) -> None:
+    """The command waits for its config in a named pipe, so it is running when the signal comes."""
     fifo = tmp_path / "config.yaml"
     os.mkfifo(fifo)
     argv = [sys.executable, "-m", "bertgpt", "inspect", "tinyworld", "--config", str(fifo)]
     running = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with running, fifo.open("w"):  # opens when the command opens it for reading
+    with running, fifo.open("w"):  # blocks until the command opens it for reading
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=30)
     assert running.returncode == 130
     assert (out, err[:11]) == ("", "interrupted")
 
 
-def test_an_interrupt_while_modules_are_imported_is_130_too() -> None:
+def test_interrupt_during_imports_exits_with_130() -> None:
     code = """
 import os, signal, sys
 from bertgpt.__main__ import main
@@ -128,11 +132,11 @@ class Interrupt:
 sys.meta_path.insert(0, Interrupt())
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "")
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (outcome.returncode, outcome.stderr) == (130, "")
 
 
-def test_a_table_is_not_folded_in_a_pipe(process: Callable[..., Any], tmp_path: Path) -> None:
+def test_tables_are_not_folded_in_a_pipe(process: Callable[..., Any], tmp_path: Path) -> None:
     file = tmp_path / ("long" * 30)
     file.write_text("docs: 1\n")
     shown = process("inspect", "tinyworld", "--config", str(file), "--show-config").out
@@ -140,28 +144,28 @@ def test_a_table_is_not_folded_in_a_pipe(process: Callable[..., Any], tmp_path: 
 
 
 @pytest.mark.parametrize(("variable", "coloured"), [(None, True), ("1", False), ("", True)])
-def test_colour_on_a_terminal_unless_it_is_unwanted(variable: str | None, coloured: bool) -> None:
+def test_colours_on_a_terminal_without_no_color(variable: str | None, coloured: bool) -> None:
     env = {k: v for k, v in (os.environ | {"TERM": "xterm", "NO_COLOR": variable}).items() if v is not None}
-    ours, theirs = os.openpty()
-    with subprocess.Popen([sys.executable, "-m", "bertgpt", *INSPECT], stdout=theirs, env=env) as running:
+    reader, terminal = os.openpty()
+    with subprocess.Popen([sys.executable, "-m", "bertgpt", *INSPECT], stdout=terminal, env=env) as running:
         running.wait(timeout=30)
-        os.close(theirs)
-        shown = os.read(ours, 10_000)
-    os.close(ours)
+        os.close(terminal)
+        shown = os.read(reader, 10_000)
+    os.close(reader)
     assert (b"\x1b[1;36mdocument 0" in shown) is coloured
 
 
-def test_quiet_leaves_results_and_errors(process: Callable[..., Any]) -> None:
+def test_quiet_still_prints_results_and_errors(process: Callable[..., Any]) -> None:
     assert process(*INSPECT, "--quiet").out == process(*INSPECT).out
     assert process("inspect", "nothing", "--quiet").err.startswith("error[BG210]")
 
 
-def test_waiting_threads_do_not_spin(process: Callable[..., Any]) -> None:
+def test_omp_wait_policy_is_passive_by_default(process: Callable[..., Any]) -> None:
     code = "import os, bertgpt; print(os.environ['OMP_WAIT_POLICY'])"
     for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
         env = {k: v for k, v in (os.environ | {"OMP_WAIT_POLICY": given}).items() if v is not None}
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-        assert done.stdout.strip() == expected
+        outcome = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+        assert outcome.stdout.strip() == expected
 
 
 def test_version(process: Callable[..., Any]) -> None:
@@ -180,15 +184,15 @@ def test_shell_completion(process: Callable[..., Any]) -> None:
     assert process(env={"_BERTGPT_COMPLETE": "complete_foo"}).code == 1
 
 
-def test_the_console_script_is_the_module(process: Callable[..., Any]) -> None:
+def test_console_script_runs_the_module(process: Callable[..., Any]) -> None:
     script = Path(sys.executable).with_name("bertgpt")
     if not script.exists():
         pytest.skip("bertgpt is not installed beside this Python")
-    done = subprocess.run([script, *INSPECT], capture_output=True, encoding="utf-8")
-    assert done.stdout == process(*INSPECT).out
+    outcome = subprocess.run([script, *INSPECT], capture_output=True, encoding="utf-8")
+    assert outcome.stdout == process(*INSPECT).out
 
 
-def test_functions_show_their_options() -> None:
+def test_python_functions_have_signatures() -> None:
     import inspect as python_inspect
 
     assert "inspect" in dir(bertgpt)
@@ -198,14 +202,14 @@ def test_functions_show_their_options() -> None:
         _ = bertgpt.no_such_command
 
 
-def test_printable_leaves_text_and_escapes_what_drives_terminals(hard_strings: list[str]) -> None:
+def test_printable_escapes_control_characters_only(hard_strings: list[str]) -> None:
     assert printable("[bold] é 你好 👍🏽 \n\t") == "[bold] é 你好 👍🏽 \n\t"
     assert printable("a\nb\t", one_line=True) == "a\\nb\\t"
     assert printable("می\u200cخواهم 👩\u200d👧") == "می\u200cخواهم 👩\u200d👧"
     assert printable("a\x1b[31mb\rc\x00d\u202ee\x9b") == "a\\x1b[31mb\\rc\\x00d\\u202ee\\x9b"
     for text in hard_strings:
-        left = {unicodedata.category(c) for c in printable(text) if c not in "\n\t\u200c\u200d"}
-        assert not left & {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+        categories = {unicodedata.category(c) for c in printable(text) if c not in "\n\t\u200c\u200d"}
+        assert not categories & {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
 def test_printable_on_naughty_strings(data: Path) -> None:

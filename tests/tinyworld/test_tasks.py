@@ -63,9 +63,8 @@ def test_sentiment_labels_follow_from_words_and_negation() -> None:
             assert len(sentiment_words) >= 1, sentence
             negated = sentence.startswith("Nobody") or " not a" in sentence
             negations += negated
-            assert all((word in good) is not negated for word in sentiment_words) is (example["label"] == "good"), (
-                sentence
-            )
+            positive = all((word in good) is not negated for word in sentiment_words)
+            assert positive is (example["label"] == "good"), sentence
     assert negations > 100
     assert min(Counter(e["label"] for e in rows).values()) > 200
 
