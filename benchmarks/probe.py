@@ -1,8 +1,8 @@
-"""Features of the 7,600 texts of AG News' test beside a padded loop over `transformers` with the same weights.
+"""Embeddings of the 7,600 texts of AG News' test split, beside a padded loop over `transformers` with the same weights.
 
     python benchmarks/probe.py --data FOLDER [--rounds 5]
 
-A BERT of d384 L6 H6 with random weights; `benchmarks/generate.py` has the two sides.
+A BERT of d384 L6 H6 with random weights; `benchmarks/generate.py` has both implementations.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from generate import embedding
 
 
 def main() -> None:
-    """Compare."""
+    """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)

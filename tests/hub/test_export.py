@@ -1,4 +1,4 @@
-"""Models leave for `transformers` and come back, and are the same there."""
+"""Export to `transformers` and import back: same logits, tokenizer and weights."""
 
 import json
 from collections.abc import Callable
@@ -13,91 +13,93 @@ from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub import mapping, pretrained, to_hf
 from bertgpt.hub.pretrained import PretrainedModel
 from tests.conftest import Outcome
-from tests.fixtures.models import FAMILIES, written
+from tests.fixtures.models import FAMILIES, save_random_model
 
 Run = Callable[..., Outcome]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_saved_and_read_again(family: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
-    kept = written(tmp_path, family, tokenizer)
-    again = pretrained.load(tmp_path)
-    assert again.model.config == kept.model.config
-    assert again.tokenizer.fingerprint == tokenizer.fingerprint
-    for name, weight in kept.model.state_dict().items():
-        assert torch.equal(weight, again.model.state_dict()[name])
+def test_save_and_load(family: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = save_random_model(tmp_path, family, tokenizer)
+    loaded = pretrained.load(tmp_path)
+    assert loaded.model.config == model.model.config
+    assert loaded.tokenizer.fingerprint == tokenizer.fingerprint
+    for name, weight in model.model.state_dict().items():
+        assert torch.equal(weight, loaded.model.state_dict()[name])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_export_opens_in_transformers_and_comes_back(
+def test_export_loads_in_transformers_and_imports_back(
     family: str, tmp_path: Path, tokenizer: Tokenizer, run: Run, hard_strings: list[str]
 ) -> None:
-    kept = written(tmp_path / "run", family, tokenizer)
+    model = save_random_model(tmp_path / "run", family, tokenizer)
     out = tmp_path / "hf"
     done = run("export", str(tmp_path / "run"), "--out", str(out), "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["result"]["max_logit_difference"] < 1e-4
-    causal = kept.objective == "clm"
+    causal = model.objective == "clm"
     auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForMaskedLM
-    model = auto.from_pretrained(out).eval()
+    hf_model = auto.from_pretrained(out).eval()
     ids = torch.randint(6, 700, (2, 100), generator=torch.Generator().manual_seed(1))
-    assert (model(ids).logits - kept.model.logits(kept.model(ids, causal=causal))).abs().max() < 1e-4
-    theirs = transformers.AutoTokenizer.from_pretrained(out)
-    assert theirs.model_max_length == 128
+    assert (hf_model(ids).logits - model.model.logits(model.model(ids, causal=causal))).abs().max() < 1e-4
+    hf_tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    assert hf_tokenizer.model_max_length == 128
     for text in hard_strings:
-        if not any(special in text for special in tokenizer.special_texts):
-            assert theirs(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text)
+        if not any(special in text for special in tokenizer.special_tokens):
+            assert hf_tokenizer(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text)
     names = {"cls": "cls_token_id", "sep": "sep_token_id", "mask": "mask_token_id", "pad": "pad_token_id"}
-    assert {role: getattr(theirs, name) for role, name in names.items()} == {r: tokenizer.roles[r] for r in names}
-    assert (theirs("a lamp")["input_ids"][0] == tokenizer.roles["cls"]) is not causal
+    assert {role: getattr(hf_tokenizer, name) for role, name in names.items()} == {r: tokenizer.roles[r] for r in names}
+    assert (hf_tokenizer("a lamp")["input_ids"][0] == tokenizer.roles["cls"]) is not causal
     if family == "bert":
-        pair = theirs("a lamp", "a clock")
+        pair = hf_tokenizer("a lamp", "a clock")
         first = pair["input_ids"].index(tokenizer.roles["sep"])
         assert pair["token_type_ids"] == [0] * (first + 1) + [1] * (len(pair["input_ids"]) - first - 1)
     else:
-        assert "token_type_ids" not in theirs("a lamp")
+        assert "token_type_ids" not in hf_tokenizer("a lamp")
     if causal:
-        text = transformers.pipeline("text-generation", model=model, tokenizer=theirs)("The lamp", max_new_tokens=4)
+        text = transformers.pipeline("text-generation", model=hf_model, tokenizer=hf_tokenizer)(
+            "The lamp", max_new_tokens=4
+        )
         assert text[0]["generated_text"].startswith("The lamp")
     else:
-        guesses = transformers.pipeline("fill-mask", model=model, tokenizer=theirs)("The [MASK] was old.")
-        assert len(guesses) == 5
+        candidates = transformers.pipeline("fill-mask", model=hf_model, tokenizer=hf_tokenizer)("The [MASK] was old.")
+        assert len(candidates) == 5
     done = run("import", str(out), "--out", str(tmp_path / "back"), "--json")
     assert done.code == 0, done.err
     back = pretrained.load(tmp_path / "back")
-    assert back.objective == kept.objective
+    assert back.objective == model.objective
     assert back.tokenizer.roles == tokenizer.roles
-    for name, weight in kept.model.state_dict().items():
+    for name, weight in model.model.state_dict().items():
         assert torch.equal(weight, back.model.state_dict()[name]), name
-    assert run("export", str(tmp_path / "run"), "--out", str(out)).code == 0  # nothing to do
+    assert run("export", str(tmp_path / "run"), "--out", str(out)).code == 0  # it exists already
 
 
-def test_a_hybrid_leaves_as_a_causal_model(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
-    kept = written(tmp_path, "decoder", tokenizer)
-    pretrained.save(PretrainedModel(kept.model, tokenizer, "hybrid"), tmp_path / "hybrid" / "final", "# both\n")
+def test_hybrid_is_exported_as_a_causal_model(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
+    model = save_random_model(tmp_path, "decoder", tokenizer)
+    pretrained.save(PretrainedModel(model.model, tokenizer, "hybrid"), tmp_path / "hybrid" / "final", "# hybrid\n")
     done = run("export", str(tmp_path / "hybrid"), "--out", str(tmp_path / "hf"), "--json")
     assert json.loads(done.out)["result"]["architecture"] == "ModernBertDecoderForCausalLM"
     assert "hybrid" in done.err
 
 
-def test_an_export_that_computes_something_else_is_not_put_in_place(
+def test_export_with_different_logits_is_not_published(
     tmp_path: Path, tokenizer: Tokenizer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written(tmp_path / "run", "bert", tokenizer)
-    monkeypatch.setattr(to_hf, "to_hf_config", lambda *given: mapping.to_hf_config(*given) | {"layer_norm_eps": 0.1})
+    save_random_model(tmp_path / "run", "bert", tokenizer)
+    monkeypatch.setattr(to_hf, "to_hf_config", lambda *args: mapping.to_hf_config(*args) | {"layer_norm_eps": 0.1})
     done = run("export", str(tmp_path / "run"), "--out", str(tmp_path / "hf"), "--json")
     assert json.loads(done.out)["error"]["code"] == "BG319"
     assert not (tmp_path / "hf").exists()
 
 
 def change_config(folder: Path, **changes: Any) -> None:
-    settings = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(settings | changes))
+    hf_config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(hf_config | changes))
 
 
-def test_what_is_refused(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
-    written(tmp_path / "run", "gpt2", tokenizer)
+def test_unsupported_and_corrupt_models_are_refused(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
+    save_random_model(tmp_path / "run", "gpt2", tokenizer)
     assert run("export", str(tmp_path / "run"), "--out", str(tmp_path / "hf")).code == 0
 
     def code(*argv: str) -> tuple[int, str]:

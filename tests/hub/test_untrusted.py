@@ -1,4 +1,4 @@
-"""F50: models from strangers. Nothing of theirs is run, allocated as it says, or let into a terminal or a page."""
+"""Untrusted models: none of their code runs, and nothing is allocated or printed just because they say so."""
 
 import json
 import pickle
@@ -13,14 +13,14 @@ import pytest
 import bertgpt
 from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from tests.fixtures.models import written
+from tests.fixtures.models import save_random_model
 
 Run = Callable[..., Any]
 HOSTILE = "<script>alert(1)</script>\x1b[31m[bold]"
 
 
 class Canary:
-    """Whoever unpickles this writes a file."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,7 +30,7 @@ class Canary:
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl"])
-def test_a_pickle_is_not_opened(name: str, run: Run, tmp_path: Path) -> None:
+def test_pickles_are_not_loaded(name: str, run: Run, tmp_path: Path) -> None:
     evil, canary = tmp_path / "evil", tmp_path / "canary"
     evil.mkdir()
     (evil / name).write_bytes(pickle.dumps(Canary(canary)))
@@ -49,36 +49,36 @@ def test_a_pickle_is_not_opened(name: str, run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["header", "shape", "offsets", "config", "layers"])
-def test_what_claims_to_be_huge(where: str, run: Run, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """Eight bytes say how long a header is, a header how large tensors are, a config how many there are."""
-    written(tmp_path / "run", "gpt2", tokenizer)
+def test_claimed_sizes_are_not_allocated(where: str, run: Run, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Sizes of the header, of tensors and of the config that the file does not have."""
+    save_random_model(tmp_path / "run", "gpt2", tokenizer)
     bertgpt.export(str(tmp_path / "run"), out=str(tmp_path / "hf"))
     weights, config = tmp_path / "hf" / "model.safetensors", tmp_path / "hf" / "config.json"
     claims = {
         "header": struct.pack("<Q", 1 << 60) + b"{}",
-        "shape": tensors({"a": {"dtype": "F32", "shape": [1 << 40, 1 << 20], "data_offsets": [0, 4]}}, b"\0" * 4),
-        "offsets": tensors({"a": {"dtype": "F32", "shape": [1 << 30], "data_offsets": [0, 1 << 32]}}, b"\0" * 4),
+        "shape": serialize({"a": {"dtype": "F32", "shape": [1 << 40, 1 << 20], "data_offsets": [0, 4]}}, b"\0" * 4),
+        "offsets": serialize({"a": {"dtype": "F32", "shape": [1 << 30], "data_offsets": [0, 1 << 32]}}, b"\0" * 4),
     }
     if where in claims:
         weights.write_bytes(claims[where])
     else:
-        told = json.loads(config.read_text())
-        told |= {"n_embd": 1 << 24, "n_head": 1} if where == "config" else {"n_layer": 1 << 40}
-        config.write_text(json.dumps(told))
+        hf_config = json.loads(config.read_text())
+        hf_config |= {"n_embd": 1 << 24, "n_head": 1} if where == "config" else {"n_layer": 1 << 40}
+        config.write_text(json.dumps(hf_config))
     done = run("import", str(tmp_path / "hf"), "--out", str(tmp_path / "a"))
     assert (done.code, "error[BG318]" in done.err) == (3, True), done.err
 
 
-def tensors(header: dict[str, Any], data: bytes) -> bytes:
-    """A file of safetensors by hand."""
+def serialize(header: dict[str, Any], data: bytes) -> bytes:
+    """A safetensors file with this header and data."""
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
 
 
-def test_a_token_drives_no_terminal_and_no_page(run: Run, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """A vocabulary may hold anything; what a model says is shown with that spelled out."""
+def test_tokens_are_escaped_in_terminal_and_report(run: Run, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """A vocabulary may hold any text; control characters and markup in generated text are escaped."""
     folder = tmp_path / "run"
-    written(folder, "gpt2", with_token(tokenizer, tmp_path))
+    save_random_model(folder, "gpt2", with_token(tokenizer, tmp_path))
     done = run("generate", "--model", str(folder), "--prompt", HOSTILE, "--max-new-tokens", "4")
     assert done.code == 0, done.err
     assert "\x1b" not in done.out
@@ -91,7 +91,7 @@ def test_a_token_drives_no_terminal_and_no_page(run: Run, tokenizer: Tokenizer, 
 
 
 def with_token(tokenizer: Tokenizer, tmp_path: Path) -> Tokenizer:
-    """The same with hostile text in the place of every token that is a word."""
+    """The same tokenizer with an added token of hostile text."""
     shutil.rmtree(tmp_path / "tokenizer", ignore_errors=True)
     (tmp_path / "tokenizer").mkdir()
     tokenizer.save(tmp_path / "tokenizer")

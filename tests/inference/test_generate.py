@@ -250,7 +250,7 @@ def test_transformers_folder_is_loaded_directly(runs: Path, tmp_path: Path) -> N
     assert result["samples"][0]["tokens"] == wanted["samples"][0]["tokens"]
 
 
-# --------------------------------------------------------------------------------------- pipes, closed streams, interrupts
+# ------------------------------------------------------------------------------- pipes, closed streams, interrupts
 
 
 def test_reader_closes_the_pipe(runs: Path) -> None:
