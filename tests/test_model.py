@@ -1,4 +1,4 @@
-"""The model computes what the papers' classes in `transformers` compute, and sees what it should see."""
+"""The model: logits equal to transformers, attention masks, KV cache, initialization, and counts."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from bertgpt.inference.classify import predict_logits
 from bertgpt.model import KVCache, Transformer
 from bertgpt.training.init import init_model
 from bertgpt.utils.errors import BertGPTError
-from tests.fixtures.models import classifier_of
+from tests.fixtures.models import random_classifier, random_model
 
 V, D, L, H = 320, 64, 4, 4
 ROLES = {"pad": 0, "cls": 1, "sep": 2, "mask": 3, "end": 4}
@@ -25,34 +25,30 @@ def config_of(family: str) -> ModelConfig:
     return make_config(D, L, H, V, FAMILIES[family] | {"max_seq_len": 128}, ffn_dim=96)
 
 
-def scrambled(family: str, seed: int = 0) -> Transformer:
-    """Weights as no initialisation makes them: zero projections would hide whatever is wrong in a block."""
-    model = Transformer(config_of(family)).eval()
-    draws = torch.Generator().manual_seed(seed)
+def model_of(family: str) -> Transformer:
+    model = random_model(config_of(family))
     with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(torch.randn(weight.shape, generator=draws) * 0.05 + name.endswith("norm.weight"))
         model.token_embedding.weight[V:] = 0
     return model
 
 
-def ids_of(rows: int, length: int, seed: int = 1) -> Tensor:
+def random_ids(rows: int, length: int, seed: int = 1) -> Tensor:
     return torch.randint(5, V, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-def theirs(model: Transformer, causal: bool) -> Any:
-    """The same weights in their class."""
+def hf_model(model: Transformer, causal: bool) -> Any:
+    """The same parameters in the class of transformers."""
     import transformers
 
     layout = layout_of(model.config, causal)
     config = transformers.AutoConfig.for_model(**to_hf_config(model.config, layout, ROLES))
-    other = getattr(transformers, config.architectures[0])(config)
-    done = other.load_state_dict(to_hf(model.config, layout, model.state_dict()), strict=False)
+    hf = getattr(transformers, config.architectures[0])(config)
+    keys = hf.load_state_dict(to_hf(model.config, layout, model.state_dict()), strict=False)
     tied = ("lm_head.weight", "decoder.weight", "decoder.bias")
-    assert not done.unexpected_keys
-    assert [key for key in done.missing_keys if not key.endswith(tied)] == []
-    other.tie_weights()
-    return other.eval()
+    assert not keys.unexpected_keys
+    assert [key for key in keys.missing_keys if not key.endswith(tied)] == []
+    hf.tie_weights()
+    return hf.eval()
 
 
 PARITY = [("gpt2", True), ("bert", False), ("modern", False), ("modern", True)]
@@ -61,52 +57,52 @@ PARITY = [("gpt2", True), ("bert", False), ("modern", False), ("modern", True)]
 @torch.no_grad()
 @pytest.mark.parametrize("length", [1, 7, 100, 128])
 @pytest.mark.parametrize(("family", "causal"), PARITY)
-def test_logits_are_those_of_transformers(family: str, causal: bool, length: int) -> None:
-    model = scrambled(family)
-    other = theirs(model, causal)
-    ids = ids_of(3, length)
-    more: dict[str, Tensor] = {}
+def test_logits_equal_transformers(family: str, causal: bool, length: int) -> None:
+    model = model_of(family)
+    hf = hf_model(model, causal)
+    input_ids = random_ids(3, length)
+    kwargs: dict[str, Tensor] = {}
     if family == "bert":
-        more = {"token_type_ids": (torch.arange(length) > length // 2).long().expand(3, -1)}
-    hidden = model(ids, causal=causal, token_type_ids=more.get("token_type_ids"))
-    found = other(ids, **more)
-    logits = found.prediction_logits if family == "bert" else found.logits
+        kwargs = {"token_type_ids": (torch.arange(length) > length // 2).long().expand(3, -1)}
+    hidden = model(input_ids, causal=causal, **kwargs)
+    expected = hf(input_ids, **kwargs)
+    logits = expected.prediction_logits if family == "bert" else expected.logits
     assert (model.logits(hidden) - logits).abs().max() < 1e-4
     if family == "bert":
-        assert (model.nsp_logits(hidden[:, 0]) - found.seq_relationship_logits).abs().max() < 1e-4
-        pooled = other.bert(ids, **more).pooler_output
+        assert (model.nsp_logits(hidden[:, 0]) - expected.seq_relationship_logits).abs().max() < 1e-4
+        pooled = hf.bert(input_ids, **kwargs).pooler_output
         assert (model.pool(hidden[:, 0]) - pooled).abs().max() < 1e-5
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("family", "causal"), PARITY)
-def test_padded_batches_are_those_of_transformers(family: str, causal: bool) -> None:
-    model = scrambled(family)
-    ids, lengths = ids_of(3, 60), torch.tensor([60, 33, 5])
-    real = torch.arange(60) < lengths[:, None]
-    hidden = model(ids, causal=causal, document_ids=real.long())
-    found = theirs(model, causal)(ids, attention_mask=real.long())
-    logits = found.prediction_logits if family == "bert" else found.logits
-    assert (model.logits(hidden) - logits)[real].abs().max() < 1e-4
+def test_padded_batches_equal_transformers(family: str, causal: bool) -> None:
+    model = model_of(family)
+    ids, lengths = random_ids(3, 60), torch.tensor([60, 33, 5])
+    is_token = torch.arange(60) < lengths[:, None]
+    hidden = model(ids, causal=causal, document_ids=is_token.long())
+    expected = hf_model(model, causal)(ids, attention_mask=is_token.long())
+    logits = expected.prediction_logits if family == "bert" else expected.logits
+    assert (model.logits(hidden) - logits)[is_token].abs().max() < 1e-4
 
 
 @pytest.mark.parametrize(("family", "causal"), PARITY)
-def test_names_there_and_back(family: str, causal: bool) -> None:
-    model = scrambled(family)
+def test_state_dict_round_trip_with_transformers(family: str, causal: bool) -> None:
+    model = model_of(family)
     layout = layout_of(model.config, causal)
     again = Transformer(model.config)
     again.load_state_dict(from_hf(model.config, layout, to_hf(model.config, layout, model.state_dict())))
-    for name, weight in model.state_dict().items():
-        assert torch.equal(weight, again.state_dict()[name]), name
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
     assert len(model.state_dict()["token_embedding.weight"]) == V
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_documents_are_as_if_alone(family: str, causal: bool) -> None:
-    model = scrambled(family)
-    one, two = ids_of(1, 40), ids_of(1, 56, seed=2)
+def test_packed_documents_equal_separate_rows(family: str, causal: bool) -> None:
+    model = model_of(family)
+    one, two = random_ids(1, 40), random_ids(1, 56, seed=2)
     row = torch.cat((one, two), dim=1)
     documents = torch.tensor([[0] * 40 + [1] * 56])
     positions = torch.cat((torch.arange(40), torch.arange(56)))[None]
@@ -117,26 +113,26 @@ def test_packed_documents_are_as_if_alone(family: str, causal: bool) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_steps_with_a_cache_are_one_pass(family: str) -> None:
-    model = scrambled(family)
-    ids = ids_of(2, 40)
-    whole = model(ids, causal=True)
+def test_kv_cache_equals_one_pass(family: str) -> None:
+    model = model_of(family)
+    ids = random_ids(2, 40)
+    expected = model(ids, causal=True)
     for first in (1, 5, 20, 39, 40):
-        cache = KVCache(model.config, 2, 48, whole)
+        cache = KVCache(model.config, 2, 48, expected)
         parts = [model(ids[:, :first], causal=True, cache=cache)]
-        second = (first + 40) // 2  # what is left in a piece, and then one by one
+        second = (first + 40) // 2  # several positions at once, then one by one
         if second > first:
             parts.append(model(ids[:, first:second], causal=True, cache=cache))
         parts += [model(ids[:, i : i + 1], causal=True, cache=cache) for i in range(max(first, second), 40)]
-        assert (torch.cat(parts, dim=1) - whole).abs().max() < 1e-5
+        assert (torch.cat(parts, dim=1) - expected).abs().max() < 1e-5
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_prompts_of_unequal_length_with_a_cache(family: str) -> None:
-    """Padding stands before the shorter one, and changes nothing."""
-    model = scrambled(family)
-    long, short = ids_of(1, 30), ids_of(1, 18, seed=2)
+def test_kv_cache_with_left_padding(family: str) -> None:
+    """Prompts of unequal length; the padding does not change the hidden states."""
+    model = model_of(family)
+    long, short = random_ids(1, 30), random_ids(1, 18, seed=2)
     ids = torch.cat((long, torch.cat((torch.zeros((1, 12), dtype=torch.long), short), dim=1)))
     documents = torch.tensor([[1] * 30, [0] * 12 + [1] * 18])
     positions = torch.stack((torch.arange(30), (torch.arange(30) - 12).clamp(min=0)))
@@ -157,39 +153,39 @@ def test_prompts_of_unequal_length_with_a_cache(family: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_nothing_leaks_from_what_follows(family: str) -> None:
-    model = scrambled(family)
-    ids = ids_of(2, 64)
+def test_causal_attention_does_not_see_later_tokens(family: str) -> None:
+    model = model_of(family)
+    ids = random_ids(2, 64)
     other = ids.clone()
     other[:, 30] = (other[:, 30] + 1) % V
     assert torch.equal(model(ids, causal=True)[:, :30], model(other, causal=True)[:, :30])
     assert not torch.equal(model(ids, causal=False)[:, 25], model(other, causal=False)[:, 25])
 
 
-def test_all_layers_for_probes() -> None:
-    model = scrambled("bert")
-    states = model(ids_of(2, 10), causal=False, output_hidden_states=True)
+def test_output_hidden_states() -> None:
+    model = model_of("bert")
+    states = model(random_ids(2, 10), causal=False, output_hidden_states=True)
     assert len(states) == L + 1
-    assert torch.equal(states[-1], model(ids_of(2, 10), causal=False))
+    assert torch.equal(states[-1], model(random_ids(2, 10), causal=False))
 
 
-# ------------------------------------------------------------------------------------------- shapes and beginnings
+# ------------------------------------------------------------------------------- configurations and initialization
 
 
-def count(config: ModelConfig) -> int:
+def num_parameters(config: ModelConfig) -> int:
     with torch.device("meta"):
         return Transformer(config).num_parameters()
 
 
-def test_known_sizes() -> None:
-    assert count(PRESETS["gpt2"].model) == 124_439_808
-    assert count(PRESETS["gpt2-medium"].model) == 354_823_168
-    assert count(PRESETS["bert-base"].model) == 110_106_428  # BertForPreTraining
-    assert abs(count(PRESETS["tiny-bert"].model) - 1.4e6) < 0.1e6
-    assert abs(count(PRESETS["tiny-gpt"].model) - 1.4e6) < 0.1e6
+def test_number_of_parameters() -> None:
+    assert num_parameters(PRESETS["gpt2"].model) == 124_439_808
+    assert num_parameters(PRESETS["gpt2-medium"].model) == 354_823_168
+    assert num_parameters(PRESETS["bert-base"].model) == 110_106_428  # BertForPreTraining
+    assert abs(num_parameters(PRESETS["tiny-bert"].model) - 1.4e6) < 0.1e6
+    assert abs(num_parameters(PRESETS["tiny-gpt"].model) - 1.4e6) < 0.1e6
 
 
-def test_pairs_share_their_shape() -> None:
+def test_encoders_and_decoders_have_the_same_shape() -> None:
     for size in ("tiny", "mini", "small", "base"):
         assert PRESETS[f"modern-bert-{size}"].model == PRESETS[f"modern-gpt-{size}"].model
     for one, other in (("bert-small", "gpt2-small"), ("bert-base", "gpt2"), ("tiny-bert", "tiny-gpt")):
@@ -198,7 +194,7 @@ def test_pairs_share_their_shape() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_weights_begin_as_the_papers_say(family: str) -> None:
+def test_init_follows_the_papers(family: str) -> None:
     model = init_model(config_of(family), seed=3)
     weights = dict(model.named_parameters())
     assert torch.equal(
@@ -209,87 +205,92 @@ def test_weights_begin_as_the_papers_say(family: str) -> None:
         weights["blocks.1.qkv_proj.weight"],
         dict(init_model(config_of(family), 4).named_parameters())["blocks.1.qkv_proj.weight"],
     )
-    added, plain = weights["blocks.1.down_proj.weight"], weights["blocks.1.up_proj.weight"]
-    assert plain.std().item() == pytest.approx(0.0176 if family == "bert" else 0.02, rel=0.03)
+    residual, other = weights["blocks.1.down_proj.weight"], weights["blocks.1.up_proj.weight"]
+    assert other.std().item() == pytest.approx(0.0176 if family == "bert" else 0.02, rel=0.03)
     if family == "gpt2":
-        assert added.std().item() == pytest.approx(0.02 / (2 * L) ** 0.5, rel=0.05)
+        assert residual.std().item() == pytest.approx(0.02 / (2 * L) ** 0.5, rel=0.05)
     if family == "bert":
-        assert plain.abs().max() <= 0.04
+        assert other.abs().max() <= 0.04
     if family == "modern":
-        assert not added.any()
+        assert not residual.any()
     assert not model.token_embedding.weight[V:].any()
     assert all((weight == 1).all() for name, weight in weights.items() if name.endswith("norm.weight"))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
-    [({"heads": 5}, "heads do not divide"), ({"dim": 60, "heads": 4}, "even size"), ({"dropout": 1.5}, "dropout")],
+    ("change", "message"),
+    [
+        ({"heads": 5}, "dim must be divisible by heads"),
+        ({"dim": 60, "heads": 4}, "RoPE needs an even head dimension"),
+        ({"dropout": 1.5}, "dropout"),
+    ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_allocated(change: dict[str, Any], said: str) -> None:
-    with pytest.raises((BertGPTError, ValueError), match=said):
+def test_invalid_configs_are_rejected(change: dict[str, Any], message: str) -> None:
+    with pytest.raises((BertGPTError, ValueError), match=message):
         ModelConfig(**(config_of("modern").model_dump() | change))
 
 
-def test_rows_longer_than_the_context() -> None:
-    with pytest.raises(BertGPTError, match="longer than the model's context"):
-        scrambled("gpt2")(ids_of(1, 129), causal=True)
+def test_rows_longer_than_max_seq_len() -> None:
+    with pytest.raises(BertGPTError, match="sequence length exceeds max_seq_len"):
+        model_of("gpt2")(random_ids(1, 129), causal=True)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("family", "causal"), PARITY)
-def test_classifiers_are_those_of_transformers(family: str, causal: bool) -> None:
+def test_classifier_logits_equal_transformers(family: str, causal: bool) -> None:
     import transformers
 
-    model = classifier_of(scrambled(family), causal)
+    model = random_classifier(model_of(family), causal)
     layout = layout_of(model.config, causal)
     config = transformers.AutoConfig.for_model(**to_hf_config(model.config, layout, ROLES), num_labels=3)
     config.pad_token_id = 0
-    other = transformers.AutoModelForSequenceClassification.from_config(config).eval()
-    other.load_state_dict(classifier_to_hf(model.config, layout, model.state_dict()))
-    ids, length = ids_of(3, 20), torch.tensor([20, 11, 5])
+    hf = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    hf.load_state_dict(classifier_to_hf(model.config, layout, model.state_dict()))
+    ids, length = random_ids(3, 20), torch.tensor([20, 11, 5])
     ids[torch.arange(20) >= length[:, None]] = 0
-    found = other(ids, attention_mask=(ids != 0).long()).logits
-    texts = [EncodedExample(row[:size].tolist(), size) for row, size in zip(ids, length, strict=True)]
-    assert np.abs(predict_logits(model, texts, torch.device("cpu")) - found.numpy()).max() < 1e-4
+    expected = hf(ids, attention_mask=(ids != 0).long()).logits
+    examples = [EncodedExample(row[:size].tolist(), size) for row, size in zip(ids, length, strict=True)]
+    assert np.abs(predict_logits(model, examples, torch.device("cpu")) - expected.numpy()).max() < 1e-4
 
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
-def test_flex_attention_is_the_same(device: str, family: str, causal: bool) -> None:
-    """On CPUs it has no way back; there only what comes out is compared."""
-    model, ids = scrambled(family).to(device), ids_of(2, 128).to(device)
+def test_flex_attention_equals_sdpa(device: str, family: str, causal: bool) -> None:
+    """On CPUs it has no backward; there only hidden states are compared."""
+    model, ids = model_of(family).to(device), random_ids(2, 128).to(device)
     documents = (torch.arange(128, device=device) > torch.tensor([[50], [90]], device=device)).long()
-    for given in (None, documents):
-        found = []
+    for document_ids in (None, documents):
+        results = []
         for kernel in ("sdpa", "flex"):
             model.kernel = kernel
             model.zero_grad()
             with torch.set_grad_enabled(device == "cuda"):
-                hidden = model(ids, causal=causal, document_ids=given)
+                hidden = model(ids, causal=causal, document_ids=document_ids)
             if device == "cuda":
                 hidden.square().sum().backward()
-            found.append([hidden.detach(), *(weight.grad for weight in model.parameters() if weight.grad is not None)])
-        for one, other in zip(*found, strict=True):
-            assert torch.allclose(one, other, atol=1e-4 if device == "cpu" else 1e-2)
+            grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            results.append([hidden.detach(), *grads])
+        for result, expected in zip(*results, strict=True):
+            assert torch.allclose(result, expected, atol=1e-4 if device == "cpu" else 1e-2)
 
 
 def test_flex_attention_has_no_dropout() -> None:
     model = Transformer(ModelConfig(**(config_of("gpt2").model_dump() | {"dropout": 0.1}))).train()
     model.kernel = "flex"
     with pytest.raises(BertGPTError, match="no dropout"):
-        model(ids_of(1, 128), causal=True)
+        model(random_ids(1, 128), causal=True)
 
 
-def test_counting() -> None:
-    """GPT-2's operations as nanoGPT counts them; a window sees less; hidden ids are few."""
+def test_flops_and_memory_estimates() -> None:
+    """GPT-2's FLOPs as nanoGPT counts them; local attention and masked tokens need fewer."""
     with torch.device("meta"):
         gpt2, bert = Transformer(PRESETS["gpt2"].model), Transformer(PRESETS["bert-base"].model)
-        windows = Transformer(PRESETS["modern-gpt-tiny"].model)
-        everywhere = Transformer(windows.config.model_copy(update={"local_window": 0}))
+        local = Transformer(PRESETS["modern-gpt-tiny"].model)
+        without_local = Transformer(local.config.model_copy(update={"local_window": 0}))
     without_positions = 124_439_808 - 1024 * 768
     assert gpt2.flops_per_token(1024) == pytest.approx(6 * without_positions + 12 * 12 * 768 * 1024, rel=1e-3)
-    assert everywhere.flops_per_token(8192) - windows.flops_per_token(8192) == 12 * 256 * 4 * (8192 - 129)
-    assert bert.flops_per_token(128, scored=0.15) < 0.87 * bert.flops_per_token(128)
+    assert without_local.flops_per_token(8192) - local.flops_per_token(8192) == 12 * 256 * 4 * (8192 - 129)
+    assert bert.flops_per_token(128, target_fraction=0.15) < 0.87 * bert.flops_per_token(128)
     assert 16 * 124_439_808 < gpt2.estimate_training_memory(8, 1024) < 12e9

@@ -1,7 +1,8 @@
-"""Projection to the vocabulary and cross-entropy at once, a block of rows after the other.
+"""Chunked linear cross-entropy: output projection and loss in one function, a chunk of rows at a time.
 
-The logits of a whole batch never exist together: each block's gradient is made while its logits are at hand, so the way
-back has nothing left to do. Only sums come out, so that whoever asks divides by the targets of a whole step.
+The logits of a whole batch never exist together. The gradient of each chunk is computed while its logits are in memory,
+so backward has nothing left to compute. Losses are summed, not averaged: the caller divides by the targets of a whole
+step.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,117 +16,117 @@ from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
 from bertgpt.ops.kernels import compile_or_fallback, linear
 
-CHUNK_LOGITS = {"cpu": 1 << 24, "mps": 1 << 24, "cuda": 1 << 28}  # logits of a block, at most about
-ChunkResult = tuple[Tensor, Tensor, Tensor]  # losses, whether right, and how the loss changes with each logit
+CHUNK_LOGITS = {"cpu": 1 << 24, "mps": 1 << 24, "cuda": 1 << 28}  # logits per chunk, at most about
+ChunkResult = tuple[Tensor, Tensor, Tensor]  # losses (N,), whether correct (N,), gradients of the logits (N, V)
 
 
 @dataclass
 class LossOutput:
-    """What was found at some positions."""
+    """Loss and accuracy at N positions."""
 
-    loss: Tensor  # the sum of all, in nats; gradients flow from here
-    losses: Tensor  # (N,): zero where nothing is scored
-    correct: Tensor  # (N,): whether no id is likelier than the target
+    loss: Tensor  # sum over all targets, in nats; gradients flow from here
+    losses: Tensor  # (N,): 0 where the target is ignored
+    correct: Tensor  # (N,): whether no logit is larger than the target's
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, vocab: int
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, vocab_size: int
 ) -> LossOutput:
-    """How surprising targets (N,) are after hidden states (N, D); a target of -100 is not scored.
+    """Cross-entropy of targets (N,) under logits `hidden @ weight.T + bias`, hidden (N, D) and weight (V or more, D).
 
-    The weight may have rows beyond `vocab`, which no id stands for.
+    Targets of -100 are ignored. Rows of the weight beyond `vocab_size` are padding.
     """
-    if not torch.is_grad_enabled():  # a Function computes gradients for whatever could want them
+    if not torch.is_grad_enabled():  # a Function computes gradients of every input that requires them
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-    return LossOutput(*ChunkedLinearCrossEntropy.apply(hidden, weight, bias, targets, vocab))  # type: ignore[no-untyped-call]
+    return LossOutput(*ChunkedLinearCrossEntropy.apply(hidden, weight, bias, targets, vocab_size))  # type: ignore[no-untyped-call]
 
 
 class ChunkedLinearCrossEntropy(torch.autograd.Function):
-    """The block loop."""
+    """The loop over chunks; forward computes the gradients too."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, vocab: int) -> Any:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, vocab_size: int) -> Any:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         matrix = weight.to(dtype)
-        wanted = ctx.needs_input_grad
+        needs_grad = ctx.needs_input_grad
         losses = torch.zeros_like(targets, dtype=torch.float32)
-        right = torch.zeros_like(targets, dtype=torch.bool)
-        to_hidden = torch.empty_like(hidden) if wanted[0] else None
-        to_weight = torch.zeros_like(weight) if wanted[1] else None
-        to_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
-        judge = compiled_chunk_loss() if device == "cuda" else chunk_loss_inplace
-        for some in row_chunks(len(hidden), len(weight), CHUNK_LOGITS[device]):
-            rows = hidden[some].to(dtype)
-            judged = judge(linear(rows, matrix), bias, targets[some], vocab)
-            losses[some], right[some], slope = judged
-            if to_hidden is None and to_weight is None:
+        correct = torch.zeros_like(targets, dtype=torch.bool)
+        grad_hidden = torch.empty_like(hidden) if needs_grad[0] else None
+        grad_weight = torch.zeros_like(weight) if needs_grad[1] else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and needs_grad[2] else None
+        loss_of_chunk = compiled_chunk_loss() if device == "cuda" else chunk_loss_inplace
+        for chunk in row_chunks(len(hidden), len(weight), CHUNK_LOGITS[device]):
+            rows = hidden[chunk].to(dtype)  # (n, D)
+            result = loss_of_chunk(linear(rows, matrix), bias, targets[chunk], vocab_size)
+            losses[chunk], correct[chunk], grad_logits = result
+            if grad_hidden is None and grad_weight is None:
                 continue
-            if to_bias is not None:
-                to_bias += slope[:, :vocab].sum(dim=0, dtype=to_bias.dtype)
-            slope = slope.to(dtype)
-            width = slope.size(1)
-            if to_hidden is not None:
-                to_hidden[some] = linear(slope, matrix[:width].T)
-            if to_weight is not None and dtype == to_weight.dtype:
-                to_weight[:width].addmm_(slope.T, rows)
-            elif to_weight is not None:
-                to_weight[:width] += slope.T @ rows
-        ctx.save_for_backward(to_hidden, to_weight, to_bias)
-        ctx.mark_non_differentiable(losses, right)
-        return losses.sum(), losses, right
+            if grad_bias is not None:
+                grad_bias += grad_logits[:, :vocab_size].sum(dim=0, dtype=grad_bias.dtype)
+            grad_logits = grad_logits.to(dtype)  # (n, V), or (n, V and padding)
+            width = grad_logits.size(1)
+            if grad_hidden is not None:
+                grad_hidden[chunk] = linear(grad_logits, matrix[:width].T)
+            if grad_weight is not None and dtype == grad_weight.dtype:
+                grad_weight[:width].addmm_(grad_logits.T, rows)
+            elif grad_weight is not None:
+                grad_weight[:width] += grad_logits.T @ rows
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.mark_non_differentiable(losses, correct)
+        return losses.sum(), losses, correct
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, *_: Any) -> Any:
-        scaled = (None if slope is None else slope.mul_(scale) for slope in ctx.saved_tensors)
-        return (*scaled, None, None)
+    def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> Any:
+        grads = (None if grad is None else grad.mul_(grad_loss) for grad in ctx.saved_tensors)
+        return (*grads, None, None)
 
 
-def row_chunks(rows: int, width: int, most: int) -> Iterator[slice]:
-    """Parts of the rows, of a power of two of equal size as far as they divide: compiled code is made for one size."""
-    count = 1 << max(0, -(-rows * width // most) - 1).bit_length()
-    step = max(1, -(-rows // count))
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+def row_chunks(num_rows: int, width: int, max_logits: int) -> Iterator[slice]:
+    """Slices of the rows: a power of two of them, equal if the rows divide, as code is compiled for each size."""
+    count = 1 << max(0, -(-num_rows * width // max_logits) - 1).bit_length()
+    size = max(1, -(-num_rows // count))
+    return (slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size))
 
 
-def chunk_loss_inplace(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab: int) -> ChunkResult:
-    """What a block of logits (N, V) comes to, in as little memory as possible: the fastest on CPUs."""
-    logits = logits.float()[:, :vocab]
+def chunk_loss_inplace(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab_size: int) -> ChunkResult:
+    """Losses and logit gradients of a chunk, in place to use little memory: fastest on CPUs."""
+    logits = logits.float()[:, :vocab_size]
     if bias is not None:
         logits += bias
-    scored = targets >= 0
-    wanted = targets.clamp(min=0)[:, None]
+    has_target = targets >= 0
+    index = targets.clamp(min=0)[:, None]
     top = logits.amax(dim=1)
-    at_target = logits.gather(1, wanted)[:, 0]
-    odds = logits.sub_(top[:, None]).exp_()
-    total = odds.sum(dim=1)
-    losses = torch.where(scored, total.log() + top - at_target, 0.0)
-    slope = odds.mul_((scored / total)[:, None])  # probabilities, and minus one at the target
-    slope.scatter_add_(1, wanted, -scored[:, None].to(slope.dtype))
-    return losses, scored & (at_target == top), slope
+    target_logits = logits.gather(1, index)[:, 0]
+    exp = logits.sub_(top[:, None]).exp_()
+    total = exp.sum(dim=1)
+    losses = torch.where(has_target, total.log() + top - target_logits, 0.0)
+    grad = exp.mul_((has_target / total)[:, None])  # softmax, and minus one at the target
+    grad.scatter_add_(1, index, -has_target[:, None].to(grad.dtype))
+    return losses, has_target & (target_logits == top), grad
 
 
-def chunk_loss(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab: int) -> ChunkResult:
-    """The same, written so that a compiler makes two passes of it: the fastest on GPUs.
+def chunk_loss(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab_size: int) -> ChunkResult:
+    """The same, written so that torch.compile fuses it into two passes over the logits: fastest on GPUs.
 
-    All columns stay, those beyond the vocabulary at no odds: rows of an odd width make products slow there.
+    Padding columns stay, with probability 0: matrix products with rows of an odd width are slow there.
     """
     column = torch.arange(logits.size(1), device=logits.device)
     scores = logits.float()
     if bias is not None:
-        scores = scores + F.pad(bias, (0, logits.size(1) - vocab))
-    scores = torch.where(column < vocab, scores, -torch.inf)
-    scored, wanted = targets >= 0, targets.clamp(min=0)[:, None]
+        scores = scores + F.pad(bias, (0, logits.size(1) - vocab_size))
+    scores = torch.where(column < vocab_size, scores, -torch.inf)
+    has_target, index = targets >= 0, targets.clamp(min=0)[:, None]
     top = scores.amax(dim=1, keepdim=True)
-    odds = (scores - top).exp()
-    total = odds.sum(dim=1, keepdim=True)
-    at_target = scores.gather(1, wanted)
-    losses = torch.where(scored, (total.log() + top - at_target)[:, 0], 0.0)
-    slope = torch.where(scored[:, None], odds / total - (column == wanted).float(), 0.0)
-    return losses, scored & (at_target == top)[:, 0], slope.to(logits.dtype)
+    exp = (scores - top).exp()
+    total = exp.sum(dim=1, keepdim=True)
+    target_logits = scores.gather(1, index)
+    losses = torch.where(has_target, (total.log() + top - target_logits)[:, 0], 0.0)
+    grad = torch.where(has_target[:, None], exp / total - (column == index).float(), 0.0)
+    return losses, has_target & (target_logits == top)[:, 0], grad.to(logits.dtype)
 
 
 @cache
 def compiled_chunk_loss() -> Callable[..., ChunkResult]:
-    """`in_passing`, compiled."""
+    """`chunk_loss`, compiled."""
     return compile_or_fallback(chunk_loss, "the loss")

@@ -1,8 +1,8 @@
-"""Matrix products and attention, each by the fastest way that torch has for a device and precision. All give the same.
+"""Linear and attention kernels: for each device and precision the fastest that torch has. All give the same results.
 
-What torch takes by default is not always that (benchmarks/README.md has the figures). Its fp32 products on CPUs go to
-MKL, which on AMD's is half as fast as oneDNN, which torch has too. Its fused attention on CPUs is slower in bf16 than
-the three steps by themselves, as long as rows are short.
+torch's defaults are not always the fastest (figures in benchmarks/README.md). Its fp32 matrix products on CPUs use MKL,
+which on AMD processors is half as fast as oneDNN, which torch includes too. Its fused attention on CPUs is slower in
+bf16 than separate matrix products and softmax, as long as rows are short.
 """
 
 from collections.abc import Callable
@@ -16,27 +16,30 @@ from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 
-MATH_ATTENTION_MAX_KEYS = 512  # keys, up to which attention in bf16 on CPUs is done step by step
-PREPACK_BATCH = 16  # of x, for which the order of packed weights is best
+MATH_ATTENTION_MAX_KEYS = 512  # bf16 attention on CPUs uses separate products up to this many keys
+PREPACK_BATCH = 16  # the number of rows of x that prepacked weights are laid out for
 ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, packed: Tensor | None = None) -> Tensor:
-    """(..., in) and (out, in) to (..., out); `packed` is the same weight as `pack` has it."""
-    if packed is not None:
-        return onednn_linear(x, packed, bias)
+# ------------------------------------------------------------------------------------------------------- linear
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, prepacked: Tensor | None = None) -> Tensor:
+    """Linear layer, x (..., in) and weight (out, in) to (..., out). `prepacked` is the same weight from `prepack`."""
+    if prepacked is not None:
+        return onednn_linear(x, prepacked, bias)
     if not use_onednn(x):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        projected: Tensor = OneDNNLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return projected
+        y: Tensor = OneDNNLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return y
     return onednn_linear(x, weight, bias)
 
 
 def prepack(weight: Tensor) -> Tensor | None:
-    """A weight in the order in which oneDNN reads it, where it makes the products: once, instead of in each of them."""
-    readable = weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and has_bf16(weight.device))
-    if not ONEDNN or weight.device.type != "cpu" or not readable:
+    """The weight in oneDNN's blocked layout, reordered once instead of in each product; None if oneDNN is not used."""
+    supported = weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and has_bf16(weight.device))
+    if not ONEDNN or weight.device.type != "cpu" or not supported:
         return None
     with torch.no_grad():
         packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PREPACK_BATCH)
@@ -44,13 +47,13 @@ def prepack(weight: Tensor) -> Tensor | None:
 
 
 def use_onednn(x: Tensor) -> bool:
-    """Whether fp32 products are made here."""
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
-    return ONEDNN and plain and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+    """Whether oneDNN computes linear layers of x: fp32 on a CPU, outside autocast and torch.compile."""
+    eligible = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
+    return ONEDNN and eligible and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is computed, not emulated."""
+    """Whether the device computes bf16 in hardware, without emulation."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -58,13 +61,13 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b, in the precision of its arguments."""
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return made
+    """Linear layer by oneDNN, in the precision of its arguments; no autograd."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return y
 
 
 class OneDNNLinear(torch.autograd.Function):
-    """A projection and its way back."""
+    """Linear layer by oneDNN with autograd."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -72,80 +75,90 @@ class OneDNNLinear(torch.autograd.Function):
         return onednn_linear(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        to_x = onednn_linear(slope, weight.t()) if ctx.needs_input_grad[0] else None
-        rows, slopes = x.flatten(0, -2), slope.flatten(0, -2)
-        to_weight = onednn_linear(slopes.t(), rows.t()) if ctx.needs_input_grad[1] else None
-        to_bias = slopes.sum(dim=0) if ctx.needs_input_grad[2] else None
-        return to_x, to_weight, to_bias
+        grad_x = onednn_linear(grad, weight.t()) if ctx.needs_input_grad[0] else None
+        rows, grad_rows = x.flatten(0, -2), grad.flatten(0, -2)
+        grad_weight = onednn_linear(grad_rows.t(), rows.t()) if ctx.needs_input_grad[1] else None
+        grad_bias = grad_rows.sum(dim=0) if ctx.needs_input_grad[2] else None
+        return grad_x, grad_weight, grad_bias
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Any, causal: bool, rate: float) -> Tensor:
-    """What each position takes from those that it sees: all (B, H, T, D / H), the mask true where it sees."""
-    if q.dtype != k.dtype:  # what a cache keeps in fp32, since torch's fused attention on CPUs is far slower in bf16
-        return attention(q.to(k.dtype), k, v, mask, causal, rate).to(q.dtype)
+# ---------------------------------------------------------------------------------------------------- attention
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Any, causal: bool, dropout: float) -> Tensor:
+    """Scaled dot-product attention, q (B, H, T, D / H) and k, v (B, H, S, D / H) to (B, H, T, D / H).
+
+    The mask is boolean, True where a query attends to a key, or a block mask of FlexAttention. Without one, `causal`
+    decides.
+    """
+    if q.dtype != k.dtype:  # the KV cache is fp32 on CPUs, as torch's fused attention is far slower in bf16 there
+        return attention(q.to(k.dtype), k, v, mask, causal, dropout).to(q.dtype)
     if not (mask is None or isinstance(mask, Tensor)):
-        if rate:
-            raise BertGPTError("BG204", "FlexAttention has no dropout", hint="give dropout 0, or take the other kernel")
+        if dropout:
+            raise BertGPTError("BG204", "FlexAttention has no dropout", hint="set dropout to 0, or use the sdpa kernel")
         return flex_attention_call(q, k, v, mask)
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or k.size(2) > MATH_ATTENTION_MAX_KEYS:
-        return F.scaled_dot_product_attention(q, k, v, mask, rate, is_causal=causal and mask is None)
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal and mask is None)
     if causal and mask is None:
         mask = torch.ones((q.size(2), k.size(2)), dtype=torch.bool).tril()
-    scores = (q * q.size(3) ** -0.5) @ k.transpose(2, 3)
+    scores = (q * q.size(3) ** -0.5) @ k.transpose(2, 3)  # (B, H, T, S)
     if mask is not None:
         scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, torch.finfo(scores.dtype).min)
-    return F.dropout(scores.softmax(dim=3), rate) @ v
+    return F.dropout(scores.softmax(dim=3), dropout) @ v
 
 
 def flex_attention_call(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
-    """The same by FlexAttention, which skips blocks in which nobody sees anybody; it has no dropout."""
+    """Attention by FlexAttention, which skips blocks that are masked entirely. It has no dropout."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    run = compiled_flex() if q.device.type == "cuda" else flex_attention
-    taken: Tensor = run(q, k, v, block_mask=mask)
-    return taken
+    flex = compiled_flex() if q.device.type == "cuda" else flex_attention
+    y: Tensor = flex(q, k, v, block_mask=mask)
+    return y
 
 
 @cache
 def compiled_flex() -> Any:
-    """Without being compiled it would be slower than anything."""
+    """FlexAttention, compiled: uncompiled it computes all scores, slower than any other kernel."""
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention, dynamic=False)
 
 
-def compile_or_fallback(function: Callable[..., Any], what: str) -> Callable[..., Any]:
-    """A function for one size of its arguments; where it cannot be compiled it stays as it is, and that is said."""
+def block_mask(causal: bool, document_ids: Tensor | None, window: int, length: int, device: torch.device) -> Any:
+    """The attention mask of `length` positions as FlexAttention's block mask; a window of 0 is unlimited."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def attends(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        mask = query >= key if causal else query == query
+        if document_ids is not None:
+            mask = mask & (document_ids[row, query] == document_ids[row, key])
+        return mask & ((query - key).abs() <= window) if window else mask
+
+    batch_size = None if document_ids is None else len(document_ids)
+    return create_block_mask(attends, batch_size, None, length, length, device=device)
+
+
+# ------------------------------------------------------------------------------------------------------ compile
+
+
+def compile_or_fallback(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """torch.compile for fixed shapes; a function that cannot be compiled runs uncompiled, with a note that names it."""
     if hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"):
-        torch._functorch.config.force_non_lazy_backward_lowering = True  # so that what fails does so in the first call
-    fast = torch.compile(function, dynamic=False)
+        torch._functorch.config.force_non_lazy_backward_lowering = True  # errors of the backward come in the first call
+    compiled = torch.compile(function, dynamic=False)
     failed = False
 
-    def run(*given: Any, **named: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal failed
         if not failed:
             try:
-                return fast(*given, **named)
+                return compiled(*args, **kwargs)
             except torch._dynamo.exc.TorchDynamoException as error:
-                said = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
-                console.note(f"{what} is not compiled: {said}")
+                message = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
+                console.info(f"{name} is not compiled: {message}")
                 failed = True
-        return function(*given, **named)
+        return function(*args, **kwargs)
 
-    return run
-
-
-def block_mask(causal: bool, documents: Tensor | None, window: int, length: int, device: torch.device) -> Any:
-    """Whom each position sees, as FlexAttention wants it; a window of 0 has no end."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        seen = query >= key if causal else query == query
-        if documents is not None:
-            seen = seen & (documents[row, query] == documents[row, key])
-        return seen & ((query - key).abs() <= window) if window else seen
-
-    rows = None if documents is None else len(documents)
-    return create_block_mask(sees, rows, None, length, length, device=device)
+    return call

@@ -14,8 +14,7 @@ from bertgpt.data.loading.causal import CausalBatch, CausalDataset
 from bertgpt.data.loading.mlm import MLMBatch, open_mlm_dataset
 from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.model import Transformer
-from bertgpt.ops import cross_entropy as loss_module
-from bertgpt.ops import kernels
+from bertgpt.ops import cross_entropy, kernels
 from bertgpt.ops.cross_entropy import linear_cross_entropy
 from bertgpt.ops.kernels import attention, linear
 from bertgpt.training.device import to_device, to_tensors
@@ -32,59 +31,60 @@ def as_tensors(batch: Any) -> Any:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_products_are_those_of_torch(bias: bool) -> None:
-    draws = torch.Generator().manual_seed(0)
-    x, weight, shift = (torch.randn(size, generator=draws) for size in ((3, 20, 16), (24, 16), (24,)))
-    slope = torch.randn((3, 20, 24), generator=draws)
-    found = []
-    for way in (linear, F.linear):
-        given = [each.clone().requires_grad_() for each in (x, weight, shift)]
-        y = way(*given) if bias else way(*given[:2])
-        y.backward(slope)
-        found.append([y.detach(), *(each.grad for each in given[: 2 + bias])])
-    for ours, theirs in zip(*found, strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-5)
+def test_linear_equals_torch(bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(size, generator=generator) for size in ((3, 20, 16), (24, 16), (24,))]
+    grad = torch.randn((3, 20, 24), generator=generator)
+    results = []
+    for function in (linear, F.linear):
+        args = [tensor.clone().requires_grad_() for tensor in inputs[: 2 + bias]]
+        y = function(*args)
+        y.backward(grad)
+        results.append([y.detach(), *(arg.grad for arg in args)])
+    for result, expected in zip(*results, strict=True):
+        assert torch.allclose(result, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["causal", "all", "mask"])
 @pytest.mark.parametrize("length", [7, kernels.MATH_ATTENTION_MAX_KEYS + 8])
-def test_attention_step_by_step_is_that_of_torch(kind: str, length: int) -> None:
-    draws = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn((2, 3, length, 8), generator=draws) for _ in range(3))
-    mask = torch.rand((2, 1, length, length), generator=draws) > 0.5 if kind == "mask" else None
+def test_attention_equals_sdpa(kind: str, length: int) -> None:
+    """Also in bf16, where short rows use separate matrix products on CPUs."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn((2, 3, length, 8), generator=generator) for _ in range(3))
+    mask = torch.rand((2, 1, length, length), generator=generator) > 0.5 if kind == "mask" else None
     if mask is not None:
         mask |= torch.eye(length, dtype=torch.bool)
-    right = F.scaled_dot_product_attention(q, k, v, mask, is_causal=kind == "causal")
-    for dtype, most in ((torch.float32, 1e-5), (torch.bfloat16, 0.06)):
-        found = attention(q.to(dtype), k.to(dtype), v.to(dtype), mask, kind == "causal", 0.0)
-        assert found.dtype == dtype
-        assert (found.float() - right).abs().max() < most
+    expected = F.scaled_dot_product_attention(q, k, v, mask, is_causal=kind == "causal")
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.06)):
+        y = attention(q.to(dtype), k.to(dtype), v.to(dtype), mask, kind == "causal", 0.0)
+        assert y.dtype == dtype
+        assert (y.float() - expected).abs().max() < tolerance
 
 
-@pytest.mark.parametrize("block", [1, 100, 1 << 24])
+@pytest.mark.parametrize("chunk_logits", [1, 100, 1 << 24])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("judge", [loss_module.chunk_loss_inplace, loss_module.chunk_loss])
-def test_the_loss_in_blocks_is_the_plain_one(
-    judge: Any, block: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("chunk_loss", [cross_entropy.chunk_loss_inplace, cross_entropy.chunk_loss])
+def test_chunked_cross_entropy_equals_torch(
+    chunk_loss: Any, chunk_logits: int, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Values and gradients, by what CPUs and GPUs take; rows of the weight beyond the vocabulary are nobody's."""
-    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", {"cpu": block})
-    monkeypatch.setattr(loss_module, "chunk_loss_inplace", judge)
-    draws = torch.Generator().manual_seed(0)
-    hidden, weight, shift = (torch.randn(size, generator=draws) for size in ((30, 16), (64, 16), (50,)))
-    targets = torch.randint(0, 50, (30,), generator=draws)
+    """Losses and gradients, with the code of CPUs and of GPUs; padding rows of the weight have no effect."""
+    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", {"cpu": chunk_logits})
+    monkeypatch.setattr(cross_entropy, "chunk_loss_inplace", chunk_loss)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(size, generator=generator) for size in ((30, 16), (64, 16), (50,))][: 2 + bias]
+    targets = torch.randint(0, 50, (30,), generator=generator)
     targets[[3, 7, 29]] = -100
-    given = [each.clone().requires_grad_() for each in (hidden, weight, shift)]
-    found = linear_cross_entropy(given[0], given[1], given[2] if bias else None, targets, 50)
-    (found.loss * 0.37).backward()
-    again = [each.clone().requires_grad_() for each in (hidden, weight, shift)]
-    logits = again[0] @ again[1][:50].T + (again[2] if bias else 0)
-    plain = F.cross_entropy(logits, targets, ignore_index=-100, reduction="none")
-    (plain.sum() * 0.37).backward()
-    assert torch.allclose(found.losses, plain, atol=1e-5)
-    assert torch.equal(found.correct, (logits.argmax(dim=1) == targets))
-    for ours, theirs in zip(given[: 2 + bias], again[: 2 + bias], strict=True):
-        assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)
+    hidden, weight, *lm_bias = args = [tensor.clone().requires_grad_() for tensor in inputs]
+    output = linear_cross_entropy(hidden, weight, lm_bias[0] if bias else None, targets, 50)
+    (output.loss * 0.37).backward()
+    hidden, weight, *lm_bias = expected_args = [tensor.clone().requires_grad_() for tensor in inputs]
+    logits = hidden @ weight[:50].T + (lm_bias[0] if bias else 0)
+    expected = F.cross_entropy(logits, targets, ignore_index=-100, reduction="none")
+    (expected.sum() * 0.37).backward()
+    assert torch.allclose(output.losses, expected, atol=1e-5)
+    assert torch.equal(output.correct, (logits.argmax(dim=1) == targets))
+    for arg, expected_arg in zip(args, expected_args, strict=True):
+        assert torch.allclose(arg.grad, expected_arg.grad, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------ objectives

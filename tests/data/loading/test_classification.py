@@ -12,7 +12,7 @@ from bertgpt.data.loading.classification import EncodedExample, first_fit_decrea
 from bertgpt.inference.classify import encode_examples, predict_logits, truncate_pair
 from bertgpt.utils import console
 from tests.fixtures.finetuning import saved_of
-from tests.fixtures.models import classifier_of
+from tests.fixtures.models import random_classifier
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def test_packed_batch(causal: bool) -> None:
 @pytest.mark.parametrize("family", ["gpt2", "bert", "encoder", "decoder"])
 def test_packing_does_not_change_logits(family: str, bases: dict[str, Path]) -> None:
     pretrained = saved_of(bases[family])
-    classifier = classifier_of(pretrained.model, pretrained.objective == "clm")
+    classifier = random_classifier(pretrained.model, pretrained.objective == "clm")
     texts = ["She was glad.", "It rained in the town, and nobody came to the clock shop. " * 4, "", "No.", "A purse"]
     for others in (None, ["He was not.", "", "x", "The dogs slept.", "He lost it"]):
         examples = encode_examples(pretrained, texts, others, 128)
@@ -60,7 +60,7 @@ def test_packing_does_not_change_logits(family: str, bases: dict[str, Path]) -> 
 def test_long_texts_are_truncated_with_a_note(bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A text of ten thousand words, and a pair of which the longer text is truncated."""
     notes: list[str] = []
-    monkeypatch.setattr(console, "note", notes.append)
+    monkeypatch.setattr(console, "info", notes.append)
     for family in ("bert", "gpt2"):
         pretrained = saved_of(bases[family])
         tokenizer = pretrained.tokenizer
