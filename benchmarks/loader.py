@@ -1,13 +1,14 @@
-"""Batches from shards, beside the ways in which people make them today, in turn, on one core.
+"""Data loader throughput against DataCollatorForLanguageModeling and a loop over numpy.memmap, on one core.
 
     python benchmarks/loader.py [--rounds 5]
 
-Masked: 64 rows of 512, by `DataCollatorForLanguageModeling` as a Trainer calls it, and by a plan of ours: framing,
-masks and labels. Causal: 8 windows of 1024, by the usual loop over a `numpy.memmap` with `torch.stack`, and by ours.
-Text is tinyworld's; it comes from the page cache in all cases.
+Masked: 64 rows of 512, from `DataCollatorForLanguageModeling` as a Trainer calls it, and from a mask plan: special
+tokens, masks and labels. Causal: 8 windows of 1024, from nanoGPT's loop over a `numpy.memmap` with `torch.stack`, and
+from shards. The text is tinyworld's, and in the page cache in all cases. Alternating rounds; medians.
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import tempfile
@@ -35,52 +36,42 @@ WINDOWS, CONTEXT = 8, 1024
 
 
 def collator(plan: Path) -> Callable[[], None]:
-    """What a Trainer does for each batch: a list of features to a padded batch, then the masks."""
+    """What a Trainer does for each batch: collate a list of features into a padded batch, then mask it."""
     from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(plan / "tokenizer")
     collate = DataCollatorForLanguageModeling(tokenizer, mlm=True, mlm_probability=0.15)
-    ids = open_mlm_dataset(plan, "train").batch(np.arange(ROWS * 8), np.zeros(ROWS * 8, int)).input_ids
-    features = [{"input_ids": row.tolist()} for row in ids]
-    return cycled([features[i : i + ROWS] for i in range(0, len(features), ROWS)], collate)
+    input_ids = open_mlm_dataset(plan, "train").batch(np.arange(ROWS * 8), np.zeros(ROWS * 8, int)).input_ids
+    features = [{"input_ids": row.tolist()} for row in input_ids]
+    return cycle([features[i : i + ROWS] for i in range(0, len(features), ROWS)], collate)
 
 
-def cycled(batches: list[Any], call: Callable[[Any], Any]) -> Callable[[], None]:
-    """One batch after the other, again and again."""
-    state = [0]
-
-    def once() -> None:
-        call(batches[state[0] % len(batches)])
-        state[0] += 1
-
-    return once
+def cycle(batches: list[Any], call: Callable[[Any], Any]) -> Callable[[], None]:
+    """A function that calls `call` with the next batch, in a cycle."""
+    upcoming = itertools.cycle(batches)
+    return lambda: call(next(upcoming))
 
 
-def ours(samples: Dataset, size: int) -> Callable[[], None]:
-    """Step after step."""
-    loader, state = StepLoader(ShuffledStream(samples, 1, size)), [0]
-
-    def once() -> None:
-        loader.batch(state[0], 0)
-        state[0] += 1
-
-    return once
+def step_loader(dataset: Dataset, batch_size: int) -> Callable[[], None]:
+    """The batches of a StepLoader, step by step."""
+    steps = StepLoader(ShuffledStream(dataset, 1, batch_size)).steps()
+    return lambda: next(steps)
 
 
 def memmap(file: Path) -> Callable[[], None]:
-    """The usual loop: random places, a slice of a fresh memory map for each row, converted and stacked."""
+    """nanoGPT's get_batch: a new memory map, random offsets, and a slice for each row, converted and stacked."""
 
-    def once() -> None:
+    def get_batch() -> None:
         data = np.memmap(file, dtype=np.uint16, mode="r")
-        places = torch.randint(len(data) - CONTEXT, (WINDOWS,))
-        torch.stack([torch.from_numpy(data[i : i + CONTEXT].astype(np.int64)) for i in places])
-        torch.stack([torch.from_numpy(data[i + 1 : i + 1 + CONTEXT].astype(np.int64)) for i in places])
+        offsets = torch.randint(len(data) - CONTEXT, (WINDOWS,))
+        torch.stack([torch.from_numpy(data[i : i + CONTEXT].astype(np.int64)) for i in offsets])
+        torch.stack([torch.from_numpy(data[i + 1 : i + 1 + CONTEXT].astype(np.int64)) for i in offsets])
 
-    return once
+    return get_batch
 
 
 def speed(call: Callable[[], None], tokens: int, seconds: float = 0.5) -> float:
-    """Tokens in a second."""
+    """Tokens per second."""
     call()
     start, calls = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
@@ -90,12 +81,12 @@ def speed(call: Callable[[], None], tokens: int, seconds: float = 0.5) -> float:
 
 
 def compare(title: str, calls: dict[str, Callable[[], None]], tokens: int, rounds: int) -> None:
-    """In turn, and the medians; ratios to the first."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    """Print the median speed of each, in alternating rounds, and its ratio to the first."""
+    speeds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            found[name].append(speed(call, tokens))
-    medians = {name: statistics.median(values) for name, values in found.items()}
+            speeds[name].append(speed(call, tokens))
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
     first = next(iter(medians.values()))
     console = Console()
     console.heading(title)
@@ -105,7 +96,7 @@ def compare(title: str, calls: dict[str, Callable[[], None]], tokens: int, round
             (
                 name,
                 f"{median / 1e6:.2f}",
-                f"{min(found[name]) / 1e6:.2f}-{max(found[name]) / 1e6:.2f}",
+                f"{min(speeds[name]) / 1e6:.2f}-{max(speeds[name]) / 1e6:.2f}",
                 f"{median / first:.2f}",
             )
             for name, median in medians.items()
@@ -115,7 +106,7 @@ def compare(title: str, calls: dict[str, Callable[[], None]], tokens: int, round
 
 
 def main() -> None:
-    """Make shards and plans, and compare."""
+    """Build shards and mask plans, and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
@@ -130,12 +121,14 @@ def main() -> None:
             bertgpt.mask(str(shards), out=str(plans[scheme]), seq_len=LENGTH, scheme=scheme, workers=1)
         assert load_tokenizer(plans["token"] / "tokenizer").fingerprint
         calls = {"DataCollatorForLanguageModeling": collator(plans["token"])}
-        calls |= {f"a plan, {scheme}": ours(open_mlm_dataset(plan, "train"), ROWS) for scheme, plan in plans.items()}
+        calls |= {
+            f"mask plan, {scheme}": step_loader(open_mlm_dataset(plan, "train"), ROWS) for scheme, plan in plans.items()
+        }
         compare(f"Masked: {ROWS} rows of {LENGTH}", calls, ROWS * LENGTH, rounds)
         flat = Path(folder) / "bin"
         bertgpt.export(str(shards), out=str(flat))
         calls = {"numpy.memmap and torch.stack": memmap(flat / "train.bin")}
-        calls["windows of shards"] = ours(CausalDataset(shards, "train", CONTEXT), WINDOWS)
+        calls["causal windows of shards"] = step_loader(CausalDataset(shards, "train", CONTEXT), WINDOWS)
         compare(f"Causal: {WINDOWS} windows of {CONTEXT}", calls, WINDOWS * CONTEXT, rounds)
 
 

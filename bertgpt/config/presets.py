@@ -82,8 +82,8 @@ MODERNBERT: dict[str, Any] = {  # Warner et al., 2024
     "local_window": 64, "global_every": 3, "mlm_transform": True, "lm_bias": True, "init": "zero",
 }  # fmt: skip
 
-# Training of models of published sizes: as in the papers. Of small ones: as measured (benchmarks/README.md); Muon reaches
-# a lower loss than AdamW with the same number of tokens.
+# Training: models of published sizes as in the papers, small ones as measured (benchmarks/README.md): Muon reaches a
+# lower loss than AdamW with the same number of tokens.
 TINY = {
     "optimizer": "muon",
     "lr": 5e-3,  # for post-norm models; pre-norm models have 1e-2
