@@ -24,7 +24,7 @@ HEAVY = {
     },
     "pyarrow": {"evals", "data"},
     "tokenizers": set(), "tiktoken": set(), "gigatoken": set(), "tokie": set(), "datasets": set(), "sklearn": set(),
-    "rich": set(), "transformers": set(), "fsspec": set(),
+    "scipy": set(), "rich": set(), "transformers": set(), "fsspec": set(),
 }  # fmt: skip
 
 

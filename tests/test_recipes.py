@@ -61,7 +61,7 @@ def hub() -> Iterator[Hub]:
         PUBLISHED["hellaswag"].repository: {"data/validation-00000-of-00001.parquet": parquet(**hellaswag)},
         PUBLISHED["lambada"].repository: {"data/test-00000-of-00001.parquet": parquet(text=texts[:8])},
         PUBLISHED["blimp"].repository: blimp_of(["one", "two"]),
-        PUBLISHED["agnews"].repository: {
+        TASKS["agnews"].repository: {
             f"data/{split}-00000-of-00001.parquet": parquet(text=texts[first : first + 60], label=labels)
             for split, first in (("train", 0), ("test", 60))
         },

@@ -1,9 +1,8 @@
-"""Whether a training text holds items of an evaluation: those that share 13 words in a row with it.
+"""Contamination check: evaluation items that share a 13-gram of words with a training text, as GPT-3's did (Brown et
+al., 2020).
 
-That is how GPT-3 was checked (Brown et al., 2020), the other way round.
-
-Words are runs of letters and digits, in small letters. The items of a suite are few and a training text is long, so the
-former are remembered and the latter is read once.
+Words are runs of letters and digits, lower-cased. The items of a suite are few and training texts are long, so the
+n-grams of the items are kept in memory and the training text is read once.
 """
 
 import re
@@ -18,19 +17,19 @@ from bertgpt.evals.tables import Row
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 
-WORDS = 13
+NGRAM_SIZE = 13
 WORD = re.compile(r"\w+")
 
 
 def ngrams(text: str) -> Iterator[str]:
-    """Every 13 words in a row of a text."""
+    """The 13-grams of words of a text."""
     words = WORD.findall(text.lower())
-    for start in range(len(words) - WORDS + 1):
-        yield " ".join(words[start : start + WORDS])
+    for start in range(len(words) - NGRAM_SIZE + 1):
+        yield " ".join(words[start : start + NGRAM_SIZE])
 
 
 def item_text(row: Row) -> str:
-    """What of an item must not have been read: its text, with the right answer."""
+    """The text of an item, with the correct answer."""
     if "endings" in row:
         return f"{row['context']} {row['endings'][row['label']]}"
     if "continuation" in row:
@@ -39,27 +38,29 @@ def item_text(row: Row) -> str:
 
 
 def find_contaminated(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
-    """The items of which 13 words in a row are in the training split of some shards."""
+    """Which of the texts share a 13-gram with the training split of `folder`, a folder of shards."""
     items: dict[str, list[int]] = defaultdict(list)
-    for number, text in enumerate(texts):
-        for gram in set(ngrams(text)):
-            items[gram].append(number)
+    for index, text in enumerate(texts):
+        for ngram in set(ngrams(text)):
+            items[ngram].append(index)
     manifest, tokenizer = open_artifact(folder, "shards")
-    found: set[int] = set()
+    contaminated: set[int] = set()
     names = split_files(manifest, "train")
     total = sum(file["documents"] for file in manifest["files"] if file["path"] in names)
-    progress = console.Progress("comparing documents", total, of_bytes=False)
+    progress = console.Progress("comparing documents", total, in_bytes=False)
     done = 0
     for name in names:
         file = TokenFile(folder / name)
         for row in range(len(file)):
-            for gram in ngrams(tokenizer.decode(file.row(row)[:-1].tolist())):
-                if gram in items:
-                    found.update(items[gram])
+            for ngram in ngrams(tokenizer.decode(file.row(row)[:-1].tolist())):
+                if ngram in items:
+                    contaminated.update(items[ngram])
             done += 1
             progress.update(done)
     progress.end()
-    short = sum(next(ngrams(text), None) is None for text in texts)
-    if short == len(texts):
-        raise BertGPTError("BG204", f"no item of this suite has {WORDS} words, so none can be looked for")
-    return {"items": len(texts), "too_short": short, "found": len(found), "numbers": sorted(found)}
+    too_short = sum(next(ngrams(text), None) is None for text in texts)
+    if too_short == len(texts):
+        raise BertGPTError("BG204", f"every item of this suite is shorter than {NGRAM_SIZE} words")
+    return {
+        "items": len(texts), "too_short": too_short, "contaminated": len(contaminated), "indices": sorted(contaminated),
+    }  # fmt: skip

@@ -1,9 +1,9 @@
-"""What a fine-tuned model, or several seeds of it, is worth on a task, beside dumb methods."""
+"""Scores of fine-tuned classifiers, their text baselines, and predictions for files."""
 
 import csv
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.classify import classify, probabilities
 from bertgpt.inference.embed import embed
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import ensure_writable_folder, write_atomic
+from bertgpt.utils.files import atomic_write, ensure_writable_folder
 
-PROBED = 20_000  # texts that a probe of frozen features, a baseline here, learns from at most
+MAX_PROBE_TEXTS = 20_000  # training texts of the linear probe baseline
 Labels = NDArray[Any]
 
 
@@ -32,55 +32,55 @@ def score_classifiers(
     task: LabelledDataset,
     models: Sequence[PretrainedModel],
     baselines: dict[str, ScoreWithInterval],
-    also: dict[str, Any],
+    metadata: dict[str, Any],
 ) -> EvalResult:
-    """Scores of the reported part: the mean over seeds, each seed, and how far they are apart."""
-    right = label_ids(task.dev, task.classes)
-    logits = [classify(kept, task.dev.texts, task.dev.others) for kept in models]
+    """Test scores of a model fine-tuned with one or several seeds: mean over seeds, standard deviation, each seed."""
+    labels = label_ids(task.test, task.classes)
+    logits = [classify(model, task.test.texts, task.test.second_texts) for model in models]
     answers = [predictions(each) for each in logits]
-    scores = {name: score_over_seeds(name, right, answers) for name in task.metrics}
-    first = task.metrics[0]
-    each = [METRICS[first](right, some) for some in answers]
+    scores = {name: score_over_seeds(name, labels, answers) for name in task.metrics}
+    main = task.metrics[0]
     notes = []
     if len(models) > 1:
-        scores[f"{first}, spread of seeds"] = ScoreWithInterval(float(np.std(each, ddof=1)))
-        scores |= {f"{first}, seed {number}": ScoreWithInterval(value) for number, value in enumerate(each, 1)}
-    collapsed = [str(number) for number, some in enumerate(answers, 1) if len(np.unique(some)) == 1]
+        by_seed = [METRICS[main](labels, answer) for answer in answers]
+        scores[f"{main}, std over seeds"] = ScoreWithInterval(float(np.std(by_seed, ddof=1)))
+        scores |= {f"{main}, seed {number}": ScoreWithInterval(value) for number, value in enumerate(by_seed, 1)}
+    collapsed = [str(number) for number, answer in enumerate(answers, 1) if len(np.unique(answer)) == 1]
     if task.classes and collapsed:
-        notes.append(f"collapsed: seed {', '.join(collapsed)} of {len(answers)} says one class only")
-    items: dict[str, Any] = {"label": task.dev.labels, "said": label_names(answers[0], task.classes)}
+        notes.append(f"collapsed: seed {', '.join(collapsed)} of {len(answers)} predicts one class only")
+    items: dict[str, Any] = {"label": task.test.labels, "prediction": label_names(answers[0], task.classes)}
     if task.classes:
-        items["correct"] = [float(value) for value in np.mean([some == right for some in answers], axis=0)]
+        items["correct"] = [float(value) for value in np.mean([answer == labels for answer in answers], axis=0)]
         items["probabilities"] = probabilities(logits[0]).round(6).tolist()
-    found = EvalResult(task.name, f"{task.name}.{first}/1", len(right), scores, baselines, items, notes=notes)
-    found.facts = {"data": task.facts} | also
-    return found
+    metadata = {"data": task.metadata} | metadata
+    return EvalResult(task.name, f"{task.name}.{main}/1", len(labels), scores, baselines, items, metadata, notes)
 
 
 def text_baselines(task: LabelledDataset) -> dict[str, ScoreWithInterval]:
-    """The commonest label, and words counted: what needs no model."""
-    first, train, dev = task.metrics[0], task.train, task.dev
-    right, known = label_ids(dev, task.classes), label_ids(train, task.classes)
-    usual = np.bincount(known).argmax() if task.classes else known.mean()
-    counted = tf_idf_features(train.joined(), dev.joined())
+    """Baselines that need no pretrained model: the majority class (of numbers, the mean), and TF-IDF."""
+    main, train, test = task.metrics[0], task.train, task.test
+    labels, train_labels = label_ids(test, task.classes), label_ids(train, task.classes)
+    constant = np.bincount(train_labels).argmax() if task.classes else train_labels.mean()
+    features = tf_idf_features(train.joined_texts(), test.joined_texts())
+    tf_idf = fit_linear(*features, train_labels, bool(task.classes), scaled=False)
     return {
-        "majority": score_over_seeds(first, right, [np.full(len(right), usual)]),
-        "tf-idf": score_over_seeds(first, right, [fit_linear(*counted, known, bool(task.classes), False)]),
+        "majority class" if task.classes else "mean": score_over_seeds(main, labels, [np.full(len(labels), constant)]),
+        "TF-IDF baseline": score_over_seeds(main, labels, [tf_idf]),
     }
 
 
-def linear_probe_baseline(task: LabelledDataset, kept: PretrainedModel) -> ScoreWithInterval:
-    """A linear model on the features of a model as it was before it was fine-tuned."""
-    train = task.train.only(range(min(PROBED, len(task.train))))
-    features = embed(kept, train.joined()), embed(kept, task.dev.joined())
-    said = fit_linear(*features, label_ids(train, task.classes), bool(task.classes), True)
-    return score_over_seeds(task.metrics[0], label_ids(task.dev, task.classes), [said])
+def linear_probe_baseline(task: LabelledDataset, pretrained: PretrainedModel) -> ScoreWithInterval:
+    """Score of a linear model on the features of the model before fine-tuning."""
+    train = task.train.select(range(min(MAX_PROBE_TEXTS, len(task.train))))
+    features = embed(pretrained, train.joined_texts()), embed(pretrained, task.test.joined_texts())
+    answers = fit_linear(*features, label_ids(train, task.classes), bool(task.classes), scaled=True)
+    return score_over_seeds(task.metrics[0], label_ids(task.test, task.classes), [answers])
 
 
-def fit_linear(train: Any, dev: Any, known: Labels, classes: bool, scaled: bool) -> Labels:
-    """What a linear model says: of classes, or of numbers."""
+def fit_linear(train: Any, test: Any, labels: Labels, classes: bool, scaled: bool) -> Labels:
+    """Test predictions of a logistic regression, or of a ridge regression where labels are numbers."""
     if classes:
-        return fit_and_predict(train, dev, known, False, scaled).predictions
+        return fit_and_predict(train, test, labels, False, scaled).predictions
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -88,88 +88,88 @@ def fit_linear(train: Any, dev: Any, known: Labels, classes: bool, scaled: bool)
     steps = [StandardScaler()] if scaled else []
     model = make_pipeline(*steps, RidgeCV(alphas=np.logspace(-2, 4, 7)))
     with single_threaded_blas():
-        predicted: Labels = model.fit(train, known).predict(dev)
+        predicted: Labels = model.fit(train, labels).predict(test)
     return predicted
 
 
-def label_ids(part: LabelledSplit, classes: Sequence[str]) -> Labels:
-    """Labels as numbers: of classes, or themselves."""
+def label_ids(split: LabelledSplit, classes: Sequence[str]) -> Labels:
+    """Labels as class ids; without classes, the labels themselves, which are numbers."""
     if not classes:
-        return np.array(part.labels, np.float32)
-    place = {name: number for number, name in enumerate(classes)}
-    return np.array([place[str(label)] for label in part.labels], np.int64)
+        return np.array(split.labels, np.float32)
+    ids = {name: number for number, name in enumerate(classes)}
+    return np.array([ids[str(label)] for label in split.labels], np.int64)
 
 
 def predictions(logits: NDArray[np.float32]) -> Labels:
-    """The likeliest class, or the number."""
+    """The most likely class ids; of a single output, its values."""
     return logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=1)
 
 
 def label_names(answers: Labels, classes: Sequence[str]) -> list[Any]:
-    """Answers under the names of classes."""
+    """Predictions as class names, or as numbers."""
     return [classes[i] for i in answers] if classes else [float(value) for value in answers]
 
 
-def check_labels_match(kept: PretrainedModel, task: LabelledDataset) -> None:
-    """Whether a model was fine-tuned for labels such as these."""
-    if kept.head is None:
-        hint = f"bertgpt finetune {task.name} --model RUN --out RUN2 makes one that does"
-        raise BertGPTError("BG222", "this model was not fine-tuned, and tells no labels", hint=hint)
-    if kept.head.labels != task.classes:
-        cause = f"it tells {', '.join(kept.head.labels) or 'a number'}; {task.name} has {', '.join(task.classes)}"
-        raise BertGPTError("BG222", "this model was fine-tuned for other labels", cause=cause)
+def check_labels_match(pretrained: PretrainedModel, task: LabelledDataset) -> None:
+    """Require a classification head with the labels of the task."""
+    if pretrained.head is None:
+        hint = f"bertgpt finetune {task.name} --model RUN --out RUN2 trains one"
+        raise BertGPTError("BG222", "model has no classification head", hint=hint)
+    if pretrained.head.labels != task.classes:
+        labels = ", ".join(pretrained.head.labels) or "a number"
+        cause = f"it predicts {labels}; {task.name} has {', '.join(task.classes) or 'numbers'}"
+        raise BertGPTError("BG222", "label set does not match the classification head", cause=cause)
 
 
-def predict(kept: PretrainedModel, options: EvalOptions) -> dict[str, Any]:
-    """Labels and probabilities of the texts of a file, in a file: csv, jsonl or parquet by its name."""
+def predict(pretrained: PretrainedModel, options: EvalOptions) -> dict[str, Any]:
+    """Write the rows of a file with predicted labels and class probabilities, as csv, jsonl or parquet."""
     if options.data is None or options.out is None:
         missing = "--data" if options.data is None else "--out"
         raise BertGPTError("BG203", f"{missing} is missing", hint="--data FILE holds texts, --out FILE gets labels")
     out = Path(options.out)
     if out.suffix not in WRITERS:
-        raise BertGPTError("BG204", f"{out.name} has no ending that says how to write it", hint=", ".join(WRITERS))
+        raise BertGPTError("BG204", f"unsupported output format: {out.name}", hint=", ".join(WRITERS))
     rows = read_records(options.data)[: options.limit]
     texts = text_column(rows, options.text_column, options.data)
-    others = text_column(rows, options.pair_column, options.data) if options.pair_column else None
-    logits = classify(kept, texts, others)
-    assert kept.head is not None
-    labels = label_names(predictions(logits), kept.head.labels)
-    columns: dict[str, list[Any]] = {"label" if kept.head.labels else "number": labels}
-    for name, shares in zip(kept.head.labels, probabilities(logits).T if kept.head.labels else (), strict=True):
-        columns[f"p({name})"] = shares.round(6).tolist()
-    theirs = {f"given {name}" if name in columns else name: [row.get(name) for row in rows] for name in rows[0]}
-    table = pa.table({name: column_of(values) for name, values in theirs.items()} | columns)
+    second_texts = text_column(rows, options.pair_column, options.data) if options.pair_column else None
+    logits = classify(pretrained, texts, second_texts)
+    assert pretrained.head is not None
+    classes = pretrained.head.labels
+    labels = label_names(predictions(logits), classes)
+    columns: dict[str, list[Any]] = {"label" if classes else "number": labels}
+    for name, probs in zip(classes, probabilities(logits).T if classes else (), strict=True):
+        columns[f"p({name})"] = probs.round(6).tolist()
+    given = {f"given {name}" if name in columns else name: [row.get(name) for row in rows] for name in rows[0]}
+    table = pa.table({name: to_column(values) for name, values in given.items()} | columns)
     ensure_writable_folder(out.parent)
-    write_atomic(out, lambda aside: WRITERS[out.suffix](table, aside))
-    counts = Counter(labels) if kept.head.labels else Counter({"numbers": len(labels)})
+    with atomic_write(out) as temporary:
+        WRITERS[out.suffix](table, temporary)
+    counts = Counter(labels) if classes else Counter({"numbers": len(labels)})
     return {"path": str(out), "predicted": len(labels), "labels": dict(sorted(counts.items()))}
 
 
-def column_of(values: list[Any]) -> pa.Array:
-    """A column of a file as it is, or in words where it is of many kinds."""
+def to_column(values: list[Any]) -> pa.Array:
+    """Values as an Arrow column; as strings, if they are of several types."""
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return pa.array([None if value is None else str(value) for value in values])
 
 
-def write_lines(table: pa.Table, path: Path) -> None:
-    """One object a line."""
+def write_jsonl(table: pa.Table, path: Path) -> None:
+    """Write a table as JSON Lines."""
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
     path.write_text("".join(lines), encoding="utf-8")
 
 
 def write_csv(table: pa.Table, path: Path) -> None:
-    """With a header."""
+    """Write a table as csv with a header."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(table.column_names)
         writer.writerows(row.values() for row in table.to_pylist())
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """As it is."""
-    pq.write_table(table, path)
-
-
-WRITERS = {".csv": write_csv, ".jsonl": write_lines, ".parquet": write_parquet}
+WRITERS: dict[str, Callable[[pa.Table, Path], None]] = {
+    ".csv": write_csv, ".jsonl": write_jsonl, ".parquet": lambda table, path: pq.write_table(table, path),
+}  # fmt: skip

@@ -1,11 +1,12 @@
-"""How well a model knows a language: in bits per byte if it looks back, in words found if it looks both ways."""
+"""Language modelling quality: perplexity and bits per byte of causal models, accuracy of masked language models."""
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from bertgpt.data.loading.masking import MaskingScheme, MaskingVocab, draw_masks
 from bertgpt.data.loading.segments import WordBoundaries, split_into_segments
@@ -15,142 +16,158 @@ from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.scoring import masked_logits_batched, token_logprobs
 from bertgpt.utils.errors import BertGPTError
 
-PLANS, SEED = 5, 1337
+EPOCHS, SEED = 5, 1337  # independent mask draws of each text
 
 
-def perplexity(kept: PretrainedModel, texts: Sequence[str], stride: int | None) -> EvalResult:
-    """Loss of each token of each text (without the end id), perplexity, and bits per byte of the texts."""
-    if kept.objective == "mlm":
-        hint = "eval mlm is for masked models"
-        raise BertGPTError("BG222", "lm asks what comes next, and a masked model does not say that", hint=hint)
-    rows = [kept.tokenizer.encode(text) for text in texts]
-    costs = [-math.fsum(each) for each in token_logprobs(kept, rows, stride)]
+def perplexity(pretrained: PretrainedModel, texts: Sequence[str], stride: int | None) -> EvalResult:
+    """Loss (nats per token), perplexity and bits per byte of texts; the end token is not scored.
+
+    Windows over long texts are disjoint, or score `stride` tokens each. Intervals are the bootstrap's over texts.
+    """
+    if pretrained.objective == "mlm":
+        raise BertGPTError("BG222", "lm needs a causal model", hint="eval mlm is for masked language models")
+    rows = [pretrained.tokenizer.encode(text) for text in texts]
+    nlls = [-math.fsum(logprobs) for logprobs in token_logprobs(pretrained, rows, stride)]
     sizes, counts = [len(text.encode()) for text in texts], list(map(len, rows))
-    total, tokens = math.fsum(costs), sum(counts)
-    low, high = bootstrap_ratio(costs, counts)
+    total, tokens = math.fsum(nlls), sum(counts)
+    low, high = bootstrap_ratio(nlls, counts)
     scores = {
         "loss": ScoreWithInterval(total / tokens, low, high),
         "ppl": ScoreWithInterval(math.exp(total / tokens), math.exp(low), math.exp(high)),
     }
-    notes = [
-        f"rows of {kept.max_length}, stride {stride or kept.max_length}; tokenizer {kept.tokenizer.fingerprint[:12]}"
-    ]
-    lengths = kept.tokenizer.token_bytes
-    if lengths is None:
-        notes.append("no bits per byte: this tokenizer does not keep the text")
+    window, fingerprint = pretrained.max_length, pretrained.tokenizer.fingerprint[:12]
+    notes = [f"context {window}, stride {stride or window}; tokenizer {fingerprint}"]
+    token_bytes = pretrained.tokenizer.token_bytes
+    if token_bytes is None:
+        notes.append("no bits per byte: lossy tokenizer")
     else:
-        for row, size in zip(rows, sizes, strict=True):
-            if int(lengths[row].sum()) != size:
-                raise BertGPTError("BG309", "the bytes of a text's tokens are not those of the text")
-        low, high = bootstrap_ratio(costs, sizes)
-        bits = [each / math.log(2) for each in (total / sum(sizes), low, high)]
+        if any(int(token_bytes[row].sum()) != size for row, size in zip(rows, sizes, strict=True)):
+            raise BertGPTError("BG309", "token bytes do not add up to the bytes of the text")
+        low, high = bootstrap_ratio(nlls, sizes)
+        bits = [value / math.log(2) for value in (total / sum(sizes), low, high)]
         scores["bits_per_byte"] = ScoreWithInterval(*bits)
     scores["tokens_per_byte"] = ScoreWithInterval(tokens / sum(sizes))
-    items: dict[str, list[Any]] = {"nats": costs, "tokens": counts, "bytes": sizes}
-    definition = f"lm.{'disjoint' if stride in (None, kept.max_length) else 'strided'}/1"
-    return EvalResult("lm", definition, len(texts), scores, {"uniform": ScoreWithInterval(math.log(kept.model.config.vocab_size))}, items,
-                 notes=notes)  # fmt: skip
+    baselines = {"uniform": ScoreWithInterval(math.log(pretrained.model.config.vocab_size))}
+    items = {"nll": nlls, "tokens": counts, "bytes": sizes}
+    definition = f"lm.{'disjoint' if stride in (None, window) else 'strided'}/1"
+    return EvalResult("lm", definition, len(texts), scores, baselines, items, notes=notes)
 
 
-def masked_accuracy(kept: PretrainedModel, texts: Sequence[str]) -> EvalResult:
-    """How many hidden ids are found: where the mask stands, where another id does, where nothing was changed.
+class Segment(NamedTuple):
+    """A part of a text that fits the model's context."""
 
-    Means over five plans that are the same for everybody. The first of these is what a model can do; what is left as it
-    is can nearly be copied. Whole words, all of whose ids are hidden, are asked about in plans of their own.
+    text: int  # index
+    ids: list[int]
+
+
+class MaskedSegment(NamedTuple):
+    """A segment with some of its tokens selected for prediction, and the logits there."""
+
+    segment: Segment
+    positions: list[int]
+    inputs: list[int]  # token ids that the model sees at these positions: [MASK], a random token, or the original
+    logits: Tensor  # (positions, V)
+
+
+def masked_accuracy(pretrained: PretrainedModel, texts: Sequence[str]) -> EvalResult:
+    """Masked-token accuracy with BERT's 80/10/10 replacement, by what the model sees at a position, and whole-word
+    accuracy.
+
+    [MASK] measures the capability: a random token misleads, and a kept token can nearly be copied. For whole-word
+    accuracy, all tokens of a word are masked and all must be predicted. Averages over five mask draws, the same for
+    every model.
     """
-    if kept.objective == "clm":
-        raise BertGPTError("BG222", "mlm asks about hidden words, and a causal model fills no gaps", hint="eval lm")
-    pieces = [piece for number, text in enumerate(texts) for piece in segment_text(kept, text, number)]
-    usual, words = MaskingScheme("token"), MaskingScheme("whole-word", mask_prob=1.0, random_prob=0.0)
-    kinds: dict[str, list[float]] = defaultdict(list)
-    items: dict[str, list[Any]] = defaultdict(list)
-    by_text = np.zeros((len(texts), 2))
-    for scheme in (usual, words):
-        for plan in range(PLANS):
-            for (number, ids, places, shown), logits in masked_predictions(kept, pieces, scheme, plan):
-                said, own = logits.argmax(dim=1).tolist(), [ids[place] for place in places]
-                right = [float(a == b) for a, b in zip(said, own, strict=True)]
-                if scheme is words:
-                    kinds["whole words"] += whole_word_hits(kept, ids, places, right)
-                    continue
-                for place, now, hit in zip(places, shown, right, strict=True):
-                    kind = "mask" if now == kept.tokenizer.roles["mask"] else "kept" if now == ids[place] else "other"
-                    kinds[kind].append(hit)
-                kinds["all"] += right
-                by_text[number] += sum(right), len(right)
-    if not kinds["mask"]:
-        raise BertGPTError("BG310", "these texts are too short to hide anything of them")
-    some = by_text[by_text[:, 1] > 0]
-    low, high = bootstrap_ratio(some[:, 0].tolist(), some[:, 1].tolist())
-    scores = {"accuracy of the mask": ScoreWithInterval.from_correct(kinds["mask"])}
-    scores |= {
-        f"accuracy of {kind}": ScoreWithInterval.from_correct(kinds[kind]) for kind in ("other", "kept") if kinds[kind]
+    if pretrained.objective == "clm":
+        raise BertGPTError("BG222", "mlm needs a masked language model", hint="eval lm is for causal models")
+    segments = [segment for index, text in enumerate(texts) for segment in segment_text(pretrained, text, index)]
+    hits: dict[str, list[float]] = defaultdict(list)
+    by_text = np.zeros((len(texts), 2))  # correct predictions, targets
+    mask_id = pretrained.tokenizer.roles["mask"]
+    for masked in predict_masked(pretrained, segments, MaskingScheme("token", seed=SEED)):
+        correct = correct_predictions(masked)
+        for position, shown, hit in zip(masked.positions, masked.inputs, correct, strict=True):
+            kept = shown == masked.segment.ids[position]
+            hits["[MASK]" if shown == mask_id else "kept" if kept else "random"].append(hit)
+        hits["all"] += correct
+        by_text[masked.segment.text] += sum(correct), len(correct)
+    if not hits["[MASK]"]:
+        raise BertGPTError("BG310", "texts too short to mask")
+    whole_words = MaskingScheme("whole-word", mask_prob=1.0, random_prob=0.0, seed=SEED)
+    word_hits = [
+        hit for m in predict_masked(pretrained, segments, whole_words) for hit in whole_word_hits(pretrained, m)
+    ]
+    scores = {
+        f"accuracy, {kind}": ScoreWithInterval.from_correct(hits[kind])
+        for kind in ("[MASK]", "random", "kept")
+        if hits[kind]
     }
-    scores["accuracy of all"] = ScoreWithInterval(sum(kinds["all"]) / len(kinds["all"]), low, high)
-    if kinds["whole words"]:
-        scores["whole words"] = ScoreWithInterval.from_correct(kinds["whole words"])
-    items["correct"], items["targets"] = by_text[:, 0].tolist(), by_text[:, 1].tolist()
-    baselines = {"the most common token": ScoreWithInterval(unigram_baseline(pieces))}
-    notes = [f"{PLANS} plans, 15 % hidden; the share depends on the tokenizer, {kept.tokenizer.fingerprint[:12]}"]
-    return EvalResult("mlm", "mlm.80-10-10.five-plans/1", len(texts), scores, baselines, dict(items), notes=notes)
+    interval = bootstrap_ratio(*by_text[by_text[:, 1] > 0].T.tolist())
+    scores["accuracy, all"] = ScoreWithInterval.with_interval(sum(hits["all"]) / len(hits["all"]), interval)
+    if word_hits:
+        scores["whole-word accuracy"] = ScoreWithInterval.from_correct(word_hits)
+    items = {"correct": by_text[:, 0].tolist(), "targets": by_text[:, 1].tolist()}
+    baselines = {"most frequent token": ScoreWithInterval(unigram_baseline(segments))}
+    fingerprint = pretrained.tokenizer.fingerprint[:12]
+    notes = [f"{EPOCHS} mask draws, 15 % of tokens; accuracy depends on the tokenizer, {fingerprint}"]
+    return EvalResult("mlm", "mlm.80-10-10.five-draws/1", len(texts), scores, baselines, items, notes=notes)
 
 
-def segment_text(kept: PretrainedModel, text: str, number: int) -> list[tuple[int, list[int]]]:
-    """A text as pieces that fit into rows."""
-    ids = kept.tokenizer.encode(text)
-    pieces = split_into_segments(
-        np.zeros(1, np.int64),
-        np.array([len(ids)]),
-        WordBoundaries(kept.tokenizer.starts_word[ids]),
-        kept.max_length - 2,
-    )
-    spans = zip(pieces.a_start.tolist(), pieces.a_len.tolist(), strict=True)
-    return [(number, ids[start : start + size]) for start, size in spans]
+def segment_text(pretrained: PretrainedModel, text: str, index: int) -> list[Segment]:
+    """Split a text into segments that fit the model's context, at word boundaries."""
+    ids = pretrained.tokenizer.encode(text)
+    boundaries = WordBoundaries(pretrained.tokenizer.starts_word[ids])
+    spans = split_into_segments(np.zeros(1, np.int64), np.array([len(ids)]), boundaries, pretrained.max_length - 2)
+    pairs = zip(spans.a_start.tolist(), spans.a_len.tolist(), strict=True)
+    return [Segment(index, ids[start : start + length]) for start, length in pairs]
 
 
-def masked_predictions(
-    kept: PretrainedModel, pieces: Sequence[tuple[int, list[int]]], scheme: MaskingScheme, plan: int
-) -> Any:
-    """Pieces with what is hidden of them in a plan, what is shown there, and the logits of that."""
-    tokenizer = kept.tokenizer
+def predict_masked(
+    pretrained: PretrainedModel, segments: Sequence[Segment], scheme: MaskingScheme
+) -> Iterator[MaskedSegment]:
+    """Mask segments `EPOCHS` times, and predict the masked tokens."""
+    tokenizer = pretrained.tokenizer
     ordinary = np.array(sorted(set(tokenizer.vocab.values()) - tokenizer.special_ids), tokenizer.dtype)
-    vocabulary = MaskingVocab(tokenizer.roles["mask"], ordinary, tokenizer.starts_word)
-    rows, gaps, told = [], [], []
-    for sample, (number, ids) in enumerate(pieces):
-        row = np.array([ids], tokenizer.dtype)
-        begins = np.zeros(row.shape, np.bool_)
-        begins[0, :1] = True
-        key = (np.array([sample]), np.array([plan]))
-        found = draw_masks(row, np.ones(row.shape, np.bool_), begins, *key, SEED, scheme, vocabulary)
-        places = found.positions[0][found.scored[0]].tolist()
-        shown = found.replacements[0][found.scored[0]].tolist()
-        if places:
-            holed = list(ids)
-            for place, now in zip(places, shown, strict=True):
-                holed[place] = now
-            rows.append(holed)
-            gaps.append(places)
-            told.append((number, ids, places, shown))
-    for at, logits in masked_logits_batched(kept, rows, gaps):
-        yield told[at], logits
+    vocab = MaskingVocab(tokenizer.roles["mask"], ordinary, tokenizer.starts_word)
+    for epoch in range(EPOCHS):
+        rows, masks = [], []
+        for sample, segment in enumerate(segments):
+            input_ids = np.array([segment.ids], tokenizer.dtype)  # (1, L)
+            starts_sentence = np.zeros(input_ids.shape, np.bool_)
+            starts_sentence[0, :1] = True
+            maskable = np.ones(input_ids.shape, np.bool_)
+            key = (np.array([sample]), np.array([epoch]))
+            drawn = draw_masks(input_ids, maskable, starts_sentence, *key, scheme, vocab)
+            positions = drawn.positions[0][drawn.valid[0]].tolist()
+            if positions:
+                inputs = drawn.replacements[0][drawn.valid[0]].tolist()
+                input_ids[0, positions] = inputs
+                rows.append(input_ids[0].tolist())
+                masks.append((segment, positions, inputs))
+        for index, logits in masked_logits_batched(pretrained, rows, [positions for _, positions, _ in masks]):
+            yield MaskedSegment(*masks[index], logits)
 
 
-def whole_word_hits(
-    kept: PretrainedModel, ids: Sequence[int], places: Sequence[int], right: Sequence[float]
-) -> list[float]:
-    """Of each hidden word, whether all of its ids were found."""
-    found: list[float] = []
-    before = -2
-    for place, hit in zip(places, right, strict=True):
-        if place == before + 1 and not kept.tokenizer.starts_word[ids[place]]:
-            found[-1] = min(found[-1], hit)
+def correct_predictions(masked: MaskedSegment) -> list[float]:
+    """1 for each position whose most likely token is the original one, else 0."""
+    targets = [masked.segment.ids[position] for position in masked.positions]
+    predictions = masked.logits.argmax(dim=1).tolist()
+    return [float(prediction == target) for prediction, target in zip(predictions, targets, strict=True)]
+
+
+def whole_word_hits(pretrained: PretrainedModel, masked: MaskedSegment) -> list[float]:
+    """1 for each masked word all of whose tokens are predicted correctly, else 0."""
+    words: list[float] = []
+    previous = -2
+    for position, hit in zip(masked.positions, correct_predictions(masked), strict=True):
+        if position == previous + 1 and not pretrained.tokenizer.starts_word[masked.segment.ids[position]]:
+            words[-1] = min(words[-1], hit)
         else:
-            found.append(hit)
-        before = place
-    return found
+            words.append(hit)
+        previous = position
+    return words
 
 
-def unigram_baseline(pieces: Sequence[tuple[int, list[int]]]) -> float:
-    """The share of the token that there is most of."""
-    counts = np.bincount(np.concatenate([np.array(ids, np.int64) for _, ids in pieces]))
+def unigram_baseline(segments: Sequence[Segment]) -> float:
+    """Accuracy of always predicting the most frequent token."""
+    counts = np.bincount(np.concatenate([np.array(segment.ids, np.int64) for segment in segments]))
     return float(counts.max() / counts.sum())

@@ -1,7 +1,7 @@
-"""What a model knows of texts without being trained for it: a linear classifier on its frozen features.
+"""Linear probe: logistic regression on the frozen features of a pretrained model.
 
-Beside the score stand those of nobody (the majority), of the texts' lengths, of words (tf-idf), of the same shape with
-random weights, and of labels that were shuffled, which nothing can learn.
+Baselines beside it: the majority class, text length only, TF-IDF, the same architecture with random init, and shuffled
+labels, which nothing can learn.
 """
 
 import json
@@ -18,84 +18,96 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from bertgpt.evals.results import EvalResult, ScoreWithInterval
-from bertgpt.evals.tasks import LabelledSplit, check_classes
+from bertgpt.evals.tasks import LabelledDataset, check_classes
 from bertgpt.hub.pretrained import PretrainedModel, weights_of
 from bertgpt.inference.embed import Pooling, embed, embed_all_layers
 from bertgpt.training.init import init_model
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import cache_folder, ensure_writable_folder, evict_oldest, write_atomic
+from bertgpt.utils.files import atomic_write, cache_folder, ensure_writable_folder, evict_oldest
 
 Floats = NDArray[np.float32]
-Labels = tuple[NDArray[Any], NDArray[Any]]  # of what is learned from, and of what is judged
-C_GRID = tuple(10.0 ** (power / 2) for power in range(-8, 5))  # strengths that are tried, 1e-4 to 100
-FEW_CS = C_GRID[::3]
-FOLDS, SEED, ITERATIONS = 5, 42, 2000
-EXACT_TRAIN, EXACT_TEST = 10_000, 2_500
+Texts = tuple[list[str], list[str]]  # of the training and test split
+Labels = tuple[NDArray[Any], NDArray[Any]]  # class ids of the training and test split
+Scores = dict[str, ScoreWithInterval]
+C_GRID = tuple(10.0 ** (power / 2) for power in range(-8, 5))  # inverse regularization strengths, 1e-4 to 100
+COARSE_C_GRID = C_GRID[::3]
+FOLDS, SEED, MAX_ITER = 5, 42, 2000
+LEGACY_TRAIN, LEGACY_TEST = 10_000, 2_500
 CACHE_BYTES = 2 << 30
 
 
-Parts = tuple[LabelledSplit, LabelledSplit]  # to learn from, and to be judged by; not pairs of texts
+def check_probe_data(data: LabelledDataset) -> None:
+    """Require two classes among the training labels, and no others among the test labels; after `limit`, too."""
+    check_classes(sorted({str(label) for label in data.train.labels}), [str(label) for label in data.test.labels])
 
 
-def check(data: Parts) -> None:
-    """Two classes at least, and none in the test that nobody could have learned."""
-    learned, judged = ([str(label) for label in part.labels] for part in data)
-    check_classes(sorted(set(learned)), judged)
+def class_ids(data: LabelledDataset) -> Labels:
+    """Labels of both splits as class ids."""
+    ids = {name: number for number, name in enumerate(data.classes)}
+    train, test = (np.array([ids[str(label)] for label in split.labels]) for split in (data.train, data.test))
+    return train, test
 
 
-def probe(kept: PretrainedModel, data: Parts, suite: str, full: bool) -> EvalResult:
-    """All of it."""
-    check(data)
-    texts, labels = (data[0].texts, data[1].texts), (np.array(data[0].labels), np.array(data[1].labels))
-    train, test = (features(kept, some, "mean") for some in texts)
+def probe(pretrained: PretrainedModel, data: LabelledDataset, suite: str, full: bool) -> EvalResult:
+    """Accuracy of a linear probe on mean-pooled features, with baselines.
+
+    `full` tries more values of C, with cross-validation, and adds a learning curve and a probe of each layer.
+    """
+    check_probe_data(data)
+    texts, labels = (data.train.texts, data.test.texts), class_ids(data)
+    train, test = (cached_features(pretrained, split, "mean") for split in texts)
     if not (np.isfinite(train).all() and np.isfinite(test).all()):
-        raise BertGPTError("BG321", "the features of some texts are not numbers")
-    judged = fit_and_predict(train, test, labels[0], full)
-    right = (judged.predictions == labels[1]).tolist()
-    scores = {"accuracy": ScoreWithInterval.from_correct([float(each) for each in right])}
-    scores["train_accuracy"] = ScoreWithInterval(float((judged.said_of_train == labels[0]).mean()))
-    notes = [f"C = {judged.c:g}, chosen on the training part" + (", at the edge of what was tried" * judged.at_edge)]
-    baselines = {
-        "majority": ScoreWithInterval(float((labels[1] == most_frequent(labels[0])).mean())),
-        "length": accuracy_of_features(lengths(texts[0]), lengths(texts[1]), labels, full),
-        "tf-idf": tf_idf(texts, labels, full),
+        raise BertGPTError("BG321", "features are NaN or infinite")
+    result = fit_and_predict(train, test, labels[0], full)
+    correct = (result.predictions == labels[1]).tolist()
+    scores = {
+        "accuracy": ScoreWithInterval.from_correct([float(hit) for hit in correct]),
+        "train_accuracy": ScoreWithInterval(float((result.train_predictions == labels[0]).mean())),
     }
-    random = PretrainedModel(
-        init_model(kept.model.config, SEED).eval(),
-        kept.tokenizer,
-        kept.objective,
-        kept.cross_document_attention,
-        kept.length,
-    )
-    baselines["random weights"] = accuracy_of_features(embed(random, texts[0]), embed(random, texts[1]), labels, full)
+    majority = np.bincount(labels[0]).argmax()
     shuffled = np.random.Generator(np.random.Philox(SEED)).permutation(labels[0])
-    baselines["shuffled labels"] = accuracy_of_features(train, test, (shuffled, labels[1]), full)
-    if kept.objective == "mlm":
-        scores |= legacy_cls_probe(kept, texts, labels)
+    baselines = {
+        "majority class": ScoreWithInterval(float((labels[1] == majority).mean())),
+        "text length": accuracy_of_features(length_features(texts[0]), length_features(texts[1]), labels, full),
+        "TF-IDF baseline": tf_idf_accuracy(texts, labels, full),
+        "random init": random_init_accuracy(pretrained, texts, labels, full),
+        "shuffled labels": accuracy_of_features(train, test, (shuffled, labels[1]), full),
+    }
+    if pretrained.objective == "mlm":
+        scores |= legacy_cls_probe(pretrained, texts, labels)
     if full:
-        scores |= learning_curve(train, test, labels) | layerwise_probe(kept, texts, labels)
-    repeated = len(set(texts[0]) & set(texts[1]))
-    notes.append(f"{repeated:,} texts of the test are in the training part too")
-    empty = sum(not text.strip() for text in chain(*texts))
-    if empty:
-        notes.append(f"{empty:,} texts are empty")
-    items = {"label": data[1].labels, "said": judged.predictions.tolist(), "correct": right}
+        scores |= learning_curve(train, test, labels) | layerwise_probe(pretrained, texts, labels)
+    predictions = [data.classes[i] for i in result.predictions]
+    items = {"label": data.test.labels, "prediction": predictions, "correct": correct}
     definition = f"{suite}.probe.mean.standardised.logistic/1"
-    found = EvalResult(suite, definition, len(right), scores, baselines, items, notes=notes)
-    words = scores["accuracy"].value, baselines["tf-idf"].value
-    if words[0] < words[1]:
-        found.notes.insert(0, f"counting words is better: tf-idf {words[1]:.3f}, this model {words[0]:.3f}")
-    return found
+    return EvalResult(
+        suite, definition, len(correct), scores, baselines, items, notes=notes_of(result, texts, scores, baselines)
+    )
+
+
+def notes_of(result: "ProbeResult", texts: Texts, scores: Scores, baselines: Scores) -> list[str]:
+    """What to know when reading the scores of a probe."""
+    notes = []
+    accuracy, tf_idf = scores["accuracy"].value, baselines["TF-IDF baseline"].value
+    if accuracy < tf_idf:
+        notes.append(f"the TF-IDF baseline is better: {tf_idf:.3f}, this model {accuracy:.3f}")
+    edge = ", at the edge of the grid" if result.at_edge else ""
+    notes.append(f"C = {result.c:g}, chosen on the training split{edge}")
+    notes.append(f"{len(set(texts[0]) & set(texts[1])):,} test texts are in the training split too")
+    if empty := sum(not text.strip() for text in chain(*texts)):
+        notes.append(f"{empty:,} texts are empty")
+    return notes
 
 
 # -------------------------------------------------------------------------------------------------- features
 
 
-def features(kept: PretrainedModel, texts: Sequence[str], pooling: Pooling) -> Floats:
-    """Vectors of texts, remembered by what they depend on: weights, tokenizer, texts, pooling."""
-    digest = sha256(json.dumps([kept.tokenizer.fingerprint, kept.objective, kept.max_length, pooling]).encode())
-    for name, weight in sorted(weights_of(kept.model).items()):
+def cached_features(pretrained: PretrainedModel, texts: Sequence[str], pooling: Pooling) -> Floats:
+    """Features of texts, (texts, D), cached by parameters, tokenizer, texts and pooling."""
+    tokenizer, objective, length = pretrained.tokenizer.fingerprint, pretrained.objective, pretrained.max_length
+    digest = sha256(json.dumps([tokenizer, objective, length, pooling]).encode())
+    for name, weight in sorted(weights_of(pretrained.model).items()):
         digest.update(name.encode())
         digest.update(weight.float().numpy().tobytes())
     for text in texts:
@@ -104,16 +116,28 @@ def features(kept: PretrainedModel, texts: Sequence[str], pooling: Pooling) -> F
     file = folder / f"{digest.hexdigest()}.safetensors"
     if file.exists():
         return load_file(file)["features"]
-    found = embed(kept, texts, pooling)
+    features = embed(pretrained, texts, pooling)
     ensure_writable_folder(folder)
     evict_oldest(folder, CACHE_BYTES)
-    write_atomic(file, lambda aside: save_file({"features": found}, aside), durable=False)
-    return found
+    with atomic_write(file, durable=False) as temporary:
+        save_file({"features": features}, temporary)
+    return features
 
 
-def lengths(texts: Sequence[str]) -> Floats:
-    """How long each is, in two ways."""
+def length_features(texts: Sequence[str]) -> Floats:
+    """Characters and words of each text, (texts, 2)."""
     return np.array([[len(text), len(text.split())] for text in texts], np.float32)
+
+
+def tf_idf_features(train: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:
+    """Sparse TF-IDF of words and word bigrams, fitted on the training split."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2 if len(train) > 1000 else 1, sublinear_tf=True)
+    try:
+        return vectorizer.fit_transform(train), vectorizer.transform(test)
+    except ValueError as error:
+        raise BertGPTError("BG310", "no words in these texts", cause=str(error)) from None
 
 
 # ----------------------------------------------------------------------------------------------- classifiers
@@ -121,19 +145,19 @@ def lengths(texts: Sequence[str]) -> Floats:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a classifier says."""
+    """Predictions of a fitted logistic regression, and its C."""
 
     predictions: NDArray[Any]
-    said_of_train: NDArray[Any]
+    train_predictions: NDArray[Any]
     c: float
-    at_edge: bool
+    at_edge: bool  # C is the smallest or the largest one of the grid
 
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Small products one after the other: several threads wait for each other longer than they compute, three times as
-    long in all on two cores, and round otherwise where there are more."""
-    import sklearn.linear_model  # noqa: F401  only what is loaded already is held back
+    """Limit BLAS to one thread: with several, small matrix products wait for each other longer than they compute (three
+    times as long in all on two cores), and results would round differently with the number of threads."""
+    import sklearn.linear_model  # noqa: F401  only libraries that are loaded already are limited
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, "blas"):
@@ -142,123 +166,115 @@ def single_threaded_blas() -> Iterator[None]:
 
 @single_threaded_blas()
 def fit_and_predict(train: Any, test: Any, labels: NDArray[Any], full: bool, scaled: bool = True) -> ProbeResult:
-    """Logistic regression; its strength is chosen on the training part alone."""
+    """Logistic regression whose C is chosen by validation on the training split alone."""
     from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
-    tried = C_GRID if full else FEW_CS
+    grid = C_GRID if full else COARSE_C_GRID
     counts = np.unique(labels, return_counts=True)[1]
-    fewest, classes = int(counts.min()), len(counts)
-    apart = classes if 0.1 * len(labels) <= classes - 1 else 0.1  # of every class one at least
-    splitter = StratifiedShuffleSplit(1, test_size=apart, random_state=SEED)
-    if full and fewest >= FOLDS:
+    smallest, classes = int(counts.min()), len(counts)
+    val_size = classes if 0.1 * len(labels) <= classes - 1 else 0.1  # at least one example of each class
+    splitter = StratifiedShuffleSplit(1, test_size=val_size, random_state=SEED)
+    if full and smallest >= FOLDS:
         splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
     best = 1.0
-    if fewest >= 2 and len(labels) >= 20:
+    if smallest >= 2 and len(labels) >= 20:
         folds = list(splitter.split(train, labels))
-        progress = console.Progress("choosing C", len(tried), of_bytes=False)
-        rights = []
-        for number, c in enumerate(tried):
-            fitted = [(fit(train[some], labels[some], c, scaled), rest) for some, rest in folds]
-            rights.append(np.mean([(model.predict(train[rest]) == labels[rest]).mean() for model, rest in fitted]))
+        progress = console.Progress("choosing C", len(grid), in_bytes=False)
+        accuracies = []
+        for number, c in enumerate(grid):
+            fitted = [(fit(train[fold], labels[fold], c, scaled), rest) for fold, rest in folds]
+            accuracies.append(np.mean([(probe.predict(train[rest]) == labels[rest]).mean() for probe, rest in fitted]))
             progress.update(number + 1)
         progress.end()
-        best = tried[int(np.argmax(rights))]
-    model = fit(train, labels, best, scaled)
-    return ProbeResult(model.predict(test), model.predict(train), best, best in (tried[0], tried[-1]))
+        best = grid[int(np.argmax(accuracies))]
+    classifier = fit(train, labels, best, scaled)
+    return ProbeResult(classifier.predict(test), classifier.predict(train), best, best in (grid[0], grid[-1]))
 
 
 def fit(train: Any, labels: NDArray[Any], c: float, scaled: bool) -> Any:
-    """One classifier that has converged."""
+    """Fit a logistic regression until it converges."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    for iterations in (ITERATIONS, 10 * ITERATIONS):
+    for max_iter in (MAX_ITER, 10 * MAX_ITER):
         steps = [StandardScaler()] if scaled else []
-        model = make_pipeline(*steps, LogisticRegression(C=c, max_iter=iterations, random_state=SEED))
+        classifier = make_pipeline(*steps, LogisticRegression(C=c, max_iter=max_iter, random_state=SEED))
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             try:
-                return model.fit(train, labels)
+                return classifier.fit(train, labels)
             except ConvergenceWarning:
                 continue
-    raise BertGPTError("BG323", "the classifier does not converge", cause=f"C = {c:g}, {10 * ITERATIONS:,} iterations")
+    cause = f"C = {c:g}, {10 * MAX_ITER:,} iterations"
+    raise BertGPTError("BG323", "logistic regression does not converge", cause=cause)
 
 
-def accuracy_of_features(train: Any, test: Any, labels: Labels, full: bool) -> ScoreWithInterval:
-    """The accuracy of a classifier on other features."""
-    return accuracy(fit_and_predict(train, test, labels[0], full).predictions, labels[1])
+# ------------------------------------------------------------------------------------- baselines and variants
 
 
-def accuracy(said: NDArray[Any], labels: NDArray[Any]) -> ScoreWithInterval:
-    """Of what was said."""
-    return ScoreWithInterval.from_correct([float(each) for each in said == labels])
+def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> ScoreWithInterval:
+    """Accuracy with a Wilson interval."""
+    return ScoreWithInterval.from_correct([float(hit) for hit in predictions == labels])
 
 
-def most_frequent(labels: NDArray[Any]) -> Any:
-    """The class that most have."""
-    names, counts = np.unique(labels, return_counts=True)
-    return names[counts.argmax()]
+def accuracy_of_features(train: Any, test: Any, labels: Labels, full: bool, scaled: bool = True) -> ScoreWithInterval:
+    """Test accuracy of a logistic regression on these features."""
+    return accuracy(fit_and_predict(train, test, labels[0], full, scaled).predictions, labels[1])
 
 
-def tf_idf(texts: Sequence[list[str]], labels: Labels, full: bool) -> ScoreWithInterval:
-    """What words and pairs of words tell."""
-    train, test = tf_idf_features(*texts)
-    return accuracy(fit_and_predict(train, test, labels[0], full, scaled=False).predictions, labels[1])
+def tf_idf_accuracy(texts: Texts, labels: Labels, full: bool) -> ScoreWithInterval:
+    """Accuracy of TF-IDF features: what a bag of words predicts."""
+    return accuracy_of_features(*tf_idf_features(*texts), labels, full, scaled=False)
 
 
-def tf_idf_features(train: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:
-    """Words and pairs of words, counted and weighted: what every representation has to be measured against."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    counted = TfidfVectorizer(ngram_range=(1, 2), min_df=2 if len(train) > 1000 else 1, sublinear_tf=True)
-    try:
-        return counted.fit_transform(train), counted.transform(test)
-    except ValueError as error:
-        raise BertGPTError("BG310", "there are no words in these texts", cause=str(error)) from None
+def random_init_accuracy(pretrained: PretrainedModel, texts: Texts, labels: Labels, full: bool) -> ScoreWithInterval:
+    """Accuracy of the same architecture, not trained."""
+    module = init_model(pretrained.model.config, SEED).eval()
+    random = PretrainedModel(
+        module, pretrained.tokenizer, pretrained.objective, pretrained.cross_document_attention, pretrained.length
+    )
+    return accuracy_of_features(embed(random, texts[0]), embed(random, texts[1]), labels, full)
 
 
-def legacy_cls_probe(kept: PretrainedModel, texts: Sequence[list[str]], labels: Labels) -> dict[str, ScoreWithInterval]:
-    """As the system that this grew from has it: [CLS] or the pooler, not scaled, C = 1, 1,000 iterations, seed 42, the
-    first 10,000 and 2,500 texts. Its pooler counts only if pairs were trained."""
+def legacy_cls_probe(pretrained: PretrainedModel, texts: Texts, labels: Labels) -> Scores:
+    """The probe of earlier work: [CLS] or pooler output, not scaled, C = 1, 1,000 iterations, seed 42, the first 10,000
+    training and 2,500 test texts. The pooler is used only where next-sentence prediction trained it."""
     from sklearn.linear_model import LogisticRegression
 
-    pooling: Pooling = "pooled" if kept.model.config.token_types else "first"
-    train, test = (
-        features(kept, texts[0][:EXACT_TRAIN], pooling),
-        features(kept, texts[1][:EXACT_TEST], pooling),
-    )
-    labels = labels[0][:EXACT_TRAIN], labels[1][:EXACT_TEST]
-    if len(set(labels[0])) < 2:
+    pooling: Pooling = "pooled" if pretrained.model.config.token_types else "first"
+    train = cached_features(pretrained, texts[0][:LEGACY_TRAIN], pooling)
+    test = cached_features(pretrained, texts[1][:LEGACY_TEST], pooling)
+    train_labels, test_labels = labels[0][:LEGACY_TRAIN], labels[1][:LEGACY_TEST]
+    if len(set(train_labels)) < 2:
         return {}
     with warnings.catch_warnings(), single_threaded_blas():
         warnings.simplefilter("ignore")
-        model = LogisticRegression(max_iter=1000, random_state=SEED).fit(train, labels[0])
-    name = f"exact variant ({pooling}, not scaled)"
+        classifier = LogisticRegression(max_iter=1000, random_state=SEED).fit(train, train_labels)
+    name = f"legacy probe ({pooling}, unscaled)"
     return {
-        name: accuracy(model.predict(test), labels[1]),
-        f"{name}, train": ScoreWithInterval(float((model.predict(train) == labels[0]).mean())),
+        name: accuracy(classifier.predict(test), test_labels),
+        f"{name}, train": ScoreWithInterval(float((classifier.predict(train) == train_labels).mean())),
     }
 
 
-def layerwise_probe(kept: PretrainedModel, texts: Sequence[list[str]], labels: Labels) -> dict[str, ScoreWithInterval]:
-    """The score of every layer; layer 0 is the embeddings, which know nothing of what stands around them."""
-    train, test = embed_all_layers(kept, texts[0]), embed_all_layers(kept, texts[1])
+def layerwise_probe(pretrained: PretrainedModel, texts: Texts, labels: Labels) -> Scores:
+    """Probe accuracy of each layer; layer 0 is the embeddings, which see no context."""
+    train, test = embed_all_layers(pretrained, texts[0]), embed_all_layers(pretrained, texts[1])
     return {
         f"layer {layer}": accuracy_of_features(train[layer], test[layer], labels, False) for layer in range(len(train))
     }
 
 
-def learning_curve(train: Floats, test: Floats, labels: Labels) -> dict[str, ScoreWithInterval]:
-    """The score of fewer texts to learn from."""
+def learning_curve(train: Floats, test: Floats, labels: Labels) -> Scores:
+    """Probe accuracy for smaller training splits."""
     sizes = [size for size in (100, 1000, 10_000, 100_000) if size < len(train)]
     order = np.random.Generator(np.random.Philox(SEED)).permutation(len(train))
-    found: dict[str, ScoreWithInterval] = {}
-    for size in sizes:
-        some = order[:size]
-        if len(set(labels[0][some])) > 1:
-            found[f"accuracy of {size:,}"] = accuracy(
-                fit_and_predict(train[some], test, labels[0][some], False).predictions, labels[1]
-            )
-    return found
+    subsets = {size: order[:size] for size in sizes if len(set(labels[0][order[:size]])) > 1}
+    return {
+        f"accuracy, {size:,} training texts": accuracy_of_features(
+            train[subset], test, (labels[0][subset], labels[1]), False
+        )
+        for size, subset in subsets.items()
+    }

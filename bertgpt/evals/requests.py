@@ -1,4 +1,4 @@
-"""Log-likelihoods of continuations: what every suite of choices is made of."""
+"""Log-likelihood requests, as lm-evaluation-harness defines them."""
 
 import math
 from collections.abc import Sequence
@@ -11,49 +11,52 @@ from bertgpt.utils.errors import BertGPTError
 
 @dataclass(frozen=True)
 class LoglikelihoodResult:
-    """What a model says of a continuation."""
+    """Log-likelihood of a continuation."""
 
-    logprob: float  # of all its ids, in nats
+    logprob: float  # sum over its tokens, in nats
     tokens: int
-    greedy: bool  # whether every id is the likeliest where it stands
+    greedy: bool  # whether greedy decoding would give exactly this continuation
 
 
-def encode_pair(kept: PretrainedModel, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Both in ids: encoded together, as they would be read, then taken apart; spaces between belong to the latter."""
-    bare = context.rstrip()
-    continuation = context[len(bare) :] + continuation
-    before = kept.tokenizer.encode(bare)
-    whole = kept.tokenizer.encode(bare + continuation)
-    return before, whole[len(before) :]
+def encode_pair(pretrained: PretrainedModel, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Encode context and continuation together, then split; spaces at the end of the context go to the continuation."""
+    stripped = context.rstrip()
+    continuation = context[len(stripped) :] + continuation
+    context_ids = pretrained.tokenizer.encode(stripped)
+    ids = pretrained.tokenizer.encode(stripped + continuation)
+    return context_ids, ids[len(context_ids) :]
 
 
-def loglikelihood(kept: PretrainedModel, requests: Sequence[tuple[str, str]]) -> list[LoglikelihoodResult]:
-    """One for each (context, continuation), from one end id on; what is too long loses the beginning of its context."""
-    rows, sizes = [], []
+def loglikelihood(pretrained: PretrainedModel, requests: Sequence[tuple[str, str]]) -> list[LoglikelihoodResult]:
+    """Log-likelihood of each continuation given its context, for requests (context, continuation).
+
+    An end token is prepended, as in training. Contexts are truncated from the left to fit the model.
+    """
+    rows, lengths = [], []
     for context, continuation in requests:
-        before, after = encode_pair(kept, context, continuation)
-        row = [*kept.prepend_end(before), *after]
-        if len(after) > kept.max_length:
-            cause = f"{len(after):,} tokens, rows of {kept.max_length:,}"
+        context_ids, continuation_ids = encode_pair(pretrained, context, continuation)
+        if len(continuation_ids) > pretrained.max_length:
+            cause = f"{len(continuation_ids):,} tokens, at most {pretrained.max_length:,} fit"
             raise BertGPTError("BG204", "a continuation is longer than the model's context", cause=cause)
-        rows.append(row[-(kept.max_length + 1) :])
-        sizes.append(len(after))
-    found = []
-    for size, (costs, likeliest) in zip(sizes, token_nlls_and_greedy(kept.model, rows), strict=True):
-        logprob = -math.fsum(costs[len(costs) - size :])
-        found.append(LoglikelihoodResult(check_nan(logprob), size, all(likeliest[len(likeliest) - size :])))
-    return found
+        row = [*pretrained.prepend_end(context_ids), *continuation_ids]
+        rows.append(row[-(pretrained.max_length + 1) :])
+        lengths.append(len(continuation_ids))
+    results = []
+    for length, (nlls, is_greedy) in zip(lengths, token_nlls_and_greedy(pretrained.model, rows), strict=True):
+        logprob = check_nan(-math.fsum(nlls[len(nlls) - length :]))
+        results.append(LoglikelihoodResult(logprob, length, all(is_greedy[len(is_greedy) - length :])))
+    return results
 
 
-def loglikelihood_rolling(kept: PretrainedModel, texts: Sequence[str]) -> list[LoglikelihoodResult]:
-    """Of whole texts: log-likelihoods, or the pseudo-log-likelihoods of a model that only fills gaps."""
-    rows = [kept.tokenizer.encode(text) for text in texts]
-    found = pseudo_logprobs(kept, rows) if kept.objective == "mlm" else token_logprobs(kept, rows)
-    return [LoglikelihoodResult(check_nan(math.fsum(each)), len(each), False) for each in found]
+def loglikelihood_rolling(pretrained: PretrainedModel, texts: Sequence[str]) -> list[LoglikelihoodResult]:
+    """Log-likelihood of whole texts; for a masked language model, the pseudo-log-likelihood. `greedy` is False."""
+    rows = [pretrained.tokenizer.encode(text) for text in texts]
+    method = pseudo_logprobs if pretrained.objective == "mlm" else token_logprobs
+    return [LoglikelihoodResult(check_nan(math.fsum(row)), len(row), False) for row in method(pretrained, rows)]
 
 
 def check_nan(logprob: float) -> float:
-    """A sum that is a number."""
+    """The log-probability, or an error if it is NaN."""
     if math.isnan(logprob):
-        raise BertGPTError("BG321", "the model's answer is not a number")
+        raise BertGPTError("BG321", "model output is NaN")
     return logprob

@@ -1,16 +1,17 @@
-"""How close a model comes to tinyworld, the corpus whose every probability is known: in surprise, and in guesses.
+"""Scores on tinyworld, whose true probabilities are known: excess NLL of causal models, accuracy of masked ones beside
+the Bayes optimum.
 
-Scores are sums over words and marks, in all and by the mechanism behind each. A token belongs, with all its nats, to
-the word that holds its first character that is no space: `,"` as one token is the comma's. The ends stay with whoever
-reveals them: that "rope" is not "ropes" is paid by the token behind it. Sums over whole documents know neither.
+Scores are sums over words and punctuation marks, in all and by category of word. A token's NLL belongs to the word that
+holds its first character that is not a space: `,"` as one token belongs to the comma. That "rope" is not "ropes" is
+paid for by the next token, so sums by category depend a little on the tokenizer; sums over whole documents do not.
 
-Documents are asked about whole and one by one. One that does not fit into the model's context, or that its tokenizer
-writes with an unknown id, is in no sum: it is counted as `skipped`, and the truth is summed over the same documents.
+Each document is a row of its own. One that exceeds the model's context, or that its tokenizer encodes with an unknown
+token, is `skipped`: it is in no sum, and not in the true entropy either.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub.pretrained import PretrainedModel
@@ -20,144 +21,156 @@ from bertgpt.tinyworld.oracle import Oracle
 from bertgpt.tinyworld.world import Document, World
 from bertgpt.utils.errors import BertGPTError
 
-FRAME = 2  # the ids around a text: an end before and behind it, or [CLS] and [SEP]
+SPECIAL_TOKENS = 2  # around a document: end tokens, or [CLS] and [SEP]
 
 
 class AlignedDocument(NamedTuple):
-    """A document as a model reads it."""
+    """A document as token ids, each with the index of its word."""
 
     text: str
     ids: list[int]
-    owners: list[int]  # the word of each id, counted as `tokens_of` does
+    words: list[int]  # index of the word of each id, in the order of `tokens_of`
 
 
 class WordNLL(NamedTuple):
-    """What a word or mark costs, in nats."""
+    """NLL of a word or punctuation mark in nats: the true one, and the model's."""
 
-    mechanism: str
+    category: str
     true: float
     model: float
 
 
 class MaskedWordPrediction(NamedTuple):
-    """What is said of a hidden word."""
+    """Predictions for a masked word: the model's, and the most likely word given all others (Bayes optimum)."""
 
-    mechanism: str
-    right: bool
-    oracle_right: bool
-    same: bool  # both say the same, be it right or wrong
+    category: str
+    correct: bool
+    bayes_correct: bool
+    agrees: bool  # whether both predict the same word
 
 
-def excess_nll(kept: PretrainedModel, world: World, documents: Sequence[Document]) -> dict[str, Any]:
-    """By how much a model that goes on with text is more surprised by documents than it must be.
+WordScore = TypeVar("WordScore", WordNLL, MaskedWordPrediction)
+Summary = Callable[[list[WordScore]], dict[str, Any]]
 
-    A document is scored from one end id on, and the end id behind it too. `excess` is the model's nats over the true
-    ones, minus 1; `share_of_gap` the part of what the model lacks that stands on words of a mechanism. In all, nobody
-    comes below 0 but by chance; a mechanism can, as odds that are too high for it are too low for another. A tokenizer
-    that lower-cases is an exception: capitals, which the truth pays for, cost its models nothing.
+
+def excess_nll(pretrained: PretrainedModel, world: World, documents: Sequence[Document]) -> dict[str, Any]:
+    """NLL of a causal model on documents, beside their true NLL.
+
+    Returns `documents`, `skipped`, `words`, `true_nll`, `nll`, `excess` = nll / true_nll - 1, and `by_category` the
+    same of each category, with `share_of_gap`: its part of nll - true_nll. The end token before a document is context,
+    the one after it is scored. In expectation `excess` is not negative; that of a category can be, as probability that
+    one category gains another loses. A lower-casing tokenizer is an exception: it does not pay for capitals.
     """
-    if kept.objective == "mlm":
-        raise BertGPTError("BG221", "a BERT does not go on with text", hint="recovery is the score of masked models")
-    spelled, skipped = fits_context(kept, documents)
-    end, found = kept.tokenizer.eos_id, list[WordNLL]()
-    nats = token_nlls(kept.model, [[end, *each.ids, end] for each in spelled])
-    for each, costs in zip(spelled, nats, strict=True):
-        words = world.read(each.text).words
-        paid = [0.0] * len(words)
-        for owner, cost in zip([*each.owners, len(words) - 1], costs, strict=True):
-            paid[owner] += cost
-        found += [WordNLL(w.mechanism, 0.0 - w.logp, cost) for w, cost in zip(words, paid, strict=True)]
-    total, by_mechanism = summed(found, surprise_of)
-    for sums in by_mechanism.values():
-        sums["share_of_gap"] = ratio(sums["nats"] - sums["true_nats"], total["nats"] - total["true_nats"])
-    return {"documents": len(spelled), "skipped": skipped} | total | {"by_mechanism": by_mechanism}
+    if pretrained.objective == "mlm":
+        hint = "masked-word accuracy is the score of masked language models"
+        raise BertGPTError("BG221", "excess NLL needs a causal model", hint=hint)
+    aligned, skipped = fits_context(pretrained, documents)
+    end = pretrained.tokenizer.eos_id
+    rows = [[end, *document.ids, end] for document in aligned]
+    scores: list[WordNLL] = []
+    for document, nlls in zip(aligned, token_nlls(pretrained.model, rows), strict=True):
+        words = world.parse(document.text).words
+        by_word = [0.0] * len(words)
+        for word, nll in zip([*document.words, len(words) - 1], nlls, strict=True):
+            by_word[word] += nll
+        scores += [WordNLL(word.category, 0.0 - word.logp, nll) for word, nll in zip(words, by_word, strict=True)]
+    total, by_category = summarize(scores, sum_nlls)
+    for sums in by_category.values():
+        sums["share_of_gap"] = ratio(sums["nll"] - sums["true_nll"], total["nll"] - total["true_nll"])
+    return {"documents": len(aligned), "skipped": skipped} | total | {"by_category": by_category}
 
 
-def masked_word_accuracy(kept: PretrainedModel, world: World, documents: Sequence[Document]) -> dict[str, Any]:
-    """How often a model that fills gaps finds a hidden word, and how often the best guess that anyone can make is it.
+def masked_word_accuracy(pretrained: PretrainedModel, world: World, documents: Sequence[Document]) -> dict[str, Any]:
+    """Accuracy of a masked language model for masked words, beside the Bayes optimum.
 
-    One word at a time is hidden, every alphabetic one, in a row framed as those it was trained on. All its ids are
-    masked, and all must be the likeliest to be right. So the model sees how many there are, which the oracle does not:
-    where that helps, its `share` of the oracle's accuracy may come above 1.
+    Every alphabetic word is masked in turn, in a row with special tokens as in training. All its tokens are masked, and
+    all must be predicted. So the model sees their number, which the Bayes optimum does not: where that helps, `share`,
+    the model's accuracy over that of the Bayes optimum, can exceed 1. Returns `documents`, `skipped`, `words`,
+    `accuracy`, `bayes_accuracy`, `share`, `bayes_agreement`, and `by_category` the same of each category.
     """
-    if kept.objective == "clm":
-        raise BertGPTError("BG221", "a GPT does not fill gaps", hint="excess is the score of causal models")
-    spelled, skipped = fits_context(kept, documents)
-    found = [guess for each in spelled for guess in predict_words(kept, world, each)]
-    total, by_mechanism = summed(found, guesses_of)
-    return {"documents": len(spelled), "skipped": skipped} | total | {"by_mechanism": by_mechanism}
+    if pretrained.objective == "clm":
+        hint = "excess NLL is the score of causal models"
+        raise BertGPTError("BG221", "masked-word accuracy needs a masked language model", hint=hint)
+    aligned, skipped = fits_context(pretrained, documents)
+    words = [prediction for document in aligned for prediction in predict_words(pretrained, world, document)]
+    total, by_category = summarize(words, sum_predictions)
+    return {"documents": len(aligned), "skipped": skipped} | total | {"by_category": by_category}
 
 
 # ---------------------------------------------------------------------------------------------- words and ids
 
 
 def align(tokenizer: Tokenizer, text: str) -> AlignedDocument:
-    """A text in ids, each with the word that it belongs to; spaces behind the last word are the ending's."""
+    """Encode a document and assign each token to a word; spaces after the last word belong to the end of the text."""
     encoding = tokenizer.reference.encode(text, add_special_tokens=False)
-    ends = [match.end() for match in TOKEN.finditer(text)]  # of words
-    return AlignedDocument(text, list(encoding.ids), [bisect_right(ends, start) for start, _ in encoding.offsets])
+    word_ends = [match.end() for match in TOKEN.finditer(text)]
+    return AlignedDocument(text, list(encoding.ids), [bisect_right(word_ends, start) for start, _ in encoding.offsets])
 
 
-def fits_context(kept: PretrainedModel, documents: Sequence[Document]) -> tuple[list[AlignedDocument], int]:
-    """The documents that the model can be asked about, and how many others there are."""
-    unknown, longest = kept.tokenizer.roles.get("unk"), kept.max_length - FRAME
-    spelled = [align(kept.tokenizer, document.text) for document in documents]
-    fitting = [each for each in spelled if len(each.ids) <= longest and unknown not in each.ids]
+def fits_context(pretrained: PretrainedModel, documents: Sequence[Document]) -> tuple[list[AlignedDocument], int]:
+    """The documents that fit the context and have no unknown token, and the number of others."""
+    unknown, longest = pretrained.tokenizer.roles.get("unk"), pretrained.max_length - SPECIAL_TOKENS
+    aligned = [align(pretrained.tokenizer, document.text) for document in documents]
+    fitting = [document for document in aligned if len(document.ids) <= longest and unknown not in document.ids]
     if not fitting:
-        cause = f"{len(documents)} documents, rows of at most {kept.max_length} ids"
-        raise BertGPTError("BG204", "there is no document that the model can read whole", cause=cause)
-    return fitting, len(spelled) - len(fitting)
+        cause = f"{len(documents)} documents, at most {longest} tokens fit"
+        raise BertGPTError("BG204", "no document fits the model's context", cause=cause)
+    return fitting, len(aligned) - len(fitting)
 
 
-def predict_words(kept: PretrainedModel, world: World, spelled: AlignedDocument) -> list[MaskedWordPrediction]:
-    """What the model and the oracle say of each alphabetic word of a document."""
-
-    def ids_of(word: int, in_text: AlignedDocument) -> list[int]:
-        return [i for i, owner in zip(in_text.ids, in_text.owners, strict=True) if owner == word]
-
-    words, text = world.read(spelled.text).words, spelled.text
+def predict_words(pretrained: PretrainedModel, world: World, document: AlignedDocument) -> list[MaskedWordPrediction]:
+    """Predict each alphabetic word of a document from all others, with the model and with the true probabilities."""
+    text, words = document.text, world.parse(document.text).words
     spans = [match.span() for match in TOKEN.finditer(text)]
-    # a word without an id of its own, which no tokenizer with words makes, cannot be hidden
-    asked = [i for i, word in enumerate(words) if word.text[0].isalpha() and i in spelled.owners]
-    gaps = [[place for place, owner in enumerate(spelled.owners) if owner == i] for i in asked]
-    oracle, found = Oracle(world, text), []
-    for i, logits in zip(asked, masked_logits(kept, spelled.ids, gaps), strict=True):
-        said = logits.argmax(dim=1).tolist()
-        odds = oracle.posterior(i)
-        best = max(odds, key=odds.__getitem__)
-        with_best = text[: spans[i][0]] + best + text[spans[i][1] :]
-        same = said == ids_of(i, align(kept.tokenizer, with_best))
-        found.append(MaskedWordPrediction(words[i].mechanism, said == ids_of(i, spelled), best == words[i].text, same))
-    return found
+    # A word without a token of its own, which only a tokenizer that ignores words gives it, cannot be masked.
+    targets = [i for i, word in enumerate(words) if word.text[0].isalpha() and i in document.words]
+    masks = [[position for position, word in enumerate(document.words) if word == target] for target in targets]
+    oracle, predictions = Oracle(world, text), []
+    for target, logits in zip(targets, masked_logits(pretrained, document.ids, masks), strict=True):
+        predicted = logits.argmax(dim=1).tolist()
+        posterior = oracle.posterior(target)
+        best = max(posterior, key=posterior.__getitem__)
+        start, stop = spans[target]
+        with_best = align(pretrained.tokenizer, text[:start] + best + text[stop:])
+        correct, agrees = (predicted == ids_of_word(aligned, target) for aligned in (document, with_best))
+        bayes_correct = best == words[target].text
+        predictions.append(MaskedWordPrediction(words[target].category, correct, bayes_correct, agrees))
+    return predictions
+
+
+def ids_of_word(document: AlignedDocument, word: int) -> list[int]:
+    """The token ids of a word."""
+    return [i for i, owner in zip(document.ids, document.words, strict=True) if owner == word]
 
 
 # ---------------------------------------------------------------------------------------------------- sums
 
 
-def summed(found: list[Any], sums: Callable[[list[Any]], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The sums of all that was found, and of each mechanism."""
-    return sums(found), {m: sums([each for each in found if each.mechanism == m]) for m in CATEGORIES}
+def summarize(scores: list[WordScore], summary: Summary[WordScore]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """A summary of all words, and of those of each category."""
+    by_category = {name: summary([score for score in scores if score.category == name]) for name in CATEGORIES}
+    return summary(scores), by_category
 
 
-def surprise_of(found: list[WordNLL]) -> dict[str, Any]:
-    """What some words cost."""
-    true, nats = sum(each.true for each in found), sum(each.model for each in found)
-    return {"words": len(found), "true_nats": true, "nats": nats, "excess": ratio(nats - true, true)}
+def sum_nlls(words: list[WordNLL]) -> dict[str, Any]:
+    """Total NLL of words, true and the model's, and the excess."""
+    true, nll = sum(word.true for word in words), sum(word.model for word in words)
+    return {"words": len(words), "true_nll": true, "nll": nll, "excess": ratio(nll - true, true)}
 
 
-def guesses_of(found: list[MaskedWordPrediction]) -> dict[str, Any]:
-    """How many of some words are found."""
-    words = len(found)
-    right, oracle_right = sum(each.right for each in found), sum(each.oracle_right for each in found)
+def sum_predictions(words: list[MaskedWordPrediction]) -> dict[str, Any]:
+    """Accuracy of the model and of the Bayes optimum, and how often they agree."""
+    count = len(words)
+    correct, bayes_correct = sum(word.correct for word in words), sum(word.bayes_correct for word in words)
     return {
-        "words": words,
-        "accuracy": ratio(right, words),
-        "oracle_accuracy": ratio(oracle_right, words),
-        "share": ratio(right, oracle_right),
-        "agreement_with_oracle": ratio(sum(each.same for each in found), words),
+        "words": count,
+        "accuracy": ratio(correct, count),
+        "bayes_accuracy": ratio(bayes_correct, count),
+        "share": ratio(correct, bayes_correct),
+        "bayes_agreement": ratio(sum(word.agrees for word in words), count),
     }
 
 
 def ratio(part: float, whole: float) -> float | None:
-    """A part of a whole; none where there is nothing to be a part of."""
+    """part / whole; None if whole is 0."""
     return part / whole if whole else None

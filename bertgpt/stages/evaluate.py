@@ -1,4 +1,4 @@
-"""`bertgpt eval`: scores with their intervals, baselines, and every item."""
+"""`bertgpt eval`: scores of a model with intervals and baselines, and the predictions of every item."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from bertgpt.utils.errors import BertGPTError
 if TYPE_CHECKING:
     from bertgpt.hub.pretrained import PretrainedModel
 
-FOR = {  # what `all` asks of each kind of model
+ALL_SUITES = {  # what `all` means for each objective
     "clm": ("lm", "tinyworld", "hellaswag", "lambada", "blimp", "agnews"),
     "mlm": ("mlm", "tinyworld", "blimp", "agnews"),
     "hybrid": ("lm", "mlm", "tinyworld", "hellaswag", "lambada", "blimp", "agnews"),
@@ -23,122 +23,122 @@ FOR = {  # what `all` asks of each kind of model
 
 
 def run(options: EvalOptions) -> dict[str, Any]:
-    """Do it."""
+    """Score a model on a suite or on all, write predictions for a file, or compare two folders of results."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise BertGPTError("BG223", "eval runs in one process", hint="leave out torchrun")
+        raise BertGPTError("BG223", "eval runs in a single process", hint="run it without torchrun")
     if options.suite == "compare":
         if len(options.folders) != 2:
             raise BertGPTError("BG203", "compare takes two folders of results", hint="bertgpt eval compare A B")
         from bertgpt.evals.compare import compare_results
 
-        return {"compared": compare_results(Path(options.folders[0]), Path(options.folders[1]))}
+        return {"comparisons": compare_results(Path(options.folders[0]), Path(options.folders[1]))}
     if options.folders:
-        raise BertGPTError("BG203", f"eval {options.suite} takes no folders", hint="--model names what is scored")
+        raise BertGPTError("BG203", f"eval {options.suite} takes no folders", hint="--model names the model to score")
     if options.model is None:
         raise missing_model_error(f"eval {options.suite}")
     from bertgpt.inference.language_model import load
     from bertgpt.inference.load import load_model, weights_hash
 
-    kept = load(options.model, options.device, options.precision).pretrained
+    pretrained = load(options.model, options.device, options.precision).pretrained
     if options.suite == "predict":
         from bertgpt.evals.labels import predict
 
-        return predict(kept, options)
-    facts = {"weights": weights_hash(load_model(options.model)[1]), "tokenizer": kept.tokenizer.fingerprint}
-    folder = Path(options.out) if options.out else Path("results") / name_of(options.model)
-    suites = FOR[kept.objective] if options.suite == "all" else (options.suite,)
-    return {
-        "path": str(folder),
-        "model": options.model,
-        "found": [one(kept, s, options, folder, facts) for s in suites],
-    }
+        return predict(pretrained, options)
+    metadata = {
+        "weights": weights_hash(load_model(options.model)[1]), "tokenizer": pretrained.tokenizer.fingerprint,
+        "precision": options.precision,
+    }  # fmt: skip
+    folder = Path(options.out) if options.out else Path("results") / run_name(options.model)
+    suites = ALL_SUITES[pretrained.objective] if options.suite == "all" else (options.suite,)
+    results = [evaluate_and_save(pretrained, suite, options, folder, metadata) for suite in suites]
+    return {"path": str(folder), "model": options.model, "results": results}
 
 
-def one(
-    kept: "PretrainedModel", suite: str, options: EvalOptions, folder: Path, facts: dict[str, Any]
+def evaluate_and_save(
+    pretrained: "PretrainedModel", suite: str, options: EvalOptions, folder: Path, metadata: dict[str, Any]
 ) -> dict[str, Any]:
-    """One suite, and its files."""
+    """Evaluate one suite and write its files."""
     from bertgpt.evals.suites import evaluate_suite
 
-    began = time.time()
+    started = time.time()
     if options.suite == "all":
-        console_module.note(f"{suite} ...")
+        console_module.info(f"{suite} ...")
     data = "tinyworld" if suite in ("lm", "mlm") and options.suite == "all" else options.data
-    found = evaluate_suite(kept, suite, options.model_copy(update={"data": data}))
-    found.metadata |= facts | {"precision": options.precision}
-    if (before := weights_in(folder / f"{suite}.json")) and before != facts["weights"]:
-        console_module.note(f"{folder / suite}.json was of other weights, and is replaced; --out takes another folder")
-    found.save(folder, began)
-    return found.as_json()
+    result = evaluate_suite(pretrained, suite, options.model_copy(update={"data": data}))
+    result.metadata |= metadata
+    file = folder / f"{suite}.json"
+    if (previous := weights_of_result(file)) and previous != metadata["weights"]:
+        console_module.info(f"overwriting {file}: scores of different weights; use --out for another folder")
+    result.save(folder, started)
+    return result.as_json()
 
 
-def weights_in(result: Path) -> str | None:
-    """Of which model a result is, if there is one."""
+def weights_of_result(file: Path) -> str | None:
+    """The hash of the weights that an existing result is of."""
     try:
-        return str(json.loads(result.read_text(encoding="utf-8"))["facts"]["weights"])
+        return str(json.loads(file.read_text(encoding="utf-8"))["metadata"]["weights"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def name_of(model: str) -> str:
-    """The run that a model is of."""
+def run_name(model: str) -> str:
+    """The name of the run that a path is in: runs/gpt, runs/gpt/final and runs/gpt/checkpoints/step-100 are of gpt."""
     path = Path(model)
-    inside = path.name == "final" or path.parent.name == "checkpoints"
-    return (path.parent.name if path.name == "final" else path.parent.parent.name) if inside else path.name
+    if path.name == "final":
+        return path.parent.name
+    return path.parent.parent.name if path.parent.name == "checkpoints" else path.name
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Tables."""
+    """Print tables of scores, of comparisons, or the number of predicted labels."""
     if "predicted" in result:
-        console.text(f"{result['predicted']:,} labels in {result['path']}: " + counted(result["labels"]))
+        counts = ", ".join(f"{name} {count:,}" for name, count in result["labels"].items())
+        console.text(f"{result['predicted']:,} labels in {result['path']}: {counts}")
         return
-    if "compared" in result:
-        show_compared(result["compared"], console)
+    if "comparisons" in result:
+        show_comparisons(result["comparisons"], console)
         return
-    for number, found in enumerate(result["found"]):
+    for number, suite_result in enumerate(result["results"]):
         if number:
             console.text()
-        show_found(found, console)
+        show_scores(suite_result, console)
     console.text()
-    console.text(f"every item in {result['path']}")
+    console.text(f"predictions of every item in {result['path']}")
 
 
-def show_found(found: dict[str, Any], console: Console) -> None:
-    """One suite."""
-    partial = "PARTIAL, " if found["partial"] else ""
-    console.heading(f"{found['suite']} · {partial}{found['n']:,} items · {found['definition']}")
-    rows = [[name, shown(score), interval(score), ""] for name, score in found["scores"].items()]
-    rows += [[name, shown(score), interval(score), "baseline"] for name, score in found["baselines"].items()]
-    console.table(("", "score", "95 %", ""), rows)
-    for note in found["notes"]:
+def show_scores(result: dict[str, Any], console: Console) -> None:
+    """Print the scores and baselines of a suite, and its notes."""
+    partial = "PARTIAL, " if result["partial"] else ""
+    console.heading(f"{result['suite']} · {partial}n = {result['n']:,} · {result['definition']}")
+    rows = [
+        [name, format_value(score["value"]), format_interval(score), kind]
+        for kind, table in (("", result["scores"]), ("baseline", result["baselines"]))
+        for name, score in table.items()
+    ]
+    console.table(("score", "value", "95% interval", ""), rows)
+    for note in result["notes"]:
         console.text(note)
 
 
-def show_compared(found: list[dict[str, Any]], console: Console) -> None:
-    """Differences."""
-    rows = [
-        [each["suite"], each["score"], f"{each['a']:.4g}", f"{each['b']:.4g}", f"{each['difference']:+.4g}",
-         interval(each), f"{each['p']:.2g}", each["verdict"]]
-        for each in found
+def show_comparisons(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print the differences between two models."""
+    cells = [
+        [row["suite"], row["score"], f"{row['a']:.4g}", f"{row['b']:.4g}", f"{row['difference']:+.4g}",
+         format_interval(row), f"{row['p']:.2g}", row["verdict"]]
+        for row in rows
     ]  # fmt: skip
-    console.table(("suite", "score", "A", "B", "B - A", "95 %", "p", ""), rows)
+    console.table(("suite", "score", "A", "B", "B - A", "95% interval", "p-value", "verdict"), cells)
 
 
-def counted(labels: dict[str, int]) -> str:
-    """How often each was said."""
-    return ", ".join(f"{name} {count:,}" for name, count in labels.items())
-
-
-def shown(score: dict[str, Any]) -> str:
-    """A score as people read it."""
-    value = score["value"]
+def format_value(value: float) -> str:
+    """A score for a table."""
     if abs(value) < 1000:
         return f"{value:.4f}"
     return f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.2e}"
 
 
-def interval(score: dict[str, Any]) -> str:
-    """How far it may be off."""
+def format_interval(score: dict[str, Any]) -> str:
+    """A 95 % interval for a table."""
     if score["low"] is None:
         return ""
-    return " to ".join(shown({"value": score[end]}) for end in ("low", "high"))
+    return f"{format_value(score['low'])} to {format_value(score['high'])}"

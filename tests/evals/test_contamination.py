@@ -1,4 +1,4 @@
-"""Items of an evaluation in a training text."""
+"""Evaluation items that occur in training data."""
 
 import json
 from collections.abc import Callable
@@ -25,12 +25,12 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shards(folder: Path, planted: int) -> str:
-    """Text in which some of the items stand, otherwise cased and spaced, in the midst of other text."""
+    """Shards of text that contains some of the items, cased and spaced differently, within other text."""
     texts = [f"Document {n} tells of {n * n} things that nobody has asked about." for n in range(300)]
     for n in range(planted):
         item = ITEMS[3 * n]
-        whole = f"{item['context']} {item['endings'][item['label']]}".upper().replace(" ", "  ")
-        texts[7 * n] += f" And so on. {whole} The end."
+        text = f"{item['context']} {item['endings'][item['label']]}".upper().replace(" ", "  ")
+        texts[7 * n] += f" And so on. {text} The end."
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     out = str(folder / "shards")
     bertgpt.shard(str(folder / "texts.jsonl"), out=out, train_tokenizer="bpe", vocab_size=400, val_fraction=0.0)
@@ -38,12 +38,12 @@ def shards(folder: Path, planted: int) -> str:
 
 
 @pytest.mark.parametrize("planted", [20, 0])
-def test_what_was_planted_is_found_and_nothing_else(planted: int, items: Path, run: Run, tmp_path: Path) -> None:
-    made = shards(tmp_path, planted)
-    done = run("inspect", made, "--contamination", "cloze", "--data", str(items), "--json")
+def test_contaminated_items_are_found(planted: int, items: Path, run: Run, tmp_path: Path) -> None:
+    folder = shards(tmp_path, planted)
+    done = run("inspect", folder, "--contamination", "cloze", "--data", str(items), "--json")
     result = json.loads(done.out)["result"]
-    assert result["numbers"] == [3 * n for n in range(planted)]
-    assert (result["found"], result["items"], result["too_short"]) == (planted, 61, 1)
-    shown = run("inspect", made, "--contamination", "cloze", "--data", str(items)).out
-    assert f"{planted} of 61 items" in shown
-    assert run("inspect", made, "--contamination", "cloze").code == 2
+    assert result["indices"] == [3 * n for n in range(planted)]
+    assert (result["contaminated"], result["items"], result["too_short"]) == (planted, 61, 1)
+    printed = run("inspect", folder, "--contamination", "cloze", "--data", str(items)).out
+    assert f"{planted} of 61 items" in printed
+    assert run("inspect", folder, "--contamination", "cloze").code == 2

@@ -1,4 +1,4 @@
-"""How far scores may be off."""
+"""Confidence intervals and significance tests."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from bertgpt.evals.intervals import bootstrap, bootstrap_mean, bootstrap_ratio, 
 
 
 @pytest.mark.parametrize(
-    ("right", "n", "low", "high"),
+    ("correct", "n", "low", "high"),
     [
         (0, 10, 0.0, 0.2775),
         (10, 10, 0.7225, 1.0),
@@ -16,13 +16,13 @@ from bertgpt.evals.intervals import bootstrap, bootstrap_mean, bootstrap_ratio, 
         (0, 0, 0.0, 1.0),
     ],
 )
-def test_wilson(right: float, n: int, low: float, high: float) -> None:
-    """By the formula, worked out elsewhere."""
-    assert wilson(right, n) == pytest.approx((low, high), abs=2e-4)
+def test_wilson(correct: float, n: int, low: float, high: float) -> None:
+    """Values of the formula, computed elsewhere."""
+    assert wilson(correct, n) == pytest.approx((low, high), abs=2e-4)
 
 
-def test_the_bootstrap_covers_what_it_should() -> None:
-    """The mean of a known law, in about 95 of 100 samples; and the same figures each time."""
+def test_bootstrap_coverage() -> None:
+    """About 95 of 100 intervals cover the mean of a known distribution; and the same interval each time."""
     draws = np.random.Generator(np.random.Philox(1))
     inside = 0
     for _ in range(100):
@@ -31,10 +31,10 @@ def test_the_bootstrap_covers_what_it_should() -> None:
     assert 86 <= inside <= 99
     assert bootstrap_mean([1.0, 2.0, 4.0]) == bootstrap_mean([1.0, 2.0, 4.0])
     assert bootstrap_ratio([2.0, 4.0], [1.0, 2.0]) == (2.0, 2.0)
-    assert bootstrap(5, lambda chosen: float(len(chosen))) == (5.0, 5.0)
+    assert bootstrap(5, lambda chosen: np.full(len(chosen), float(chosen.shape[1]))) == (5.0, 5.0)
 
 
-def test_two_models_on_the_same_items() -> None:
+def test_paired_tests() -> None:
     assert mcnemar([True] * 5 + [False] * 5, [True] * 5 + [False] * 5) == 1.0
     assert mcnemar([True] * 6 + [False], [False] * 6 + [False]) == pytest.approx(2 / 2**6)
     assert mcnemar([True, False], [False, True]) == 1.0

@@ -1,45 +1,57 @@
-"""Scores of labels, beside those of scikit-learn and scipy."""
+"""Metrics and their bootstrap, beside scikit-learn and scipy."""
 
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn import metrics as theirs
+from sklearn import metrics as sklearn_metrics
 
-from bertgpt.evals.metrics import METRICS, ranks, score_over_seeds
+from bertgpt.evals.metrics import BATCHED_METRICS, METRICS, score_over_seeds
 
 DRAWS = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_of_classes(classes: int) -> None:
-    for _ in range(20):
-        right, said = DRAWS.integers(0, classes, (2, 50))
-        assert METRICS["accuracy"](right, said) == pytest.approx(theirs.accuracy_score(right, said))
-        assert METRICS["matthews"](right, said) == pytest.approx(theirs.matthews_corrcoef(right, said))
-        if classes == 2:
-            assert METRICS["f1"](right, said) == pytest.approx(theirs.f1_score(right, said))
+REFERENCES = {
+    "accuracy": sklearn_metrics.accuracy_score, "matthews": sklearn_metrics.matthews_corrcoef,
+    "f1": sklearn_metrics.f1_score, "pearson": lambda a, b: stats.pearsonr(a, b)[0],
+    "spearman": lambda a, b: stats.spearmanr(a, b)[0],
+}  # fmt: skip
 
 
-def test_of_numbers() -> None:
-    for _ in range(20):
-        right, said = DRAWS.integers(0, 6, 40) / 2, DRAWS.normal(size=40).round(1)
-        assert METRICS["pearson"](right, said) == pytest.approx(stats.pearsonr(right, said)[0])
-        assert METRICS["spearman"](right, said) == pytest.approx(stats.spearmanr(right, said)[0])
-    assert ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [2.5, 0.0, 2.5, 1.0]
+@pytest.mark.parametrize(
+    ("name", "classes"), [("accuracy", 2), ("accuracy", 4), ("matthews", 2), ("matthews", 4), ("f1", 2)]
+)
+def test_classification_metrics(name: str, classes: int) -> None:
+    """One sample at a time, and many at once for the bootstrap."""
+    labels, predictions = DRAWS.integers(0, classes, (2, 20, 50))
+    expected = [REFERENCES[name](*pair) for pair in zip(labels, predictions, strict=True)]
+    assert [METRICS[name](*pair) for pair in zip(labels, predictions, strict=True)] == pytest.approx(
+        expected, abs=1e-12
+    )
+    assert BATCHED_METRICS[name](labels, predictions) == pytest.approx(expected, abs=1e-12)
 
 
-def test_who_always_says_the_same_scores_nothing() -> None:
-    right, same = np.array([0, 1, 1, 0]), np.array([0, 0, 0, 0])
-    assert [METRICS[name](right, same) for name in ("matthews", "f1", "pearson", "spearman")] == [0, 0, 0, 0]
-    assert METRICS["accuracy"](right, same) == 0.5
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_correlations(name: str) -> None:
+    labels, predictions = DRAWS.integers(0, 6, (20, 40)) / 2, DRAWS.normal(size=(20, 40)).round(1)
+    expected = [REFERENCES[name](*pair) for pair in zip(labels, predictions, strict=True)]
+    assert [METRICS[name](*pair) for pair in zip(labels, predictions, strict=True)] == pytest.approx(expected)
+    assert BATCHED_METRICS[name](labels, predictions) == pytest.approx(expected)
 
 
-def test_intervals_hold_the_score() -> None:
-    right, said = DRAWS.integers(0, 2, (2, 200))
-    said = np.where(DRAWS.random(200) < 0.8, right, said)
+def test_constant_predictions_score_zero() -> None:
+    labels, same = np.array([0, 1, 1, 0]), np.array([0, 0, 0, 0])
+    for name in ("matthews", "f1", "pearson", "spearman"):
+        assert METRICS[name](labels, same) == BATCHED_METRICS[name](labels[None], same[None])[0] == 0
+    assert METRICS["accuracy"](labels, same) == 0.5
+
+
+def test_intervals_contain_the_score() -> None:
+    labels, predictions = DRAWS.integers(0, 2, (2, 200))
+    predictions = np.where(DRAWS.random(200) < 0.8, labels, predictions)
     for name in ("accuracy", "matthews", "f1"):
-        one, several = score_over_seeds(name, right, [said]), score_over_seeds(name, right, [said, right])
+        one = score_over_seeds(name, labels, [predictions])
+        two = score_over_seeds(name, labels, [predictions, labels])
         assert one.low is not None
         assert one.high is not None
         assert one.low < one.value < one.high
-        assert several.value == pytest.approx((one.value + 1) / 2)
+        assert two.value == pytest.approx((one.value + 1) / 2)

@@ -1,4 +1,4 @@
-"""Published sets, read by the real client from a small hub on loopback at the commits that are pinned."""
+"""Published suites, read by the real client from a small local hub at the pinned commits."""
 
 import json
 from collections.abc import Iterator
@@ -11,8 +11,9 @@ import pytest
 
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.evals.suites import PUBLISHED
-from tests.fixtures.hub_server import Dataset, Hub, serving
-from tests.fixtures.models import written
+from bertgpt.evals.tasks import TASKS
+from tests.fixtures.hub_server import Dataset, Hub, serve_hub
+from tests.fixtures.models import save_random_model
 
 
 def parquet(**columns: list[Any]) -> bytes:
@@ -22,9 +23,9 @@ def parquet(**columns: list[Any]) -> bytes:
 
 
 def blimp_of(names: list[str]) -> dict[str, bytes]:
-    """A set in parts, as its README tells them."""
-    told = "".join(f"- config_name: {n}\n  data_files:\n  - split: train\n    path: {n}/train-*\n" for n in names)
-    files = {"README.md": f"---\nconfigs:\n{told}---\n".encode()}
+    """A dataset with a subset for each name, listed in its README."""
+    configs = "".join(f"- config_name: {n}\n  data_files:\n  - split: train\n    path: {n}/train-*\n" for n in names)
+    files = {"README.md": f"---\nconfigs:\n{configs}---\n".encode()}
     for name in names:
         pairs = {"sentence_good": ["She was glad.", "He is."], "sentence_bad": ["She were glad.", "He are."]}
         files[f"{name}/train-00000-of-00001.parquet"] = parquet(**pairs, UID=[name] * 2, linguistics_term=["x"] * 2)
@@ -47,15 +48,16 @@ def hub() -> Iterator[Hub]:
             for split in ("train", "test")
         },
     }  # fmt: skip
-    with serving() as served:
+    with serve_hub() as served:
         for suite, files in sets.items():
-            served.datasets[PUBLISHED[suite].repository] = Dataset(files, commit=PUBLISHED[suite].revision)
+            published = PUBLISHED.get(suite, TASKS["agnews"])
+            served.datasets[published.repository] = Dataset(files, commit=published.revision)
         yield served
 
 
-def test_some_of_blimp_are_some_of_each_paradigm(hub: Hub, tokenizer: Tokenizer, process: Any, tmp_path: Path) -> None:
-    """From the hub and from a file alike: a share of the set is no other set."""
-    written(tmp_path / "gpt", "gpt2", tokenizer)
+def test_limit_takes_items_of_each_blimp_paradigm(hub: Hub, tokenizer: Tokenizer, process: Any, tmp_path: Path) -> None:
+    """From the hub and from a file alike."""
+    save_random_model(tmp_path / "gpt", "gpt2", tokenizer)
     lines = [{"sentence_good": "He is.", "sentence_bad": "He are.", "UID": uid, "linguistics_term": "x"}
              for uid in ("one", "one", "two", "two")]  # fmt: skip
     (tmp_path / "blimp.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
@@ -67,13 +69,14 @@ def test_some_of_blimp_are_some_of_each_paradigm(hub: Hub, tokenizer: Tokenizer,
 
 
 @pytest.mark.parametrize(("suite", "n"), [("hellaswag", 2), ("blimp", 4), ("lambada", 2), ("agnews", 40)])
-def test_a_set_is_read_from_the_hub(
+def test_suite_is_read_from_the_hub(
     suite: str, n: int, hub: Hub, tokenizer: Tokenizer, process: Any, tmp_path: Path
 ) -> None:
-    written(tmp_path / "gpt", "gpt2", tokenizer)
+    save_random_model(tmp_path / "gpt", "gpt2", tokenizer)
     argv = ["eval", suite, "--model", str(tmp_path / "gpt"), "--out", str(tmp_path / "results"), "--json"]
     done = process(*argv, env=hub.environment(tmp_path), cwd=tmp_path)
     assert done.code == 0, done.err
-    [found] = json.loads(done.out)["result"]["found"]
-    assert found["n"] == n
-    assert found["facts"]["data"] == {PUBLISHED[suite].repository: PUBLISHED[suite].revision}
+    [result] = json.loads(done.out)["result"]["results"]
+    assert result["n"] == n
+    published = PUBLISHED.get(suite, TASKS["agnews"])
+    assert result["metadata"]["data"] == {published.repository: published.revision}

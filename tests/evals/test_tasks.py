@@ -1,4 +1,4 @@
-"""Tasks in the files they were published in, and what is wrong with files."""
+"""Tasks in their published files, labelled files, and errors."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -18,13 +18,13 @@ Run = Callable[..., Outcome]
 COLUMNS = ("text", None, "label")
 
 
-def put(folder: Path, name: str, lines: Sequence[Sequence[Any]]) -> None:
+def write_tsv(folder: Path, name: str, lines: Sequence[Sequence[Any]]) -> None:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join("\t".join(map(str, line)) + "\n" for line in lines), encoding="utf-8")
 
 
-FILES: dict[str, tuple[list[list[Any]], tuple[Any, ...]]] = {  # lines as published; text, second text and label
+FILES: dict[str, tuple[list[list[Any]], tuple[Any, ...]]] = {  # lines as published; first text, second text, label
     "sst2": ([["sentence", "label"], ["a charm", 1], ["bleak \"x", 0]], ("a charm", None, "positive")),
     "cola": ([["gj04", 1, "", "We sailed."], ["gj04", 0, "*", "Sailed we the."]], ("We sailed.", None, "acceptable")),
     "mrpc": ([["\ufeffQuality", "#1 ID", "#2 ID", "#1 String", "#2 String"], [1, 7, 8, "a b", "b a"]],
@@ -40,65 +40,65 @@ FILES: dict[str, tuple[list[list[Any]], tuple[Any, ...]]] = {  # lines as publis
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files_as_they_were_published(name: str, tmp_path: Path) -> None:
-    task, (lines, wanted) = TASKS[name], FILES[name]
+def test_published_files(name: str, tmp_path: Path) -> None:
+    task, (lines, expected) = TASKS[name], FILES[name]
     for file in task.files:
-        put(tmp_path, f"{task.folder}/{file}", lines)
+        write_tsv(tmp_path, f"{task.folder}/{file}", lines)
     for given in (tmp_path, tmp_path / task.folder):
-        found = load_task(name, str(given), None, COLUMNS, "auto", None, None)
-        first = found.dev.only([0])
-        assert (first.texts[0], (first.others or [None])[0], first.labels[0]) == wanted
+        dataset = load_task(name, str(given), None, COLUMNS, "auto", None, None)
+        first = dataset.test.select([0])
+        assert (first.texts[0], (first.second_texts or [None])[0], first.labels[0]) == expected
 
 
-def test_reviews_in_folders(tmp_path: Path) -> None:
+def test_imdb_folders(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for label in ("neg", "pos"):
             folder = tmp_path / "aclImdb" / split / label
             folder.mkdir(parents=True)
             for i in range(2):
                 (folder / f"{i}_1.txt").write_text(f"{split} {label} {i}", encoding="utf-8")
-    found = load_task("imdb", str(tmp_path), None, COLUMNS, "auto", None, None)
-    assert found.dev.texts == ["test neg 0", "test neg 1", "test pos 0", "test pos 1"]
-    assert found.dev.labels == ["neg", "neg", "pos", "pos"]
-    some = load_task("imdb", str(tmp_path), None, COLUMNS, "auto", 3, None)  # they are sorted by their classes
-    assert some.train.texts == ["train neg 0", "train pos 0", "train neg 1"]
+    dataset = load_task("imdb", str(tmp_path), None, COLUMNS, "auto", None, None)
+    assert dataset.test.texts == ["test neg 0", "test neg 1", "test pos 0", "test pos 1"]
+    assert dataset.test.labels == ["neg", "neg", "pos", "pos"]
+    head = load_task("imdb", str(tmp_path), None, COLUMNS, "auto", 3, None)  # sorted by class
+    assert head.train.texts == ["train neg 0", "train pos 0", "train neg 1"]
 
 
-def test_the_real_files(data: Path) -> None:
+def test_real_files(data: Path) -> None:
     for name, sizes in (("sst2", (67349, 872)), ("cola", (8551, 1043)), ("agnews", (25013, 7600))):
-        found = load_task(name, str(data), None, COLUMNS, "auto", None, None)
-        assert (len(found.train), len(found.dev)) == sizes
-        assert {str(label) for label in found.train.labels} == set(found.classes)
+        dataset = load_task(name, str(data), None, COLUMNS, "auto", None, None)
+        assert (len(dataset.train), len(dataset.test)) == sizes
+        assert {str(label) for label in dataset.train.labels} == set(dataset.classes)
 
 
-def broken(name: str, folder: Path) -> BertGPTError:
+def error_of(name: str, folder: Path) -> BertGPTError:
     with pytest.raises(BertGPTError) as raised:
         load_task(name, str(folder), None, COLUMNS, "auto", None, None)
     return raised.value
 
 
-def test_files_that_are_not_as_published(tmp_path: Path) -> None:
+def test_malformed_published_files(tmp_path: Path) -> None:
     swapped = [["gj04", "We sailed.", "", 1], ["gj04", "Sailed we the.", "*", 0]]
     for split in ("train", "dev"):
-        put(tmp_path, f"CoLA/{split}.tsv", swapped)
-    error = broken("cola", tmp_path)
+        write_tsv(tmp_path, f"CoLA/{split}.tsv", swapped)
+    error = error_of("cola", tmp_path)
     assert error.code == "BG322"
     assert "'We sailed.'" in str(error)
     assert "order" in str(error)
-    put(tmp_path, "SST-2/train.tsv", [["sentence", "label"], ["a", 1]])
-    assert broken("sst2", tmp_path).code == "BG211"  # no dev.tsv
-    put(tmp_path, "SST-2/dev.tsv", [["sentence", "label"], ["a", -1]])
-    assert "kept back" in str(broken("sst2", tmp_path))
-    put(tmp_path, "SST-2/dev.tsv", [["sentence", "mark"], ["a", 1]])
-    assert broken("sst2", tmp_path).code == "BG212"
-    put(tmp_path, "SST-2/dev.tsv", [["sentence", "label"], ["a", 1, 2]])
-    assert broken("sst2", tmp_path).code == "BG303"
+    write_tsv(tmp_path, "SST-2/train.tsv", [["sentence", "label"], ["a", 1]])
+    assert error_of("sst2", tmp_path).code == "BG211"  # no dev.tsv
+    write_tsv(tmp_path, "SST-2/dev.tsv", [["sentence", "label"], ["a", -1]])
+    assert "labels are hidden" in str(error_of("sst2", tmp_path))
+    write_tsv(tmp_path, "SST-2/dev.tsv", [["sentence", "mark"], ["a", 1]])
+    assert error_of("sst2", tmp_path).code == "BG212"
+    write_tsv(tmp_path, "SST-2/dev.tsv", [["sentence", "label"], ["a", 1, 2]])
+    assert error_of("sst2", tmp_path).code == "BG303"
     for split in ("train", "dev"):
-        put(tmp_path, f"STS-B/{split}.tsv", [["sentence1", "sentence2", "score"], ["a", "b", "much"]])
-    assert "numbers" in str(broken("stsb", tmp_path))
+        write_tsv(tmp_path, f"STS-B/{split}.tsv", [["sentence1", "sentence2", "score"], ["a", "b", "much"]])
+    assert "numbers" in str(error_of("stsb", tmp_path))
 
 
-WRONG: list[tuple[list[Any], dict[str, Any], str, str]] = [
+BAD_FILES: list[tuple[list[Any], dict[str, Any], str, str]] = [
     (rows_of(), {"text_column": "txet"}, "BG212", "text"),
     (rows_of(), {"pair_column": "other"}, "BG212", "other"),
     ([(text, "same") for text, _ in rows_of()], {}, "BG322", "one class"),
@@ -110,8 +110,8 @@ WRONG: list[tuple[list[Any], dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("rows", "options", "code", "word"), WRONG)
-def test_what_is_wrong_with_a_file(
+@pytest.mark.parametrize(("rows", "options", "code", "word"), BAD_FILES)
+def test_bad_labelled_files(
     rows: list[Any], options: dict[str, Any], code: str, word: str, sheet: Sheet, tmp_path: Path, run: Run,
     bases: dict[str, Path],
 ) -> None:  # fmt: skip
@@ -125,32 +125,32 @@ def test_what_is_wrong_with_a_file(
     assert not out.exists()
 
 
-def test_a_run_of_another_kind_is_left_alone(run: Run, sheet: Sheet, judge: Path, tmp_path: Path) -> None:
-    """Its folder would hold one's model and the other's checkpoints."""
-    source, there = str(tmp_path / "shards"), tmp_path / "run"
+def test_pretrain_run_is_not_overwritten(run: Run, sheet: Sheet, judge: Path, tmp_path: Path) -> None:
+    """Neither by finetune, nor a fine-tuned run by pretrain: the folder would mix their files."""
+    source, out = str(tmp_path / "shards"), tmp_path / "run"
     bertgpt.shard("tinyworld", out=source, limit_docs=24, train_tokenizer="bpe", vocab_size=400, val_fraction=0.4)
     options = {"preset": "tiny-gpt", "seq_len": 32, "tokens_per_step": 64, "max_steps": 1, "device": "cpu"}
-    bertgpt.pretrain(source, out=str(there), **options)
-    before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
-    argv = ["finetune", str(sheet(rows_of())), "--model", str(there), "--no-random-baseline", "--out"]
-    assert "error[BG213]" in run(*argv, str(there)).err
-    assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before
+    bertgpt.pretrain(source, out=str(out), **options)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    argv = ["finetune", str(sheet(rows_of())), "--model", str(out), "--no-random-baseline", "--out"]
+    assert "error[BG213]" in run(*argv, str(out)).err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert "error[BG404]" in run(*argv, str(tmp_path / "t.csv"), "--dry-run").err
     assert "error[BG213]" in run("pretrain", source, "--out", str(judge), *flags(options)).err
 
 
-def test_what_was_fine_tuned_says_no_text(run: Run, judge: Path) -> None:
+def test_fine_tuned_model_is_not_a_language_model(run: Run, judge: Path) -> None:
     for argv in (["generate", "--prompt", "x"], ["eval", "tinyworld"], ["eval", "mlm", "--data", "tinyworld"]):
         done = run(*argv, "--model", str(judge))
-        assert "error[BG222]: this model was fine-tuned for t.csv" in done.err, argv
+        assert "error[BG222]: model was fine-tuned for t.csv" in done.err, argv
     assert "# t.csv\n" in run("inspect", str(judge)).out
 
 
-def test_two_that_were_fine_tuned_are_compared(run: Run, judge: Path) -> None:
+def test_compare_fine_tuned_models(run: Run, judge: Path) -> None:
     assert "not distinguishable" in run("eval", "compare", str(judge), str(judge)).out
 
 
-def test_names_that_are_no_task(run: Run, bases: dict[str, Path], judge: Path, tmp_path: Path) -> None:
+def test_unknown_tasks_and_bad_options(run: Run, bases: dict[str, Path], judge: Path, tmp_path: Path) -> None:
     def code(*argv: str) -> tuple[str, str]:
         error = json.loads(run(*argv, "--json").out)["error"]
         return error["code"], error["hint"] or ""
@@ -165,16 +165,16 @@ def test_names_that_are_no_task(run: Run, bases: dict[str, Path], judge: Path, t
     assert code(*argv, "--batch-size", "8", "--micro-batch-size", "3")[0] == "BG204"
 
 
-def test_pairs_are_read_as_pairs(sheet: Sheet) -> None:
+def test_text_pairs(sheet: Sheet) -> None:
     rows = [(text, "again", label) for text, label in rows_of()]
     file = sheet(rows, ("text", "then", "label"))
-    found = load_task(str(file), None, None, ("text", "then", "label"), "auto", None, None)
-    assert found.train.others is not None
-    assert found.train.joined()[0].endswith("again")
+    dataset = load_task(str(file), None, None, ("text", "then", "label"), "auto", None, None)
+    assert dataset.train.second_texts is not None
+    assert dataset.train.joined_texts()[0].endswith("again")
 
 
-def test_what_labels_are(sheet: Sheet) -> None:
-    """Whole numbers are names of classes as long as there are few."""
+def test_classes_of_a_file(sheet: Sheet) -> None:
+    """Few distinct integers are class names; fractions or many integers are a regression task."""
     for values, classes in (
         (range(2), ("0", "1")),
         ([0.5, 1, 2.0], ()),

@@ -23,10 +23,10 @@ COLUMNS: dict[str, dict[str, list[Any]]] = {
 @pytest.mark.parametrize("name", COLUMNS)
 def test_task_from_the_hub(name: str, bases: dict[str, Path], process: Any, tmp_path: Path) -> None:
     task = TASKS[name]
-    told = f"- config_name: {task.subset}\n  data_files:\n" + "".join(
+    subsets = f"- config_name: {task.subset}\n  data_files:\n" + "".join(
         f"  - split: {split}\n    path: {task.subset}/{split}-*\n" for split in ("train", task.test_split)
     )
-    files = {"README.md": f"---\nconfigs:\n{told}---\n".encode()} | {
+    files = {"README.md": f"---\nconfigs:\n{subsets}---\n".encode()} | {
         f"{task.subset}/{split}-00000-of-00001.parquet": parquet(**COLUMNS[name])
         for split in ("train", task.test_split)
     }
@@ -39,7 +39,7 @@ def test_task_from_the_hub(name: str, bases: dict[str, Path], process: Any, tmp_
         argv = ["finetune", name, "--model", str(bases["bert"]), "--out", str(tmp_path / "x"), "--no-random-baseline"]
         done = process(*argv, *flags(options), "--json", env=hub.environment(tmp_path), cwd=tmp_path)
     assert done.code == 0, done.err
-    found = json.loads(done.out)["result"]
-    assert found["n"] == 40
-    assert found["facts"]["data"] == {task.repository: task.revision}
-    assert next(iter(found["scores"])) == task.metrics[0]
+    result = json.loads(done.out)["result"]
+    assert result["n"] == 40
+    assert result["metadata"]["data"] == {task.repository: task.revision}
+    assert next(iter(result["scores"])) == task.metrics[0]
