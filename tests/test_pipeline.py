@@ -194,7 +194,7 @@ def test_stopped_pipeline_resumes(clone: Path, signals: list[signal.Signals]) ->
     dvc(clone, *stages)
     assert (clone / "dvc.lock").read_text() == straight
     if signals == STOPS:
-        assert (clone / "runs" / "gpt" / "log.txt").read_text().count("goes on after step") == 2
+        assert (clone / "runs" / "gpt" / "log.txt").read_text().count("resuming from step") == 2
 
 
 def lines_in(file: Path) -> int:

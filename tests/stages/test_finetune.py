@@ -32,18 +32,18 @@ Bases = dict[str, Path]
 
 def test_scores_and_baselines(judge: Path) -> None:
     """The mean over seeds, each seed and the baselines; --json and metrics.json hold the same values."""
-    told = json.loads((judge / "t.csv.json").read_text())
-    scores, baselines = told["scores"], told["baselines"]
+    result = json.loads((judge / "t.csv.json").read_text())
+    scores, baselines = result["scores"], result["baselines"]
     each = [scores[f"accuracy, seed {number}"]["value"] for number in (1, 2)]
     assert scores["accuracy"]["value"] == pytest.approx(np.mean(each), abs=1e-6)
     assert scores["accuracy, std over seeds"]["value"] == pytest.approx(np.std(each, ddof=1), abs=1e-6)
     assert set(baselines) == {"majority class", "TF-IDF baseline", "linear probe", "random init"}
     assert baselines["majority class"]["value"] == 0.5
-    assert told["n"] == 12
-    assert not told["partial"]
-    figures = json.loads((judge / "metrics.json").read_text())
-    assert figures["accuracy"] == scores["accuracy"]["value"]
-    assert figures["baseline_random_init"] == baselines["random init"]["value"]
+    assert result["n"] == 12
+    assert not result["partial"]
+    metrics = json.loads((judge / "metrics.json").read_text())
+    assert metrics["accuracy"] == scores["accuracy"]["value"]
+    assert metrics["baseline_random_init"] == baselines["random init"]["value"]
     items = pq.read_table(judge / "t.csv.items.parquet").to_pydict()
     assert sum(items["correct"]) / 12 == pytest.approx(scores["accuracy"]["value"])
     assert [round(sum(shares), 4) for shares in items["probabilities"]] == [1.0] * 12
@@ -51,20 +51,20 @@ def test_scores_and_baselines(judge: Path) -> None:
 
 def test_validation_score_selects_checkpoint_and_seed(judge: Path) -> None:
     """Never the score on the test split."""
-    figures = {}
+    errors = {}
     for seed in (1337, 1338):
         run = judge / f"seed-{seed}"
         lines = [line for line in logged_metrics(run) if line["split"] == "val"]
         assert all(line["error"] == pytest.approx(1 - line["accuracy"]) for line in lines)
-        looks = {line["step"]: line["error"] for line in lines}
-        assert sorted(looks) == [2, 4, 6, 8]
+        val_errors = {line["step"]: line["error"] for line in lines}
+        assert sorted(val_errors) == [2, 4, 6, 8]
         chosen = json.loads((run / "metrics.json").read_text())["chosen_step"]
-        assert looks[chosen] == min(looks.values())
-        kept = load_file(run / "checkpoints" / f"step-{chosen:08}" / "model.safetensors")
+        assert val_errors[chosen] == min(val_errors.values())
+        checkpoint = load_file(run / "checkpoints" / f"step-{chosen:08}" / "model.safetensors")
         final = load_file(run / "final" / "model.safetensors")
-        assert all(torch.equal(kept[name], final[name]) for name in kept)
-        figures[seed] = json.loads((run / "metrics.json").read_text())["val_error"]
-    best = min(figures, key=lambda seed: figures[seed])
+        assert all(torch.equal(checkpoint[name], final[name]) for name in checkpoint)
+        errors[seed] = json.loads((run / "metrics.json").read_text())["val_error"]
+    best = min(errors, key=lambda seed: errors[seed])
     files = [folder / "final" / "model.safetensors" for folder in (judge, judge / f"seed-{best}")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -79,16 +79,16 @@ def test_accuracy_improves(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["bert", "decoder"])
 def test_losses_do_not_depend_on_micro_batch_size(family: str, bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
-    found = []
+    losses = []
     for micro in (8, 2, 1):
         out = tmp_path / str(micro)
         options = QUICK | {"dropout": 0.0, "max_steps": 10, "micro_batch_size": micro, "eval_every": 10}
         bertgpt.finetune(str(sheet(rows_of())), model=str(bases[family]), out=str(out), **options)
         lines = logged_metrics(out / "seed-1337")
-        found.append([line["loss"] for line in lines if line["split"] == "train"])
-    assert len(found[0]) == 10
-    assert found[1] == pytest.approx(found[0], abs=1e-6)
-    assert found[2] == pytest.approx(found[0], abs=1e-6)
+        losses.append([line["loss"] for line in lines if line["split"] == "train"])
+    assert len(losses[0]) == 10
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    assert losses[2] == pytest.approx(losses[0], abs=1e-6)
 
 
 def test_interrupted_seeds_resume(bases: Bases, sheet: Sheet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,28 +122,28 @@ def test_train_val_split() -> None:
     labels = ["a", "b"] * 201
     dev = LabelledSplit(["Text 3.", "text 4. "], None, ["a", "b"])
     task = LabelledDataset("t", LabelledSplit(texts, None, labels), dev, ("a", "b"), ("accuracy",), {})
-    learned, held, left_out = train_val_split(task, 0.2)
+    train, val, left_out = train_val_split(task, 0.2)
     assert left_out == 2
-    assert len(learned) + len(held) == 400
-    assert not {normalize_text(text) for text in learned.texts} & {normalize_text(text) for text in held.texts}
-    assert 50 < len(held) < 110
+    assert len(train) + len(val) == 400
+    assert not {normalize_text(text) for text in train.texts} & {normalize_text(text) for text in val.texts}
+    assert 50 < len(val) < 110
     more = LabelledDataset(
         "t", LabelledSplit(["New.", *texts], None, ["a", *labels]), dev, ("a", "b"), ("accuracy",), {}
     )
     again = train_val_split(more, 0.2)[1].texts
-    assert [text for text in again if text != "New."] == held.texts
+    assert [text for text in again if text != "New."] == val.texts
 
 
 def test_collapsed_seed_is_reported(judge: Path) -> None:
-    kept = saved_of(judge)
-    assert kept.head is not None
+    model = saved_of(judge)
+    assert model.head is not None
     with torch.no_grad():
-        kept.head.classifier.classifier.weight.zero_()
-    dev = LabelledSplit([text for text, _ in rows_of(20)], None, [label for _, label in rows_of(20)])
-    task = LabelledDataset("t", dev, dev, ("bad", "good"), ("accuracy",), {})
-    found = score_classifiers(task, [kept], {}, {})
-    assert found.scores["accuracy"].value == 0.5
-    assert any(note.startswith("collapsed: seed 1") for note in found.notes)
+        model.head.classifier.classifier.weight.zero_()
+    split = LabelledSplit([text for text, _ in rows_of(20)], None, [label for _, label in rows_of(20)])
+    task = LabelledDataset("t", split, split, ("bad", "good"), ("accuracy",), {})
+    result = score_classifiers(task, [model], {}, {})
+    assert result.scores["accuracy"].value == 0.5
+    assert any(note.startswith("collapsed: seed 1") for note in result.notes)
 
 
 def setup_of(bases: Bases, sheet: Sheet, tmp_path: Path, **options: Any) -> FinetuneSetup:
@@ -219,7 +219,7 @@ def test_exported_classifier_predicts_the_same_labels(
 def test_predict_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -> None:
     file = sheet([(text,) for text, _ in rows_of(10)], ("text",), "new.csv")
     for ending in ("csv", "jsonl", "parquet"):
-        out = tmp_path / f"said.{ending}"
+        out = tmp_path / f"predictions.{ending}"
         done = run("eval", "predict", "--model", str(judge), "--data", str(file), "--out", str(out), "--json")
         assert done.code == 0, done.err
         from bertgpt.evals.tables import read_records as read
@@ -234,14 +234,14 @@ def test_predict_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run
 def test_predictions_keep_the_other_columns(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -> None:
     """So that rows can be joined."""
     rows = [(f"m{i}", text, label) for i, (text, label) in enumerate(rows_of(10))]
-    file, out = sheet(rows, ("id", "body", "label"), "mail.csv"), tmp_path / "said.csv"
+    file, out = sheet(rows, ("id", "body", "label"), "mail.csv"), tmp_path / "predictions.csv"
     argv = ["--model", str(judge), "--data", str(file), "--text-column", "body", "--out", str(out)]
     assert run("eval", "predict", *argv).code == 0
     from bertgpt.evals.tables import read_records as read
 
-    found = read(str(out))
-    assert list(found[0]) == ["id", "body", "given label", "label", "p(bad)", "p(good)"]
-    assert [(row["id"], row["body"], row["given label"]) for row in found] == rows
+    predicted = read(str(out))
+    assert list(predicted[0]) == ["id", "body", "given label", "label", "p(bad)", "p(good)"]
+    assert [(row["id"], row["body"], row["given label"]) for row in predicted] == rows
 
 
 def test_predictions_in_bf16(judge: Path) -> None:
@@ -255,20 +255,20 @@ def test_eval_repeats_the_scores_of_finetune(bases: Bases, tmp_path: Path, run: 
     bertgpt.finetune("acceptability", model=str(bases["encoder"]), out=str(out), limit=60, **QUICK)
     done = run("eval", "acceptability", "--model", str(out), "--limit", "60", "--out", str(tmp_path / "r"), "--json")
     assert done.code == 0, done.err
-    found = json.loads(done.out)["result"]["found"][0]
-    told = json.loads((out / "acceptability.json").read_text())
-    assert found["scores"] == told["scores"]
-    assert found["partial"]
-    assert found["baselines"]["TF-IDF baseline"] == told["baselines"]["TF-IDF baseline"]
+    result = json.loads(done.out)["result"]["results"][0]
+    saved = json.loads((out / "acceptability.json").read_text())
+    assert result["scores"] == saved["scores"]
+    assert result["partial"]
+    assert result["baselines"]["TF-IDF baseline"] == saved["baselines"]["TF-IDF baseline"]
 
 
 def test_dry_run(bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
     done = run("finetune", str(sheet(rows_of())), "--model", str(bases["gpt2"]), "--out", str(tmp_path / "x"),
                "--dry-run", "--json")  # fmt: skip
-    told = json.loads(done.out)["result"]
-    assert told["train"] + told["val"] == 48
-    assert told["test"] == 12
-    assert told["classes"] == ["bad", "good"]
+    result = json.loads(done.out)["result"]
+    assert result["train"] + result["val"] == 48
+    assert result["test"] == 12
+    assert result["classes"] == ["bad", "good"]
     assert not (tmp_path / "x").exists()
 
 

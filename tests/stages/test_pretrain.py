@@ -168,7 +168,7 @@ def test_init_from_another_run(training_data: TrainingData, corpus: Path, tmp_pa
 
 
 def test_vocabulary_larger_than_the_data(data: Path, tmp_path: Path) -> None:
-    """GPT-2's vocabulary plus the four special tokens of a mask plan; --init with the smaller one keeps its embeddings."""
+    """GPT-2's vocabulary plus four special tokens of a mask plan; --init with the smaller one keeps its embeddings."""
     corpus, pairs = tmp_path / "shards", tmp_path / "plan"
     bertgpt.shard(
         "tinyworld", out=str(corpus), tokenizer=str(data / "tokenizers" / "gpt2"), limit_docs=40, val_fraction=0.2
@@ -193,9 +193,9 @@ def test_tensorboard(training_data: TrainingData, tmp_path: Path) -> None:
     source, options = training_data["clm"]
     bertgpt.pretrain(source, out=str(tmp_path / "run"), tensorboard=True, **(options | SHORT_RUN))
     events = reading.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    found = {event.step: event.value for event in events.Scalars("train/loss")}
+    logged = {event.step: event.value for event in events.Scalars("train/loss")}
     written = {line["step"]: line["loss"] for line in logged_metrics(tmp_path / "run") if line["split"] == "train"}
-    assert found == pytest.approx(written)
+    assert logged == pytest.approx(written)
     assert "val/bits_per_byte" in events.Tags()["scalars"]
 
 
@@ -208,12 +208,12 @@ def test_validation_rows_are_fixed(training_data: TrainingData, tmp_path: Path) 
     kept = pretrained.load(tmp_path / "run")
     ids = CausalDataset(Path(source), "val", 32).batch(np.arange(2), np.zeros(2, np.int64)).input_ids
     with torch.no_grad():
-        found = CausalLM(kept.tokenizer.eos_id)(
+        logged = CausalLM(kept.tokenizer.eos_id)(
             kept.model, CausalBatch(torch.from_numpy(ids).long(), torch.tensor([32, 32]))
         )
-    assert seen[-1]["loss"] == pytest.approx(float(found["clm"].loss) / 64, rel=1e-4)
+    assert seen[-1]["loss"] == pytest.approx(float(logged["clm"].loss) / 64, rel=1e-4)
     text = sum(len(kept.tokenizer.id_to_bytes(int(i))) for i in ids[:, 1:].flat)
-    assert seen[-1]["bits_per_byte"] == pytest.approx(float(found["clm"].loss) / math.log(2) / text, rel=1e-4)
+    assert seen[-1]["bits_per_byte"] == pytest.approx(float(logged["clm"].loss) / math.log(2) / text, rel=1e-4)
 
 
 def test_empty_split(tmp_path: Path) -> None:
