@@ -1,11 +1,10 @@
-"""A small modern-bert from scratch in a quarter of an hour, and what it knows of AG News without reading it.
+"""Pretrain a small modern-bert in a quarter of an hour, and probe it on AG News.
 
-    python benchmarks/agnews.py --data FOLDER --work FOLDER [--steps 600]
+    python benchmarks/agnews.py --data FOLDER --work FOLDER [--steps 600] [--random]
 
-FOLDER holds fineweb-edu/*.parquet, enwiki/*.jsonl.zst, and agnews/{train-25k,test}.csv. Each line is a command that can
-be given by hand; what is there already is not made again. That is few steps, so embeddings begin as counts of
-neighbours have them, and all moves slowly: `--random` shows what the same comes to from random embeddings at the
-preset's rate.
+FOLDER holds fineweb-edu/*.parquet, enwiki/*.jsonl.zst, and agnews/{train-25k,test}.csv. Runs the printed commands;
+finished ones are skipped. With so few steps, embeddings start from a PPMI factorisation and have a low learning rate;
+`--random` starts from random init at the preset's learning rate instead.
 """
 
 import argparse
@@ -16,7 +15,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """The recipe."""
+    """Run the commands."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
@@ -27,16 +26,16 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     texts = [str(options.data / "fineweb-edu" / "*.parquet"), str(options.data / "enwiki" / "*.zst")]
     run = work / ("runs/random" if options.random else "runs/modern-bert")
-    shards, plan = (str(work / name) for name in ("shards", "plan"))
-    begin = (
+    shards, masks = (str(work / name) for name in ("shards", "plan"))
+    init = (
         ["--embedding-init", "random"]
         if options.random
         else ["--embedding-init", "ppmi", "--lr", "0.002", "--embedding-lr-scale", "0.05"]
     )
     commands = [
         ["shard", *texts, "--train-tokenizer", "bpe", "--vocab-size", "8192", "--shard-tokens", "5M", "--out", shards],
-        ["mask", shards, "--seq-len", "64", "--mlm-probability", "0.4", "--scheme", "whole-word", "--out", plan],
-        ["pretrain", plan, "--preset", "modern-bert-wide", *begin, "--beta2", "0.999", "--tokens-per-step", "2048",
+        ["mask", shards, "--seq-len", "64", "--mlm-probability", "0.4", "--scheme", "whole-word", "--out", masks],
+        ["pretrain", masks, "--preset", "modern-bert-wide", *init, "--beta2", "0.999", "--tokens-per-step", "2048",
          "--warmup", "15", "--max-steps", str(options.steps), "--out", str(run)],
         ["eval", "agnews", "--model", str(run), "--data", str(options.data), "--out", str(work / "results" / run.name)],
     ]  # fmt: skip

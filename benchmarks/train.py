@@ -287,7 +287,7 @@ def quality(
     curves = {}
     for name, make in theirs.items():
         curves[name] = curve(make(), STEPS, 150)
-        console.note(f"{name}: {curves[name][-1][1]:.4f} after {STEPS} steps")
+        console.info(f"{name}: {curves[name][-1][1]:.4f} after {STEPS} steps")
     best = min(theirs, key=lambda name: curves[name][-1][1])
     target, total_seconds = curves[best][-1][1], curves[best][-1][2]
     rows = [(name, f"{STEPS}", f"{curves[name][-1][1]:.4f}", f"{curves[name][-1][2]:.0f} s", "", "") for name in theirs]

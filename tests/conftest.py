@@ -100,10 +100,12 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Options], Ca
     """Add a command to the command line for one test."""
 
     def add_command(name: str, model: type[Options], function: Callable[[Any], dict[str, Any]]) -> None:
-        import_stage = registry.module
+        import_stage = registry.stage_module
         stage = SimpleNamespace(run=function, show=lambda result, console: console.text(str(result)))
         monkeypatch.setitem(registry.COMMANDS, name, model)
-        monkeypatch.setattr(registry, "module", lambda command: stage if command == name else import_stage(command))
+        monkeypatch.setattr(
+            registry, "stage_module", lambda command: stage if command == name else import_stage(command)
+        )
 
     return add_command
 

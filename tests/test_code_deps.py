@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bertgpt.cli.registry import module
+from bertgpt.cli.registry import stage_module
 from bertgpt.config.code_deps import CODE_DEPS, OPTION_DEPS, code_deps
 from tests.test_layers import MODULES, own_imports
 
@@ -30,7 +30,7 @@ def room_of(name: str) -> str:
 
 def imported_rooms(command: str, optional: set[str]) -> set[str]:
     """Every room that a stage imports, directly or not, without what it imports itself of optional rooms."""
-    stage = module(command).__name__.removeprefix("bertgpt.")
+    stage = stage_module(command).__name__.removeprefix("bertgpt.")
     left = {name for name in own_imports(MODULES[stage]) if room_of(name) not in optional}
     if optional:
         left -= CALLBACKS_OF_OPTIONS

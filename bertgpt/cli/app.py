@@ -31,10 +31,10 @@ def run(argv: list[str]) -> int:
         silence(sys.stdout)
         return BROKEN_PIPE
     except Terminated:
-        console.note(f"terminated{resume_message(argv)}")
+        console.info(f"terminated{resume_message(argv)}")
         return TERMINATED
     except KeyboardInterrupt:
-        console.note(f"interrupted{resume_message(argv)}")
+        console.info(f"interrupted{resume_message(argv)}")
         return INTERRUPTED
 
 
@@ -89,7 +89,7 @@ def execute(request: Request | str, console: Console) -> None:
     if request.show_config:
         show_config(request, resolved, console)
         return
-    command = registry.module(request.command)
+    command = registry.stage_module(request.command)
     console_module.current = console
     try:
         result = command.run(resolved.options)

@@ -83,7 +83,7 @@ def usage_error(words: list[str], error: typer.TyperException) -> BertGPTError:
     if isinstance(option, str) and type(error).__name__ == "NoSuchOption":
         if model is None and option[2:].replace("-", "_") in COMMON_OPTIONS:
             return BertGPTError("BG202", f"{option} must follow the command", hint=page)
-        hint = model.renamed(option) if model else None
+        hint = model.renamed(option.removeprefix("--")) if model else None
         hint = hint or did_you_mean(option.replace("_", "-"), known_options(model)) or page
         return BertGPTError("BG202", f"no such option: {option}", hint=hint)
     message = error.format_message().rstrip(".")
@@ -222,7 +222,7 @@ def main_options(
 def make_endpoint(name: str, model: type[Options]) -> Callable[..., Request]:
     """The function whose signature declares the options of a command to Typer; it returns what was given."""
 
-    def endpoint(**values: Any) -> Request:
+    def collect(**values: Any) -> Request:
         common = {key: values.pop(f"common_{key}") for key in COMMON_OPTIONS}
         return Request(name, {key: value for key, value in values.items() if value is not None}, **common)
 
@@ -232,9 +232,9 @@ def make_endpoint(name: str, model: type[Options]) -> Callable[..., Request]:
         kind, default = (str | None, None) if value else (bool, False)
         option = typer.Option(flag_name(key), help=text, metavar=value, show_default=False, rich_help_panel="Run")
         parameters.append(keyword_parameter(f"common_{key}", Annotated[kind, option], default))
-    endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    endpoint.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return endpoint
+    collect.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    collect.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return collect
 
 
 def typer_parameter(key: str, field: FieldInfo) -> inspect.Parameter:

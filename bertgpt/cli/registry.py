@@ -42,7 +42,7 @@ COMMANDS: dict[str, type[Options]] = {
 }
 
 
-def module(command: str) -> ModuleType:
+def stage_module(command: str) -> ModuleType:
     """The module of a command, imported on first use."""
     name = {"eval": "evaluate", "import": "import_"}.get(command, command)  # Python has these names
     return import_module(f"bertgpt.stages.{name}")
@@ -64,7 +64,7 @@ def as_python_function(command: str, name: str) -> Callable[..., dict[str, Any]]
         by_position = dict(zip(names, positional, strict=False))
         if both := by_position.keys() & options:
             raise BertGPTError("BG203", f"{', '.join(both)} is given both as positional and as keyword argument")
-        result: dict[str, Any] = module(command).run(resolve(model, by_position | options).options)
+        result: dict[str, Any] = stage_module(command).run(resolve(model, by_position | options).options)
         return result
 
     parameters = [

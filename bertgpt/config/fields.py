@@ -69,9 +69,9 @@ class Options(BaseModel):
 
     @classmethod
     def renamed(cls, old: str) -> str | None:
-        """A hint if this option, or option with a value, has a new name."""
+        """A hint if an option, or an option with this value, has a new name."""
         new = RENAMED_OPTIONS.get(cls.command, {}).get(old)
-        return f"{old} is now {new}" if new else None
+        return f"--{old} is now --{new}" if new else None
 
     @field_validator("*", mode="before")
     @classmethod

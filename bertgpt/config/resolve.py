@@ -77,7 +77,7 @@ def unknown_key(model: type[Options], key: str, source: ValueSource) -> BertGPTE
         f"no such option: {short_repr(key)}",
         path=source.location(key),
         cause=f"the options are {', '.join(model.model_fields)}",
-        hint=model.renamed(flag_name(key)) or did_you_mean(key, model.model_fields),
+        hint=model.renamed(key.replace("_", "-")) or did_you_mean(key, model.model_fields),
     )
 
 
@@ -96,5 +96,5 @@ def invalid_value(model: type[Options], invalid: ValidationError, origins: Mappi
         f"{name.replace('_', '-')} {message[0].lower()}{message[1:]}, not {short_repr(value)}",
         path=source.location(name),
         cause=f"the value comes from {source}" if source.preset else None,
-        hint=model.renamed(f"{flag_name(name)} {value}") or (did_you_mean(str(value), words) if words else None),
+        hint=model.renamed(f"{name.replace('_', '-')} {value}") or (did_you_mean(str(value), words) if words else None),
     )

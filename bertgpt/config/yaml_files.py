@@ -22,11 +22,11 @@ NUMBER = re.compile(
 )
 
 
-class Loader(yaml.SafeLoader):
+class PlainLoader(yaml.SafeLoader):
     """A loader that reads every unquoted value as a string; `value_of` converts it."""
 
 
-Loader.yaml_implicit_resolvers = {}
+PlainLoader.yaml_implicit_resolvers = {}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_section(reference: str) -> Section:
     text = read_text(file)
     try:
         check_depth(file, text)
-        node = yaml.compose(text, Loader)
+        node = yaml.compose(text, PlainLoader)
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: invalid escapes
         mark = getattr(error, "problem_mark", None)
         location = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
@@ -92,7 +92,7 @@ def read_text(file: str) -> str:
 def check_depth(file: str, text: str) -> None:
     """Reject nesting so deep that composing the file would exhaust the stack."""
     depth = 0
-    for event in yaml.parse(text, Loader):
+    for event in yaml.parse(text, PlainLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise BertGPTError("BG206", "config file is nested too deeply", path=location_of(file, event))

@@ -1,1 +1,1 @@
-"""Text to batches: sources, tokenizers, build, execution, loading, and the file format between them."""
+"""Data pipeline, from text to batches: sources, tokenizers, build, execution, loading, and the format of the files."""

@@ -1,4 +1,4 @@
-"""Linear probe: logistic regression on the frozen features of a pretrained model.
+"""Linear probe: logistic regression on the features of a pretrained model, whose parameters stay frozen.
 
 Baselines beside it: the majority class, text length only, TF-IDF, the same architecture with random init, and shuffled
 labels, which nothing can learn.
@@ -27,7 +27,7 @@ from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import atomic_write, cache_folder, ensure_writable_folder, evict_oldest
 
 Floats = NDArray[np.float32]
-Texts = tuple[list[str], list[str]]  # of the training and test split
+SplitTexts = tuple[list[str], list[str]]  # of the training and test split
 Labels = tuple[NDArray[Any], NDArray[Any]]  # class ids of the training and test split
 Scores = dict[str, ScoreWithInterval]
 C_GRID = tuple(10.0 ** (power / 2) for power in range(-8, 5))  # inverse regularization strengths, 1e-4 to 100
@@ -86,7 +86,7 @@ def probe(pretrained: PretrainedModel, data: LabelledDataset, suite: str, full: 
     )
 
 
-def notes_of(result: "ProbeResult", texts: Texts, scores: Scores, baselines: Scores) -> list[str]:
+def notes_of(result: "ProbeResult", texts: SplitTexts, scores: Scores, baselines: Scores) -> list[str]:
     """What to know when reading the scores of a probe."""
     notes = []
     accuracy, tf_idf = scores["accuracy"].value, baselines["TF-IDF baseline"].value
@@ -224,12 +224,14 @@ def accuracy_of_features(train: Any, test: Any, labels: Labels, full: bool, scal
     return accuracy(fit_and_predict(train, test, labels[0], full, scaled).predictions, labels[1])
 
 
-def tf_idf_accuracy(texts: Texts, labels: Labels, full: bool) -> ScoreWithInterval:
+def tf_idf_accuracy(texts: SplitTexts, labels: Labels, full: bool) -> ScoreWithInterval:
     """Accuracy of TF-IDF features: what a bag of words predicts."""
     return accuracy_of_features(*tf_idf_features(*texts), labels, full, scaled=False)
 
 
-def random_init_accuracy(pretrained: PretrainedModel, texts: Texts, labels: Labels, full: bool) -> ScoreWithInterval:
+def random_init_accuracy(
+    pretrained: PretrainedModel, texts: SplitTexts, labels: Labels, full: bool
+) -> ScoreWithInterval:
     """Accuracy of the same architecture, not trained."""
     module = init_model(pretrained.model.config, SEED).eval()
     random = PretrainedModel(
@@ -238,7 +240,7 @@ def random_init_accuracy(pretrained: PretrainedModel, texts: Texts, labels: Labe
     return accuracy_of_features(embed(random, texts[0]), embed(random, texts[1]), labels, full)
 
 
-def legacy_cls_probe(pretrained: PretrainedModel, texts: Texts, labels: Labels) -> Scores:
+def legacy_cls_probe(pretrained: PretrainedModel, texts: SplitTexts, labels: Labels) -> Scores:
     """The probe of earlier work: [CLS] or pooler output, not scaled, C = 1, 1,000 iterations, seed 42, the first 10,000
     training and 2,500 test texts. The pooler is used only where next-sentence prediction trained it."""
     from sklearn.linear_model import LogisticRegression
@@ -259,11 +261,11 @@ def legacy_cls_probe(pretrained: PretrainedModel, texts: Texts, labels: Labels) 
     }
 
 
-def layerwise_probe(pretrained: PretrainedModel, texts: Texts, labels: Labels) -> Scores:
+def layerwise_probe(pretrained: PretrainedModel, texts: SplitTexts, labels: Labels) -> Scores:
     """Probe accuracy of each layer; layer 0 is the embeddings, which see no context."""
-    train, test = embed_all_layers(pretrained, texts[0]), embed_all_layers(pretrained, texts[1])
+    layers = zip(embed_all_layers(pretrained, texts[0]), embed_all_layers(pretrained, texts[1]), strict=True)
     return {
-        f"layer {layer}": accuracy_of_features(train[layer], test[layer], labels, False) for layer in range(len(train))
+        f"layer {layer}": accuracy_of_features(train, test, labels, False) for layer, (train, test) in enumerate(layers)
     }
 
 

@@ -121,10 +121,10 @@ class LabelledDataset:
     @property
     def metadata(self) -> dict[str, str]:
         """Provenance: a commit of the hub, else the hash of the texts."""
-        return self.revision or {"texts": self.fingerprint}
+        return self.revision or {"texts": self.texts_sha256}
 
     @property
-    def fingerprint(self) -> str:
+    def texts_sha256(self) -> str:
         """SHA-256 of all texts and labels."""
         digest = sha256()
         for split in (self.train, self.test):

@@ -89,7 +89,7 @@ def add_missing_heads(config: ModelConfig, weights: dict[str, Tensor]) -> dict[s
     """Add a zero pooler and NSP head to a BERT that has none, since MLM-only checkpoints lack them."""
     if not config.token_types or "nsp_head.weight" in weights:
         return weights
-    console.note("this model has no pooler or no NSP head: they are set to zero")
+    console.info("this model has no pooler or no NSP head: they are set to zero")
     shapes = {"pooler": (config.dim, config.dim), "nsp_head": (2, config.dim)}
     zeros = {f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
     zeros |= {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}

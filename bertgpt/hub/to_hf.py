@@ -34,7 +34,7 @@ def export_hf(path: Path, out: Path, overwrite: bool) -> dict[str, Any]:
     folder = resolve_artifact(path)
     causal = pretrained.objective != "mlm" if pretrained.head is None else pretrained.head.classifier.causal
     if pretrained.objective == "hybrid" and pretrained.head is None:
-        console.note("a hybrid is exported as a causal model, without mask filling")
+        console.info("a hybrid is exported as a causal model, without mask filling")
     config = {"parent": sha256_of(folder / "manifest.json"), "to": "hf"}
     layout = layout_of(pretrained.model.config, causal)
     with WorkDirectory(out, overwrite) as workdir:
@@ -89,7 +89,7 @@ def write_hf_folder(pretrained: PretrainedModel, layout: str, folder: Path, card
 def max_logit_difference(pretrained: PretrainedModel, layout: str, folder: Path) -> float | None:
     """Load the export with transformers and compare logits of random ids; None if transformers is not installed."""
     if find_spec("transformers") is None:
-        console.note("transformers is not installed: the exported logits were not compared")
+        console.info("transformers is not installed: the exported logits were not compared")
         return None
     import transformers
 

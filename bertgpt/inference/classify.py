@@ -39,7 +39,7 @@ def encode_examples(
             ids += [separator, *b] if causal else [*b, separator]
         examples.append(EncodedExample(ids, sentence_b_start))
     if num_truncated:
-        console.note(f"{num_truncated:,} of {len(texts):,} texts truncated to {max_length:,} tokens")
+        console.info(f"{num_truncated:,} of {len(texts):,} texts truncated to {max_length:,} tokens")
     return examples
 
 

@@ -55,7 +55,7 @@ def hidden_states(
     longest = pretrained.max_length - (1 if causal else 2)
     encoded = [encode_checked(pretrained.tokenizer, text) for text in texts]
     if num_truncated := sum(len(ids) > longest for ids in encoded):
-        console.note(f"{num_truncated:,} of {len(texts):,} texts truncated to {longest:,} tokens")
+        console.info(f"{num_truncated:,} of {len(texts):,} texts truncated to {longest:,} tokens")
     rows = [(pretrained.prepend_end if causal else pretrained.add_cls_sep)(ids[:longest]) for ids in encoded]
     progress = console.Progress("encoding", sum(map(len, rows)), in_bytes=False)
     done = 0

@@ -158,7 +158,7 @@ class Generator:
             cause = f"{len(ids) - 1:,} tokens after an end token, context {max_length:,}"
             if not self.truncate:
                 raise BertGPTError("BG204", "the prompt is longer than the model's context", cause=cause)
-            console.note(f"the prompt is longer than the model's context ({cause}): truncated on the left")
+            console.info(f"the prompt is longer than the model's context ({cause}): truncated on the left")
             ids = ids[-max_length:]
         finish_reason = "" if self.max_new_tokens else "length"
         return [

@@ -41,7 +41,7 @@ def load_model(name: str | Path) -> tuple[PretrainedModel, Path]:
     checkpoint = checkpoints.best(scores) or checkpoints.latest()
     if checkpoint is None:
         raise BertGPTError("BG211", "this run has no checkpoint yet", path=str(path))
-    console.note(f"{path} is not finished: loading checkpoint {checkpoint.name}")
+    console.info(f"{path} is not finished: loading checkpoint {checkpoint.name}")
     return load_checkpoint(checkpoint), checkpoint
 
 

@@ -113,7 +113,7 @@ def dataset_summary(run: ReportRun) -> DatasetSummary | None:
     try:
         return summarize_dataset(folder)
     except BertGPTError as error:
-        console.note(f"{folder}: {error}; training data is not reported")
+        console.info(f"{folder}: {error}; training data is not reported")
         return None
 
 

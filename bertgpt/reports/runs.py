@@ -62,14 +62,14 @@ def collect_runs(names: list[str], results: Path) -> list[ReportRun]:
         if (run := by_hash.get(result["metadata"].get("pretrained"))) is not None:
             run.finetuned.append(result)
         else:
-            console.note(f"{result['suite']}: the run that it was fine-tuned from is not in this report; skipped")
+            console.info(f"{result['suite']}: the run that it was fine-tuned from is not in this report; skipped")
     for run in runs:
         for file in result_files(results / run.name):
             result = read_json(file)
             if result["metadata"].get("weights") == run.weights_hash:
                 run.results.append(result)
             else:
-                console.note(f"{file}: scores of different weights than {run.path}; skipped")
+                console.info(f"{file}: scores of different weights than {run.path}; skipped")
     return runs
 
 

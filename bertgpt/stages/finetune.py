@@ -69,7 +69,7 @@ def run(options: FinetuneOptions) -> dict[str, Any]:
     common.silence_other_ranks()
     setup = FinetuneSetup(options)
     for line in setup.summary_lines():
-        console.note(line)
+        console.info(line)
     if options.dry_run:
         return setup.dry_run()
     dist, out, started = init_distributed(setup.device), Path(options.out), time.time()
@@ -88,7 +88,7 @@ def run(options: FinetuneOptions) -> dict[str, Any]:
 
 def train_seed(run_setup: "SeedRun", dist: DistContext) -> None:
     """Train one run to its end, or resume it."""
-    console.note(f"{'random init' if run_setup.random_init else 'pretrained'}, seed {run_setup.seed}")
+    console.info(f"{'random init' if run_setup.random_init else 'pretrained'}, seed {run_setup.seed}")
     with RunDirectory.open(run_setup.path, run_setup.record(), dist, run_setup.setup.device) as run:
         if not run.is_finished:
             trainer = run_setup.build_trainer(run)
@@ -258,7 +258,7 @@ class SeedRun:
         fixed = {
             "options": common.recorded(options, (*UNRECORDED_OPTIONS, "log_every", "model", "task")),
             "task": setup.task.name, "labels": list(setup.task.classes), "steps": setup.steps,
-            "texts_sha256": setup.task.fingerprint, "seed": self.seed,
+            "texts_sha256": setup.task.texts_sha256, "seed": self.seed,
             "weights": "random" if self.random_init else setup.weights_sha256,
             "model": model.model.config.model_dump() | {"dropout": options.dropout}, "objective": model.objective,
             "cross_document_attention": model.cross_document_attention, "length": setup.length,
@@ -384,7 +384,7 @@ def publish_best_seed(setup: FinetuneSetup, out: Path, scores: dict[str, Any]) -
     card = setup.model_card(f"seed {best}, the best of {len(metrics)} on the validation split")
     pretrained.save(pretrained.load(out / f"seed-{best}"), out / "final", card)
     flat = {name.replace(", ", "_").replace(" ", "_"): score["value"] for name, score in scores["scores"].items()}
-    names = {name: name.removesuffix(" baseline").replace(" ", "_") for name in scores["baselines"]}
+    names = {name: name.removesuffix(" baseline").lower().replace(" ", "_") for name in scores["baselines"]}
     baselines = {f"baseline_{names[name]}": score["value"] for name, score in scores["baselines"].items()}
     write_json(out / "metrics.json", flat | baselines)
 

@@ -154,7 +154,7 @@ def warn_top_k(model: "LanguageModel", options: GenerateOptions) -> None:
     """Note a --top-k larger than the vocabulary."""
     vocab_size = model.pretrained.model.config.vocab_size
     if options.top_k > vocab_size:
-        console_module.note(f"--top-k {options.top_k:,} exceeds the vocabulary: sampling from all {vocab_size:,} ids")
+        console_module.info(f"--top-k {options.top_k:,} exceeds the vocabulary: sampling from all {vocab_size:,} ids")
 
 
 # ---------------------------------------------------------------------------------------------------- output
@@ -203,11 +203,11 @@ class LiveDisplay:
     def end(self) -> None:
         """Print a legend, and the speed after the first step, which includes reading the prompts."""
         if self.logprobs:
-            self.console.note("digits are probabilities in tenths: ⁰ is below 0.1, ⁹ is 0.9 or more")
+            self.console.info("digits are probabilities in tenths: ⁰ is below 0.1, ⁹ is 0.9 or more")
         num_timed = self.num_tokens - self.num_first
         if num_timed > 0 and self.start is not None:
             speed = num_timed / (time.monotonic() - self.start)
-            self.console.note(f"{self.num_tokens:,} tokens, {speed:,.0f} tokens/s")
+            self.console.info(f"{self.num_tokens:,} tokens, {speed:,.0f} tokens/s")
 
 
 def show(result: dict[str, Any], console: Console) -> None:

@@ -94,7 +94,7 @@ class PretrainSetup:
         self.accumulation(world_size=1)
         if options.warmup > self.steps:
             peak = f"peak lr {options.lr:g} is never reached"
-            console.note(f"warmup ({options.warmup:,} steps) does not end within {self.steps:,} steps; {peak}")
+            console.info(f"warmup ({options.warmup:,} steps) does not end within {self.steps:,} steps; {peak}")
 
     # ------------------------------------------------------------------------------------ what to train, on what
 

@@ -118,7 +118,7 @@ class Checkpoints:
             if self.is_valid(folder):
                 yield folder
             else:
-                console.note(f"skipping corrupt checkpoint {folder}")
+                console.info(f"skipping corrupt checkpoint {folder}")
         if folders:
             cause = ", ".join(folder.name for folder in folders)
             hint = "--overwrite starts over"
@@ -141,7 +141,7 @@ class Checkpoints:
             except BertGPTError as error:
                 if error.code != "BG318":
                     raise
-                console.note(f"skipping checkpoint {folder}: {error.message}: {error.cause}")
+                console.info(f"skipping checkpoint {folder}: {error.message}: {error.cause}")
                 self.verified[folder.name] = False
         return None
 

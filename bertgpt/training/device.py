@@ -110,7 +110,7 @@ def tune_malloc() -> None:
 def compile_model(model: Transformer, device: torch.device, dropout: float) -> None:
     """torch.compile the forward pass of training; where that fails it runs eagerly, with a note."""
     if dropout and torch.__version__.startswith("2.13") and device.type == "cuda":
-        console.note("not compiled: torch 2.13 draws wrong dropout masks in compiled code on CUDA")
+        console.info("not compiled: torch 2.13 draws wrong dropout masks in compiled code on CUDA")
         return
     eager, compiled = model.forward, compile_or_fallback(model.forward, "the model")
 

@@ -124,7 +124,7 @@ class RunLogger:
 
     def info(self, text: str) -> None:
         """Log a message and print it as a note."""
-        console.note(text)
+        console.info(text)
         if self.is_main:
             self.text.info(text)
 

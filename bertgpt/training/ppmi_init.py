@@ -62,7 +62,7 @@ def cooccurrence_counts(stream: NDArray[np.int64], vocab_size: int) -> NDArray[n
     """Symmetric counts of tokens within WINDOW of each other, (vocab_size, vocab_size). Larger ids are not counted."""
     size = vocab_size + 1  # the last id stands for all tokens that are not counted
     counts = np.zeros(size * size, np.float32)
-    progress = console.Progress("counting co-occurrences", WINDOW, of_bytes=False)
+    progress = console.Progress("counting co-occurrences", WINDOW, in_bytes=False)
     for distance in range(1, WINDOW + 1):
         pairs = stream[:-distance] * size + stream[distance:]
         counts += np.bincount(pairs, minlength=size * size).astype(np.float32)

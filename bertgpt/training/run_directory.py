@@ -87,7 +87,7 @@ class RunDirectory:
             finished = run.start(record) if dist.is_main else False
             run.is_finished = bool(dist.all_reduce_max(finished, device))
             if run.is_finished:
-                console.note(f"nothing to do: {path} is finished")
+                console.info(f"nothing to do: {path} is finished")
             yield run
             dist.barrier()
 
@@ -165,7 +165,7 @@ class RunDirectory:
                 "BG213", "run exists with different options", path=str(self.path), cause="; ".join(changed), hint=hint
             )
         prefix = "changed since the run started" if record.overwrite is False else "starting over"
-        console.note(f"{prefix}: {'; '.join([*changed, *changed_mutable])}")
+        console.info(f"{prefix}: {'; '.join([*changed, *changed_mutable])}")
         return record.overwrite is None
 
     def is_published(self) -> bool:

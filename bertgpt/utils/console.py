@@ -116,7 +116,7 @@ class Console:
             rich.print(table)
         write("".join(line.rstrip() + "\n" for line in printed.get().splitlines()))
 
-    def note(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Print a note to stderr."""
         if not self.quiet:
             write_stderr(printable(text) + "\n")
@@ -143,10 +143,10 @@ class Console:
 current: Console | None = None  # of the running command; None for Python callers, who get no notes
 
 
-def note(text: str) -> None:
+def info(text: str) -> None:
     """Print a note on the console of the running command, if there is one."""
     if current is not None:
-        current.note(text)
+        current.info(text)
 
 
 def silence_non_main() -> None:

@@ -116,8 +116,8 @@ def short_repr(value: object) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint with the most similar known word, if there is one."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else None
+    nearest = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {nearest[0]}?" if nearest else None
 
 
 def require_package(module: str, extra: str) -> ModuleType:

@@ -14,7 +14,7 @@ from bertgpt.callbacks.benchmarks import BenchmarkCallback
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.training.distributed import DistContext
 from bertgpt.utils.errors import BertGPTError
-from tests.fixtures.models import written
+from tests.fixtures.models import save_random_model
 from tests.fixtures.training import SMALL_RUN, final_weights
 
 
@@ -82,7 +82,7 @@ class FakeRank(DistContext):
 @pytest.mark.parametrize("name", ["agnews", "hellaswag"])
 def test_items_are_divided_over_ranks(name: str, suites: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
     """Each rank evaluates its share, and all get the accuracy that one process gets."""
-    model = written(tmp_path, "gpt2", tokenizer).model
+    model = save_random_model(tmp_path, "gpt2", tokenizer).model
     callback = BenchmarkCallback.load(name, 1, str(suites), 1000, tokenizer, "clm", 128)
 
     def accuracy(dist: DistContext) -> float:

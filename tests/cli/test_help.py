@@ -134,7 +134,7 @@ def test_examples_run_and_python_returns_the_json_result(
             assert outcome.code == 0, outcome.err
             envelope = json.loads(outcome.out)
             result = call_python_function(name, [word for word in argv if word != "--json"])
-            registry.module(name).show(result, Console())  # what is printed without --json
+            registry.stage_module(name).show(result, Console())  # what is printed without --json
             streamed = name == "generate" and "samples" in result and "masks" not in result["samples"][0]
             assert capfd.readouterr().out or streamed  # streamed text was printed while it was generated
             for content in (result, envelope["result"]):

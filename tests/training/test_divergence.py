@@ -59,8 +59,8 @@ def test_repeated_non_finite_steps_roll_back_once_and_skip_the_batches(
     """With the same result if the run is killed after the rollback, before the next checkpoint."""
     source, options = training_data["clm"]
     inject_nan(monkeypatch, 5, 6, 7)
-    given = flags(options | SHORT_RUN)
-    done = run("pretrain", source, "--out", str(tmp_path / "uninterrupted"), *given)
+    run_options = flags(options | SHORT_RUN)
+    done = run("pretrain", source, "--out", str(tmp_path / "uninterrupted"), *run_options)
     assert done.code == 0
     assert "rolling back to step 4 and skipping these batches" in done.err
     trained = [line["step"] for line in logged_metrics(tmp_path / "uninterrupted") if line["split"] == "train"]
@@ -76,8 +76,8 @@ def test_repeated_non_finite_steps_roll_back_once_and_skip_the_batches(
             real(trainer, metrics, progress)
 
         patched.setattr(Trainer, "log_step", killed)
-        assert run("pretrain", source, "--out", str(tmp_path / "killed"), *given).code == 1
-    assert run("pretrain", source, "--out", str(tmp_path / "killed"), *given).code == 0
+        assert run("pretrain", source, "--out", str(tmp_path / "killed"), *run_options).code == 1
+    assert run("pretrain", source, "--out", str(tmp_path / "killed"), *run_options).code == 0
     assert_identical_runs(tmp_path / "uninterrupted", tmp_path / "killed")
 
 
@@ -87,8 +87,8 @@ def test_rollback_does_not_depend_on_where_a_run_was_stopped(
     """The checkpoint saved on a signal is newer, but an uninterrupted run would not have it."""
     source, options = training_data["clm"]
     inject_nan(monkeypatch, 6, 7, 8)
-    given = flags(options | SHORT_RUN)
-    assert run("pretrain", source, "--out", str(tmp_path / "uninterrupted"), *given).code == 0
+    run_options = flags(options | SHORT_RUN)
+    assert run("pretrain", source, "--out", str(tmp_path / "uninterrupted"), *run_options).code == 0
     compute_loss = Trainer.compute_loss
 
     def stopped(trainer: Trainer, batch: Any) -> Any:
@@ -98,8 +98,8 @@ def test_rollback_does_not_depend_on_where_a_run_was_stopped(
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "compute_loss", stopped)
-        assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *given).code == 143
-    assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *given).code == 0
+        assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *run_options).code == 143
+    assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *run_options).code == 0
     assert_identical_runs(tmp_path / "uninterrupted", tmp_path / "stopped")
 
 
@@ -109,10 +109,10 @@ def test_far_too_high_learning_rate_ends_the_run(
     save_every: int, lr: float, optimizer: str, training_data: TrainingData, tmp_path: Path, run: Run
 ) -> None:
     source, options = training_data["mlm"]
-    given = options | SHORT_RUN | {
+    run_options = options | SHORT_RUN | {
         "lr": lr, "warmup": 0, "save_every": save_every, "optimizer": optimizer, "max_steps": 100,
     }  # fmt: skip
-    done = run("pretrain", source, "--out", str(tmp_path / "run"), *flags(given), "--json")
+    done = run("pretrain", source, "--out", str(tmp_path / "run"), *flags(run_options), "--json")
     assert done.code == 5
     error = json.loads(done.out)["error"]
     assert error["code"] == "BG501"
@@ -141,18 +141,18 @@ def test_out_of_memory_error_suggests_a_smaller_micro_batch(
     error: Exception, training_data: TrainingData, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, options = training_data["clm"]
-    given = flags(options | SHORT_RUN)
+    run_options = flags(options | SHORT_RUN)
 
     def out_of_memory(trainer: Trainer, batch: Any) -> Any:
         raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "compute_loss", out_of_memory)
-        done = run("pretrain", source, "--out", str(tmp_path / "run"), *given, "--json")
+        done = run("pretrain", source, "--out", str(tmp_path / "run"), *run_options, "--json")
     assert done.code == 4
     assert json.loads(done.out)["error"]["code"] == "BG406"
     assert "--micro-batch-size 4" in json.loads(done.out)["error"]["hint"]
-    assert run("pretrain", source, "--out", str(tmp_path / "run"), *given, "--micro-batch-size", "4").code == 0
+    assert run("pretrain", source, "--out", str(tmp_path / "run"), *run_options, "--micro-batch-size", "4").code == 0
 
 
 def test_non_finite_validation_loss_is_an_error(

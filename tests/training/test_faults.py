@@ -325,7 +325,7 @@ def test_clock_set_back_does_not_matter(
             os.utime(path, (10**9 - age * 10**6,) * 2)
     ticks = count(10**9, -86_400)
     monkeypatch.setattr(time, "time", lambda: float(next(ticks)))
-    monkeypatch.setattr(time, "strftime", lambda *given: "1970-01-01 00:00:00")
+    monkeypatch.setattr(time, "strftime", lambda *args: "1970-01-01 00:00:00")
     done = run(*reference.argv(out))
     assert done.code == 0
     assert "resuming from step 4" in done.err

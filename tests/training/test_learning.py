@@ -52,8 +52,8 @@ def test_each_objective_can_overfit_one_batch(
     objective: str, optimizer: str, training_data: TrainingData, tmp_path: Path
 ) -> None:
     source, options = training_data[objective]
-    given = options | CPU_FP32 | {"tokens_per_step": 256, "optimizer": optimizer, "lr": 5e-3, "warmup": 5}
-    trainer = trainer_for(source, tmp_path / "run", max_steps=40, schedule="constant", **given)
+    run_options = options | CPU_FP32 | {"tokens_per_step": 256, "optimizer": optimizer, "lr": 5e-3, "warmup": 5}
+    trainer = trainer_for(source, tmp_path / "run", max_steps=40, schedule="constant", **run_options)
     batch = trainer.prepare(next(trainer.loader.steps()))
     for trainer.step in range(40):
         metrics = trainer.train_step(batch)
@@ -194,8 +194,8 @@ def test_grad_scaler(tiny_training_data: TrainingData, tmp_path: Path, monkeypat
     source, options = tiny_training_data["clm"]
     val_losses = {}
     for precision in ("fp32", "fp16", "bf16"):
-        given = options | SHORT_RUN | {"precision": precision, "max_steps": 8, "tokens_per_step": 128}
-        val_losses[precision] = bertgpt.pretrain(source, out=str(tmp_path / precision), **given)["val_loss"]
+        run_options = options | SHORT_RUN | {"precision": precision, "max_steps": 8, "tokens_per_step": 128}
+        val_losses[precision] = bertgpt.pretrain(source, out=str(tmp_path / precision), **run_options)["val_loss"]
     assert val_losses["fp16"] == pytest.approx(val_losses["fp32"], abs=0.01)
     assert val_losses["bf16"] == pytest.approx(val_losses["fp32"], abs=0.03)
 

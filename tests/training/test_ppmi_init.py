@@ -52,8 +52,8 @@ def test_run_with_ppmi_init(
 ) -> None:
     """Tokens in similar contexts get similar embeddings, other parameters do not change, and resume is exact."""
     source, options = training_data[objective]
-    given = {**SMALL_RUN, "preset": options["preset"], "optimizer": "muon", "embedding_init": "ppmi"}
-    run = pretrain.PretrainSetup(PretrainOptions(data=source, out=str(tmp_path), **given))
+    run_options = {**SMALL_RUN, "preset": options["preset"], "optimizer": "muon", "embedding_init": "ppmi"}
+    run = pretrain.PretrainSetup(PretrainOptions(data=source, out=str(tmp_path), **run_options))
     model, plain = run.model(), run.model(resuming=True)
     rows = [each.token_embedding.weight[: run.config.vocab_size].detach().norm(dim=1) for each in (model, plain)]
     assert float(rows[0].mean()) == pytest.approx(float(rows[1].mean()), rel=0.1)
@@ -62,13 +62,13 @@ def test_run_with_ppmi_init(
     words = [run.tokenizer.vocab[f"Ġ{word}"] for word in ("was", "is", "the")]
     was, other, far = torch.nn.functional.normalize(model.token_embedding.weight[words], dim=1)
     assert was @ other > was @ far
-    bertgpt.pretrain(source, out=str(tmp_path / "uninterrupted"), **given)
+    bertgpt.pretrain(source, out=str(tmp_path / "uninterrupted"), **run_options)
     with monkeypatch.context() as patched:
         interrupt(patched, pretrain.Trainer, "train_step", 6, killed)
         with pytest.raises(RuntimeError, match="killed"):
-            bertgpt.pretrain(source, out=str(tmp_path / "interrupted"), **given)
+            bertgpt.pretrain(source, out=str(tmp_path / "interrupted"), **run_options)
     monkeypatch.setattr(pretrain, "ppmi_init", None)  # a resumed run does not count again
-    bertgpt.pretrain(source, out=str(tmp_path / "interrupted"), **given)
+    bertgpt.pretrain(source, out=str(tmp_path / "interrupted"), **run_options)
     assert_identical_runs(tmp_path / "uninterrupted", tmp_path / "interrupted")
 
 

@@ -53,19 +53,19 @@ def test_run_stopped_three_times_resumes_exactly(
 ) -> None:
     """With dropout and gradient accumulation, over more than one epoch, at a random call of each stop point."""
     source, options = tiny_training_data[objective]
-    given = flags(options | INTERRUPTIBLE | {"optimizer": optimizer})
+    run_options = flags(options | INTERRUPTIBLE | {"optimizer": optimizer})
     plan = bertgpt.pretrain(source, out=str(tmp_path / "dry"), dry_run=True, **(options | INTERRUPTIBLE))
     assert all(value > 1 for name, value in plan.items() if name.endswith("epochs"))
-    assert run("pretrain", source, "--out", str(tmp_path / "uninterrupted"), *given).code == 0
+    assert run("pretrain", source, "--out", str(tmp_path / "uninterrupted"), *run_options).code == 0
     draws = random.Random(f"{objective} {optimizer}")
     codes = []
     for owner, name in STOP_POINTS:
         nth = 1 if name == "prune" else draws.randint(3, 8)
         with monkeypatch.context() as patched:
             interrupt(patched, owner, name, nth, lambda: signal.raise_signal(signal.SIGTERM))
-            codes.append(run("pretrain", source, "--out", str(tmp_path / "stopped"), *given).code)
+            codes.append(run("pretrain", source, "--out", str(tmp_path / "stopped"), *run_options).code)
     assert codes == [143, 143, 143]
-    assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *given).code == 0
+    assert run("pretrain", source, "--out", str(tmp_path / "stopped"), *run_options).code == 0
     assert_identical_runs(tmp_path / "uninterrupted", tmp_path / "stopped")
 
 
@@ -165,11 +165,11 @@ def test_gradient_accumulation_changes_only_rounding(
     objective: str, training_data: TrainingData, tmp_path: Path
 ) -> None:
     source, options = training_data[objective]
-    for name, micro in (("whole", 0), ("parts", 4)):
+    for name, micro in (("one_batch", 0), ("accumulated", 4)):
         bertgpt.pretrain(
             source, out=str(tmp_path / name), micro_batch_size=micro, **(options | SHORT_RUN | {"max_steps": 10})
         )
-    one, other = logged_metrics(tmp_path / "whole"), logged_metrics(tmp_path / "parts")
+    one, other = logged_metrics(tmp_path / "one_batch"), logged_metrics(tmp_path / "accumulated")
     for a, b in zip(one, other, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=2e-5)
     assert one[0]["grad_norm"] == pytest.approx(other[0]["grad_norm"], rel=1e-5)
@@ -228,7 +228,7 @@ def test_dropout_seed_differs_by_micro_batch(
     for seed in (1, 2):
         monkeypatch.setattr("bertgpt.trainer.seed_torch", lambda key, device, seed=seed: keys[seed].append(key))
         keys[seed] = []
-        given = options | SHORT_RUN | {"max_steps": 4, "micro_batch_size": 4, "seed": seed}
-        bertgpt.pretrain(source, out=str(tmp_path / str(seed)), **given)
+        run_options = options | SHORT_RUN | {"max_steps": 4, "micro_batch_size": 4, "seed": seed}
+        bertgpt.pretrain(source, out=str(tmp_path / str(seed)), **run_options)
     used = keys[1] + keys[2]
     assert len(used) == len(set(used)) == 2 * 4 * 2

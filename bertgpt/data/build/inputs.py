@@ -65,7 +65,7 @@ class TextInput:
     def identities(self) -> list[Metadata]:
         """The sources as the manifest names them."""
         with ThreadPoolExecutor() as threads:  # each reads a whole file, for its hash
-            return list(threads.map(Source.identity, self.sources))
+            return list(threads.map(Source.manifest_entry, self.sources))
 
     @cached_property
     def given_tokenizer(self) -> Tokenizer | None:
@@ -115,7 +115,7 @@ class TextInput:
         if any(source.is_remote for source in self.sources):
             plan = self.plan()
             size, tokens, needed, free = (plan[key] / 1e6 for key in ("bytes", "tokens", "disk_needed", "disk_free"))
-            console.note(
+            console.info(
                 f"plan: {plan['files']:,} files, {size:,.0f} MB of text, about {tokens:,.0f} M tokens; "
                 f"disk: {needed:,.0f} MB needed meanwhile, {free:,.0f} MB free; output: {self.out}"
             )
@@ -172,7 +172,7 @@ class TextInput:
             tokenizer = train_tokenizer(kind, vocab_size, self.training_text())
         if not saved:
             tokenizer.save(folder)
-        ENCODERS[tokenizer.fingerprint] = Encoder(tokenizer, console.note)
+        ENCODERS[tokenizer.fingerprint] = Encoder(tokenizer, console.info)
         return tokenizer
 
     def training_text(self) -> Iterator[str]:
@@ -203,7 +203,7 @@ class TextInput:
         """What run.json has of this input; the speed is printed."""
         seconds = time.monotonic() - started
         size = sum_counts(results)["bytes"] / 1e6
-        console.note(f"{size:.1f} MB of text in {seconds:.1f} s ({size / max(seconds, 1e-9):.1f} MB/s)")
+        console.info(f"{size:.1f} MB of text in {seconds:.1f} s ({size / max(seconds, 1e-9):.1f} MB/s)")
         local = [source for source in self.sources if not source.is_remote]
         names = [f"{s.path or s.name}{f'={s.weight}' if s.weight < 1 else ''}" for s in local]
         return {
@@ -373,9 +373,9 @@ def print_notes(results: Sequence[TaskResult]) -> None:
     """Print what stood out in the text: special tokens, bad data, warnings of encoders."""
     special = sum(result.metadata["counts"].get("special_in_text", 0) for result in results)
     if special:
-        console.note(f"note: {special} special-token strings in text, encoded as plain text")
+        console.info(f"note: {special} special-token strings in text, encoded as plain text")
     bad = sum(result.metadata["bad"] for result in results)
     if bad:
-        console.note(f"note: {bad} bad documents or lines; the manifest has the counts")
+        console.info(f"note: {bad} bad documents or lines; the manifest has the counts")
     for warning in sorted({warning for result in results for warning in result.metadata["warnings"]}):
-        console.note(f"warning: {warning}")
+        console.info(f"warning: {warning}")

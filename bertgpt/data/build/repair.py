@@ -20,7 +20,7 @@ def repair_shards(folder: Path, options: ShardOptions) -> Metadata:
     manifest = read_manifest(folder)
     broken = broken_files(folder, manifest, contents=True)
     if not broken:
-        console.note(f"nothing is broken in {folder}")
+        console.info(f"nothing is broken in {folder}")
         return summarize(folder)
     options = recorded_options(options, folder)
     inputs = open_input(options)
@@ -37,7 +37,7 @@ def repair_shards(folder: Path, options: ShardOptions) -> Metadata:
             shutil.copyfile(path, workdir.root / result.name)
             (workdir.root / result.name).replace(folder / result.name)
         workdir.remove()
-    console.note(f"rebuilt {', '.join(sorted(broken))}")
+    console.info(f"rebuilt {', '.join(sorted(broken))}")
     verify(folder, manifest)
     return summarize(folder)
 

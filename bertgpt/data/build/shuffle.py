@@ -140,7 +140,7 @@ def assign_documents(tokenized: TokenizedFiles, options: ShardOptions) -> ShardP
             rows = assign_files(chosen, index.tokens[chosen], keys[chosen], options.shard_tokens, count)
             shards |= {f"{split}-{i:05}.arrow": each for i, each in enumerate(rows)}
         elif split in fractions:
-            console.note(f"the {split} split is empty: use a larger --{split}-fraction")
+            console.info(f"the {split} split is empty: use a larger --{split}-fraction")
     fragmented = int((keep & (index.tokens >= options.shard_tokens)).sum())
     return ShardPlan(shards, options.shard_tokens, int((~keep).sum()), fragmented)
 

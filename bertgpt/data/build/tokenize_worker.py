@@ -163,7 +163,7 @@ def tokenize_tasks(splits: Sequence[InputSplit], tokenizer: Tokenizer) -> list[T
     return [
         Task(
             f"{TOKENIZED}{i:05}.arrow",
-            split.identity() | {"tokenizer": tokenizer.fingerprint},
+            split.task_key() | {"tokenizer": tokenizer.fingerprint},
             split.approx_bytes,
             split,
         )

@@ -95,7 +95,7 @@ class WorkDirectory:
             message = "output exists with different options"
             raise BertGPTError("BG213", message, path=str(self.out), cause=cause, hint=hint)
         verify(self.out, manifest)
-        console.note(f"nothing to do: {self.out} is finished")
+        console.info(f"nothing to do: {self.out} is finished")
         if self.task_index is None:
             self.remove()
         return True
@@ -159,10 +159,13 @@ def nearest_existing(path: Path) -> Path:
 
 
 def config_diff(old: Any, new: Any, name: str = "") -> list[str]:
-    """The differences between two configs, one sentence each."""
+    """The differences between two different configs, one sentence each."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         return [text for key in keys for text in config_diff(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        i = next(i for i in range(len(old)) if old[i] != new[i])  # of several, the first says enough
+        return config_diff(old[i], new[i], f"{name}.{i}")
     return [f"{name} was {truncate(old)}, is now {truncate(new)}"]
 
 

@@ -1,1 +1,1 @@
-"""Files, URLs, the hub, and the readers that turn them into documents."""
+"""Data sources: local files, URLs, Hub datasets and tinyworld, and the readers that give their documents."""

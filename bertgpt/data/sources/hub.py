@@ -147,7 +147,7 @@ def call_with_retries(call: Callable[[], T], repository: str) -> T:
     """Call the client, with retries for transient errors only."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-    def attempt() -> T | Exception:
+    def call_once() -> T | Exception:
         try:
             return call()
         except (HFValidationError, OfflineModeIsEnabled) as error:
@@ -157,7 +157,7 @@ def call_with_retries(call: Callable[[], T], repository: str) -> T:
                 raise
             return error
 
-    result = with_retries(attempt, repository, attempts=4)
+    result = with_retries(call_once, repository, attempts=4)
     if isinstance(result, Exception):
         raise result
     return result

@@ -112,8 +112,8 @@ def url_sources(url: str) -> list[Source]:
     """The files at a URL: a file, a glob pattern or a folder."""
     fs, path = http.filesystem(url)
     if any(sign in path for sign in "*[") or path.endswith("/"):
-        found = http.with_retries(lambda: fs.find(path) if path.endswith("/") else fs.glob(path), url, 3)
-        urls = sorted(str(fs.unstrip_protocol(file)) for file in found if detect_format(PurePosixPath(str(file))))
+        matches = http.with_retries(lambda: fs.find(path) if path.endswith("/") else fs.glob(path), url, 3)
+        urls = sorted(str(fs.unstrip_protocol(file)) for file in matches if detect_format(PurePosixPath(str(file))))
     else:
         urls = [url]
     if not urls:

@@ -56,7 +56,7 @@ class Source:
         except OSError as error:
             raise unreadable_error(self.path, error) from None
 
-    def identity(self) -> dict[str, Any]:
+    def manifest_entry(self) -> dict[str, Any]:
         """The source's entry in a manifest: name, size, hash or revision, and what selects its documents."""
         version = {"revision": self.revision} if self.revision else {"sha256": self.sha256}
         optional = {
@@ -103,9 +103,9 @@ class InputSplit:
     approx_bytes: int
     read_options: ReadOptions = field(default_factory=ReadOptions)
 
-    def identity(self) -> dict[str, Any]:
+    def task_key(self) -> dict[str, Any]:
         """The part of a task's key that says what the task reads."""
-        return {**self.source.identity(), "start": self.start, "stop": self.stop, **asdict(self.read_options)}
+        return {**self.source.manifest_entry(), "start": self.start, "stop": self.stop, **asdict(self.read_options)}
 
 
 @dataclass(frozen=True)

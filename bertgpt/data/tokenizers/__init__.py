@@ -1,1 +1,1 @@
-"""Load, train, encode and detokenize."""
+"""Tokenizers: load, train, encode and detokenize."""

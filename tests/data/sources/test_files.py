@@ -53,13 +53,17 @@ def test_files_of_one_name_are_ordered_by_content(folder: Path) -> None:
         (folder / name).mkdir()
         (folder / name / "same.txt").write_text(text)
     first, second = resolve_sources(["x/same.txt", "y/same.txt", "z/same.txt"]), resolve_sources(["z", "y", "x"])
-    assert [source.identity() for source in first] == [source.identity() for source in second]
+    assert [source.manifest_entry() for source in first] == [source.manifest_entry() for source in second]
     assert [source.sha256 for source in first] == sorted(source.sha256 for source in first)
 
 
-def test_identity_is_independent_of_the_folder(folder: Path) -> None:
+def test_manifest_entry_is_independent_of_the_folder(folder: Path) -> None:
     [relative], [absolute] = resolve_sources(["texts/b.txt"]), resolve_sources([str(folder / "texts" / "b.txt")])
-    assert relative.identity() == absolute.identity() == {"name": "b.txt", "bytes": 3, "sha256": relative.sha256}
+    assert (
+        relative.manifest_entry()
+        == absolute.manifest_entry()
+        == {"name": "b.txt", "bytes": 3, "sha256": relative.sha256}
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +138,7 @@ def test_splits_do_not_depend_on_order_or_folders(folder: Path, monkeypatch: pyt
     for name in ("b.txt", "deep/a.jsonl"):
         (folder / "moved" / Path(name).name).write_bytes((folder / "texts" / name).read_bytes())
     one, two, three = (
-        [split.identity() for split in input_splits(resolve_sources(wanted), ReadOptions(), None)]
+        [split.task_key() for split in input_splits(resolve_sources(wanted), ReadOptions(), None)]
         for wanted in (["texts"], ["texts/b.txt", "texts/deep/a.jsonl"], ["moved/b.txt", "moved/a.jsonl"])
     )
     assert one == two == three

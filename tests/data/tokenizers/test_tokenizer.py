@@ -131,15 +131,15 @@ def test_transformers_loads_a_saved_folder(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     transformers = pytest.importorskip("transformers")
-    ours = tokenizer(kind)
-    ours.save(tmp_path / "t")
+    bertgpt_tokenizer = tokenizer(kind)
+    bertgpt_tokenizer.save(tmp_path / "t")
     hf_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "t", local_files_only=True)
-    special_strings = "|".join(map(re.escape, ours.special_tokens))  # transformers encodes these as special tokens
-    for text in (TEXT, *(re.sub(special_strings, "", text) for text in hard_strings)):
-        assert hf_tokenizer(text, add_special_tokens=False)["input_ids"] == ours.encode(text), text
-    assert hf_tokenizer.eos_token_id == ours.eos_id
-    assert hf_tokenizer.mask_token_id == ours.roles.get("mask")
-    assert len(hf_tokenizer) == ours.max_id + 1
+    specials = "|".join(map(re.escape, bertgpt_tokenizer.special_tokens))  # encoded as special ids by transformers
+    for text in (TEXT, *(re.sub(specials, "", text) for text in hard_strings)):
+        assert hf_tokenizer(text, add_special_tokens=False)["input_ids"] == bertgpt_tokenizer.encode(text), text
+    assert hf_tokenizer.eos_token_id == bertgpt_tokenizer.eos_id
+    assert hf_tokenizer.mask_token_id == bertgpt_tokenizer.roles.get("mask")
+    assert len(hf_tokenizer) == bertgpt_tokenizer.max_id + 1
 
 
 # --------------------------------------------------------------------------------------------- GPT-2 by name
@@ -213,11 +213,11 @@ def test_wordpiece_has_no_token_bytes(tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_special_token_strings_are_plain_text(kind: str, tokenizer: Any) -> None:
-    ours = tokenizer(kind)
-    for special in {*ours.special_tokens, END, "[MASK]", "[SEP]", "<|end|>"}:
+    bertgpt_tokenizer = tokenizer(kind)
+    for special in {*bertgpt_tokenizer.special_tokens, END, "[MASK]", "[SEP]", "<|end|>"}:
         for text in (special, f"a{special}b", f" {special} ", special * 3):
-            ids = set(ours.encode(text))
-            assert not ids & ours.special_ids - {ours.roles.get("unk")}, text
+            ids = set(bertgpt_tokenizer.encode(text))
+            assert not ids & bertgpt_tokenizer.special_ids - {bertgpt_tokenizer.roles.get("unk")}, text
 
 
 def test_special_ids_are_decoded(tokenizer: Any) -> None:
