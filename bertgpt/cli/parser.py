@@ -239,11 +239,10 @@ def make_endpoint(name: str, model: type[Options]) -> Callable[..., Request]:
 
 def typer_parameter(key: str, field: FieldInfo) -> inspect.Parameter:
     """A field as a Typer parameter. Values stay text: the options model checks them."""
+    kind: Any = list[str] if takes_several(field) else str
     if panel_of(field) == "Arguments":
-        kind = list[str] if takes_several(field) else str
         positional = typer.Argument(metavar=metavar(field), help=field.description)
         return keyword_parameter(key, Annotated[kind | None, positional], None)  # may come from a config file instead
-    is_switch = base_type(field) is bool
     option = typer.Option(
         "/".join(flag_names(key, field)),
         help=option_help(field),
@@ -251,7 +250,7 @@ def typer_parameter(key: str, field: FieldInfo) -> inspect.Parameter:
         rich_help_panel=panel_of(field),
         autocompletion=completer(field),
     )
-    kind = bool if is_switch else list[str] if takes_several(field) else str
+    kind = bool if base_type(field) is bool else kind
     return keyword_parameter(key, Annotated[kind | None, option], None)
 
 

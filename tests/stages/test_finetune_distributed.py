@@ -22,7 +22,7 @@ def test_two_ranks_train_the_same_model(bases: dict[str, Path], sheet: Sheet, tm
         [*TORCHRUN, *argv, *flags(options)], capture_output=True, text=True, timeout=110, env=os.environ
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("a model of") == 1
+    assert done.stdout.count("model with") == 1
     losses = [[line["loss"] for line in logged_metrics(tmp_path / name / "seed-1337")] for name in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
     assert (tmp_path / "two" / "metrics.json").exists()

@@ -55,7 +55,7 @@ def test_refused_options(corpus: Path, tmp_path: Path, run: Run) -> None:
     assert not Path(out).exists()
     with pytest.raises(BertGPTError, match="is not divisible by micro-batch size") as refused:
         bertgpt.pretrain(shards, preset="tiny-gpt", out=out, seq_len=32, tokens_per_step=256, micro_batch_size=3)
-    assert refused.value.hint == "--micro-batch-size 2 or 4 divides them"
+    assert refused.value.hint == "--micro-batch-size 2 or 4 divides it"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -163,7 +163,7 @@ def test_init_from_another_run(training_data: TrainingData, corpus: Path, tmp_pa
     assert first["train_loss"] < 5.5  # 6.0 at random
     with pytest.raises(BertGPTError, match="run exists with different options"):  # other weights are another run
         bertgpt.pretrain(source, out=back, init=gpt, seq_len=32, **(SHORT_RUN | {"max_steps": 1}))
-    with pytest.raises(BertGPTError, match="another shape"):
+    with pytest.raises(BertGPTError, match="does not match preset"):
         bertgpt.pretrain(source, out=str(tmp_path / "no"), init=gpt, preset="modern-gpt-tiny")
 
 
