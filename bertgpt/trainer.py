@@ -257,15 +257,9 @@ class Trainer:
 
     def view(self) -> TrainerView:
         """What callbacks may see."""
+        model, objectives = self.model, self.objectives
         return TrainerView(
-            model=self.model,
-            step=self.step,
-            dist=self.dist,
-            device=self.device,
-            objectives=self.objectives,
-            term_weights=self.term_weights,
-            compute_loss=self.compute_loss,
-            should_stop=self.should_stop,
+            model, self.step, self.dist, self.device, objectives, self.term_weights, self.compute_loss, self.should_stop
         )
 
     def run_callbacks(self) -> None:

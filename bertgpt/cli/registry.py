@@ -10,6 +10,7 @@ from inspect import Parameter, Signature  # `bertgpt.inspect` is a command
 from types import ModuleType
 from typing import Any
 
+from bertgpt.config.data_options import MaskOptions, ShardOptions, TokenizeOptions
 from bertgpt.config.fields import Options, arguments, takes_several
 from bertgpt.config.options import (
     EvalOptions,
@@ -18,11 +19,8 @@ from bertgpt.config.options import (
     GenerateOptions,
     ImportOptions,
     InspectOptions,
-    MaskOptions,
     PretrainOptions,
     ReportOptions,
-    ShardOptions,
-    TokenizeOptions,
 )
 from bertgpt.config.resolve import resolve
 from bertgpt.utils.errors import BertGPTError

@@ -81,6 +81,7 @@ class Options(BaseModel):
         return value
 
 
+MAX_SEED = 2**63
 UNITS = {
     "": 1, "k": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "KB": 10**3, "MB": 10**6, "GB": 10**9,
     "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,

@@ -38,7 +38,7 @@ def export_hf(path: Path, out: Path, overwrite: bool) -> dict[str, Any]:
     config = {"parent": sha256_of(folder / "manifest.json"), "to": "hf"}
     layout = layout_of(pretrained.model.config, causal)
     with WorkDirectory(out, overwrite) as workdir:
-        if not workdir.finished(config):
+        if not workdir.is_up_to_date(config):
             final = workdir.folder(config, "final", empty=True)
             write_hf_folder(pretrained, layout, final, (folder / "card.md").read_text(encoding="utf-8"))
             difference = max_logit_difference(pretrained, layout, final)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bertgpt.config.options import MaskOptions
+from bertgpt.config.data_options import MaskOptions
 from bertgpt.utils.console import Console
 from bertgpt.utils.tables import format_counts, format_number, show_dry_run
 
@@ -23,7 +23,7 @@ def run(options: MaskOptions) -> dict[str, Any]:
     if options.dry_run:
         return inputs.plan()
     with WorkDirectory(inputs.out, options.overwrite) as workdir:
-        if workdir.finished(inputs.config):
+        if workdir.is_up_to_date(inputs.config):
             return summarize_mask_plan(inputs.out)
         check_space(workdir.root, inputs.disk_needed)
         workdir.start_pool(options.workers, 2 * inputs.size)

@@ -152,8 +152,7 @@ class PretrainSetup:
             return tokenizer
         extended = load_tokenizer(Path(self.options.tokenizer) / "tokenizer")
         if extended.tokens[: len(tokenizer.tokens)] != tokenizer.tokens:
-            message = "mask plan and data use different tokenizers"
-            raise BertGPTError("BG308", message, path=self.options.tokenizer)
+            raise BertGPTError("BG308", "mask plan and data use different tokenizers", path=self.options.tokenizer)
         return extended
 
     @property

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bertgpt.config.corpora import CORPORA
-from bertgpt.config.options import ShardOptions
+from bertgpt.config.data_options import ShardOptions
 from bertgpt.utils.console import Console
 from bertgpt.utils.tables import format_number, show_summary
 
@@ -30,7 +30,7 @@ def run(options: ShardOptions) -> dict[str, Any]:
         return inputs.plan()
     with open_workdir(inputs) as workdir:
         config = shard_config(options, inputs.config)
-        if workdir.finished(config):
+        if workdir.is_up_to_date(config):
             return summarize(inputs.out)
         check_space(workdir.root, inputs.disk_needed)
         tokenized = inputs.tokenize(workdir)

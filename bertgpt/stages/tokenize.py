@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bertgpt.config.options import TokenizeOptions
+from bertgpt.config.data_options import TokenizeOptions
 from bertgpt.utils.console import Console
 from bertgpt.utils.tables import show_summary
 
@@ -20,7 +20,7 @@ def run(options: TokenizeOptions) -> dict[str, Any]:
     if options.dry_run:
         return inputs.plan()
     with open_workdir(inputs) as workdir:
-        if workdir.finished(inputs.config):
+        if workdir.is_up_to_date(inputs.config):
             return summarize(inputs.out)
         check_space(workdir.root, inputs.disk_needed)
         tokenized = inputs.tokenize(workdir)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bertgpt.config.options import TextOptions
+from bertgpt.config.data_options import TextOptions
 from bertgpt.data.build.files import TOKENIZED, TRUNCATED, sum_counts
 from bertgpt.data.build.tokenize_worker import tokenized_metadata, write_tokenized
 from bertgpt.data.execution.tasks import TaskResult
@@ -19,18 +19,18 @@ class DocumentLimit:
 
     def __init__(self, options: TextOptions) -> None:
         self.maxima = {"documents": options.limit_docs, "tokens": options.limit_tokens, "bytes": options.limit_bytes}
-        self.given = {name: maximum for name, maximum in self.maxima.items() if maximum is not None}
+        self.active = {name: maximum for name, maximum in self.maxima.items() if maximum is not None}
 
     def __bool__(self) -> bool:
-        return bool(self.given)
+        return bool(self.active)
 
     def take(self, results: Iterable[TaskResult]) -> Iterator[TaskResult]:
         """The first files, until they reach the limit; the last may exceed it."""
         counts: Counter[str] = Counter()
         for result in results:
             yield result
-            counts.update({name: result.metadata[name] for name in self.given})
-            if any(counts[name] >= maximum for name, maximum in self.given.items()):
+            counts.update({name: result.metadata[name] for name in self.active})
+            if any(counts[name] >= maximum for name, maximum in self.active.items()):
                 return
 
     def truncate(self, folder: Path, results: Sequence[TaskResult]) -> list[TaskResult]:
@@ -45,7 +45,7 @@ class DocumentLimit:
             "tokens": file.offsets[1:],
             "bytes": file.n_bytes.cumsum(dtype=np.int64),
         }
-        crossing = (np.searchsorted(totals[name], maximum - counts[name]) for name, maximum in self.given.items())
+        crossing = (np.searchsorted(totals[name], maximum - counts[name]) for name, maximum in self.active.items())
         keep = min(map(int, crossing)) + 1
         if keep >= len(file):
             return list(results)

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bertgpt.config.code_deps import code_hash
-from bertgpt.config.options import ShardOptions, TextOptions
+from bertgpt.config.data_options import ShardOptions, TextOptions
 from bertgpt.data.build.document_limit import DocumentLimit
 from bertgpt.data.build.files import TokenizedFiles, result_of, sum_counts
 from bertgpt.data.build.tokenize_worker import ENCODERS, TokenizeWorker, policy_of, tokenize_tasks

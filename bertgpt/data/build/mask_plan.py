@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bertgpt.config.code_deps import code_hash
-from bertgpt.config.options import MaskOptions
+from bertgpt.config.data_options import MaskOptions
 from bertgpt.data.build.files import FileSet, split_of, sum_by_split
 from bertgpt.data.build.static_masks import StaticMaskWorker, static_mask_tasks
 from bertgpt.data.build.tokenizer_cache import remember_tokenizer, worker_tokenizer

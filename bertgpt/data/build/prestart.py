@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from bertgpt.config.options import TextOptions
+from bertgpt.config.data_options import TextOptions
 from bertgpt.data.execution.tasks import start_forkserver, worker_count
 from bertgpt.data.sources.resolve import local_bytes
 

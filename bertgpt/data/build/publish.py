@@ -32,7 +32,7 @@ def publish_tokenized(workdir: WorkDirectory, inputs: TextInput, tokenized: Toke
         files.append(file_entry(result) | {"path": name})
     manifest = build_manifest("tokens", inputs.config, tokenized.tokenizer, total_counts(tokenized.results), files)
     manifest["sources"] = inputs.source_counts(tokenized.results)
-    run_metadata = inputs.run_metadata(tokenized.results, workdir.opened)
+    run_metadata = inputs.run_metadata(tokenized.results, workdir.start_time)
     workdir.publish(final, manifest, tokenized.tokenizer_folder, run_metadata)
 
 
@@ -54,7 +54,7 @@ def publish_shards(
     manifest["sources"] = inputs.source_counts(tokenized.results)
     manifest["splits"] = sum_by_split(shards.results, COUNTS)
     manifest["parent"] = inputs.parent
-    run_metadata = inputs.run_metadata(tokenized.results, workdir.opened)
+    run_metadata = inputs.run_metadata(tokenized.results, workdir.start_time)
     workdir.publish(final, manifest, tokenized.tokenizer_folder, run_metadata)
 
 

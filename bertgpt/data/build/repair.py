@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from bertgpt.config.options import ShardOptions
+from bertgpt.config.data_options import ShardOptions
 from bertgpt.data.build.inputs import open_input, open_workdir
 from bertgpt.data.build.publish import summarize
 from bertgpt.data.build.shuffle import assign_documents, shard_config, write_shards

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertgpt.config.code_deps import code_hash
-from bertgpt.config.options import ShardOptions
+from bertgpt.config.data_options import ShardOptions
 from bertgpt.data.build.files import FileSet, TokenizedFiles
 from bertgpt.data.build.shard_worker import ShardRows, ShardWriter, fragments_per_document, ranges_within
 from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup

@@ -41,7 +41,7 @@ class WorkDirectory:
     def __init__(self, out: Path, overwrite: bool, task_index: int | None = None) -> None:
         self.out, self.overwrite, self.task_index = out.absolute(), overwrite, task_index
         self.pool: Pool | None = None
-        self.opened = time.monotonic()
+        self.start_time = time.monotonic()
         moved = os.environ.get("BERTGPT_WORK")
         short = hashlib.sha256(str(self.out).encode()).hexdigest()[:12]
         self.root = Path(moved).absolute() / f"{out.name}-{short}" if moved else self.out.parent / f".{out.name}.work"

@@ -20,7 +20,7 @@ def to_bin(shards: Path, out: Path, overwrite: bool) -> Metadata:
     parent = sha256_of(shards / "manifest.json")
     config = {"parent": parent, "to": "bin"}
     with WorkDirectory(out, overwrite) as workdir:
-        if not workdir.finished(config):
+        if not workdir.is_up_to_date(config):
             check_space(workdir.root, sum(file["bytes"] for file in manifest["files"]))
             final = workdir.folder(config, "final", empty=True)
             files = write_splits(shards, manifest, final)

@@ -25,12 +25,12 @@ def build_plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     shards = bertgpt.shard("tinyworld", out=str(folder / "shards"), train_bytes=1_000_000, **options)
     assert shards["splits"]["train"]["tokens"] > 1_050_000
 
-    def build(**options: object) -> Path:
+    def build_with(**options: object) -> Path:
         out = folder / "-".join(map(str, options.values()))
         bertgpt.mask(str(folder / "shards"), out=str(out), **options)
         return out
 
-    return build
+    return build_with
 
 
 def all_rows(folder: Path) -> tuple[MLMBatch, np.ndarray, Tokenizer]:

@@ -45,7 +45,7 @@ def cwd(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fails(run: Callable[..., Any]) -> Callable[..., dict[str, str]]:
     """Run a command line that must fail with this code and these words; returns the error object."""
 
-    def running(code: str, argv: tuple[str, ...] | list[str], *words: str) -> dict[str, str]:
+    def check(code: str, argv: tuple[str, ...] | list[str], *words: str) -> dict[str, str]:
         outcome = run(*argv, "--json")
         error: dict[str, str] = json.loads(outcome.out)["error"]
         message = " ".join(str(detail) for detail in error.values())
@@ -55,7 +55,7 @@ def fails(run: Callable[..., Any]) -> Callable[..., dict[str, str]]:
             assert word in message
         return error
 
-    return running
+    return check
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -29,7 +29,7 @@ def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fails(run: Callable[..., Any]) -> Callable[..., None]:
     """Run a command line that must fail with this code, and with these words in the error."""
 
-    def running(code: str, argv: tuple[str, ...] | list[str], *words: str) -> None:
+    def check(code: str, argv: tuple[str, ...] | list[str], *words: str) -> None:
         outcome = run(*argv, "--json")
         error = json.loads(outcome.out)["error"]
         message = " ".join(str(detail) for detail in error.values())
@@ -37,7 +37,7 @@ def fails(run: Callable[..., Any]) -> Callable[..., None]:
         for word in words:
             assert word in message
 
-    return running
+    return check
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -1,0 +1,150 @@
+"""The options of `tokenize`, `shard` and `mask`: type, default, bounds, help and help panel, each defined once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from bertgpt.config.corpora import CORPORA
+from bertgpt.config.fields import MAX_SEED, Count, Options, argument, option
+
+
+class TextOptions(Options):
+    """What `tokenize` and `shard` have in common: how text is read and tokenized."""
+
+    kind: ClassVar[str]  # of artifact
+
+    sources: list[str] = argument(
+        "SOURCE...",
+        [],
+        "Files, globs or folders of txt, jsonl, csv, parquet or arrow (also .gz and .zst), local or at https://, s3:// "
+        "or gs://; a named corpus (shard --list); hf:org/name; or tinyworld. SOURCE=0.25 samples a quarter of the "
+        "documents.",
+    )
+    subset: str | None = option(
+        "Data", None, "Subset of a named corpus, such as sample-100BT or 20231101.de.", metavar="NAME"
+    )
+    split: str | None = option("Data", None, "Split of hf:org/name to read; all splits by default.", metavar="NAME")
+    revision: str | None = option("Data", None, "Branch, tag or commit of hf:org/name.", metavar="REV")
+    text_column: str = option("Data", "text", "Column that holds the text.", metavar="NAME")
+    txt_documents: Literal["blank-line", "file"] = option(
+        "Data", "blank-line", "Boundary between documents in txt files."
+    )
+    separator: str | None = option(
+        "Data", None, "String that separates documents in txt files, instead of --txt-documents.", min_length=1
+    )
+    limit_docs: Count | None = option("Data", None, "Read at most this many documents.", ge=1)
+    limit_tokens: Count | None = option("Data", None, "Stop after the document that reaches this many tokens.", ge=1)
+    limit_bytes: Count | None = option("Data", None, "Stop after the document that reaches this many bytes.", ge=1)
+    max_doc_bytes: Count = option("Data", 100_000_000, "Longest document in bytes; anything longer is bad data.", ge=1)
+    on_error: Literal["stop", "skip", "replace"] | None = option(
+        "Data", None, "How to handle bad data; by default stop, but skip in data from the hub."
+    )
+    tokenizer: str | None = option(
+        "Tokenizer", None, "Tokenizer to use: gpt2, or a folder or file with a tokenizer.", metavar="NAME|PATH"
+    )
+    train_tokenizer: Literal["bpe", "wordpiece"] | None = option(
+        "Tokenizer", None, "Train a tokenizer of this type on the source, instead of --tokenizer."
+    )
+    vocab_size: Count | None = option(
+        "Tokenizer", None, "Vocabulary size of the trained tokenizer, in tokens.", ge=300, le=1 << 24
+    )
+    train_bytes: Count = option(
+        "Tokenizer", 50_000_000, "Bytes of text to train the tokenizer on, sampled from the whole source.", ge=1000
+    )
+    out: str | None = option(
+        "Run", None, "Output folder; for a named corpus data/tokens/NAME or data/shards/NAME.", metavar="PATH"
+    )
+    workers: int = option("Run", 0, "Number of worker processes; 0 starts one per core.", ge=0, le=1024)
+    task_index: int | None = option("Run", None, "Index of this task in an array job, counted from 0.", ge=0)
+    num_tasks: int | None = option("Run", None, "Number of tasks in the array job.", ge=1, le=100_000)
+    finalize: bool = option("Run", False, "Merge what all tasks of the array job have tokenized.")
+    overwrite: bool = option("Run", False, "Overwrite an output with different options.")
+    dry_run: bool = option("Run", False, "Print the plan and exit without writing anything.")
+
+    @classmethod
+    def preset_of(cls, values: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+        """A named corpus is a preset of tokenizer, shard size and output folder."""
+        sources = values.get("sources")
+        name = sources[0] if isinstance(sources, list) and len(sources) == 1 else None
+        corpus = CORPORA.get(name) if isinstance(name, str) else None
+        if corpus is None or Path(str(name)).exists():
+            return None
+        preset: dict[str, Any] = {"out": f"data/{cls.kind}/{name}"}
+        if "train_tokenizer" not in values:
+            preset["tokenizer"] = corpus.tokenizer
+        if "shard_tokens" in cls.model_fields:
+            preset["shard_tokens"] = corpus.shard_tokens
+        return str(name), preset
+
+
+class TokenizeOptions(TextOptions):
+    """Tokenize text into Arrow files of token ids.
+
+    Uses an existing tokenizer or trains one on the text. Documents stay in order and get no special tokens. A killed
+    command resumes when it is run again, and its output is the same, byte for byte.
+    """
+
+    command = "tokenize"
+    kind = "tokens"
+    examples = (
+        "bertgpt tokenize tinyworld --limit-docs 2k --train-tokenizer bpe --vocab-size 1024 --out work/tokens",
+        "bertgpt tokenize tinyworld --limit-docs 2k --train-tokenizer wordpiece --vocab-size 800 --dry-run",
+    )
+
+
+class ShardOptions(TextOptions):
+    """Build shuffled train, val and test shards from text or tokenized files.
+
+    Drops exact duplicates, splits documents by their hash and shuffles them. The output depends on the texts, the
+    tokenizer and the seed only, not on the number of workers, the order of the files or restarts.
+    """
+
+    command = "shard"
+    kind = "shards"
+    examples = (
+        "bertgpt shard tinyworld --limit-docs 2k --train-tokenizer bpe --vocab-size 1024 --shard-tokens 100k "
+        "--out work/tw",
+        "bertgpt shard work/tokens --out work/shards --shard-tokens 50k --val-fraction 0.02",
+        "bertgpt shard --list",
+    )
+
+    shard_tokens: Count = option("Data", 100_000_000, "Approximate number of tokens per shard.", ge=1000)
+    val_fraction: float = option("Data", 0.005, "Fraction of the documents in the validation split.", ge=0, lt=1)
+    test_fraction: float = option("Data", 0.0, "Fraction of the documents in the test split.", ge=0, lt=1)
+    dedup: bool = option("Data", True, "Drop exact duplicates of documents.")
+    seed: int = option("Run", 1337, "Random seed of the split and the shuffle.", ge=0, lt=MAX_SEED)
+    repair: str | None = option("Run", None, "Rebuild the corrupt files of this folder from SOURCE.", metavar="PATH")
+    list: bool = option("Run", False, "List the named corpora and exit.")
+
+
+class MaskOptions(Options):
+    """Build a mask plan: the rows of text that BERT trains on.
+
+    Splits documents at word boundaries into segments, adds [CLS] and [SEP], and packs segments into rows. Masks are
+    drawn when the rows are read, new ones in each epoch, and depend only on the seed, the epoch and the row.
+    """
+
+    command = "mask"
+    examples = (
+        "bertgpt mask work/tw --out work/plan --seq-len 128",
+        "bertgpt mask work/tw --out work/pairs --sentence-pairs nsp --scheme whole-word --dry-run",
+    )
+
+    shards: str = argument("SHARDS", ..., "Folder of shards.")
+    seq_len: int = option("Data", 128, "Sequence length of a row, in tokens.", ge=8, le=32768)
+    sentence_pairs: Literal["none", "nsp", "sop"] = option(
+        "Data", "none", "Sentence pairs: next sentence prediction or sentence order prediction."
+    )
+    scheme: Literal["token", "whole-word", "span"] = option("Data", "token", "Unit that is masked together.")
+    mlm_probability: float = option("Data", 0.15, "Fraction of the tokens to predict.", gt=0, lt=1)
+    mask_prob: float = option("Data", 0.8, "Fraction of the predicted tokens replaced by [MASK].", ge=0, le=1)
+    random_prob: float = option("Data", 0.1, "Fraction of the predicted tokens replaced by a random one.", ge=0, le=1)
+    keep_prob: float = option("Data", 0.1, "Fraction of the predicted tokens left unchanged.", ge=0, le=1)
+    pack: bool = option("Data", True, "Pack several segments into a row.")
+    static: bool = option("Data", False, "Draw the masks once and store them, instead of new ones in each epoch.")
+    dupe_factor: int = option("Data", 1, "Number of epochs with different masks that --static stores.", ge=1, le=1000)
+    out: str = option("Run", ..., "Output folder.", metavar="PATH")
+    seed: int = option("Run", 1337, "Random seed of sentence pairs and masks.", ge=0, lt=MAX_SEED)
+    workers: int = option("Run", 0, "Number of worker processes; 0 starts one per core.", ge=0, le=1024)
+    overwrite: bool = option("Run", False, "Overwrite an output with different options.")
+    dry_run: bool = option("Run", False, "Print the plan and exit without writing anything.")
