@@ -44,7 +44,7 @@ def run(options: ShardOptions) -> dict[str, Any]:
 
 def corpora() -> list[dict[str, Any]]:
     """The named corpora."""
-    known = [
+    entries = [
         {
             "name": name,
             "description": corpus.description,
@@ -59,7 +59,7 @@ def corpora() -> list[dict[str, Any]]:
         for name, corpus in CORPORA.items()
     ]
     tinyworld = {"name": "tinyworld", "description": "built-in corpus with known entropy", "license": "MIT"}
-    return [*known, dict.fromkeys(known[0]) | tinyworld | {"splits": ["train"], "subsets": []}]
+    return [*entries, dict.fromkeys(entries[0]) | tinyworld | {"splits": ["train"], "subsets": []}]
 
 
 def show(result: dict[str, Any], console: Console) -> None:

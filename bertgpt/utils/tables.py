@@ -40,7 +40,7 @@ def format_number(value: Any) -> str:
 
 def with_unit(name: str, value: Any) -> str:
     """A value of a dry run with its unit."""
-    if name in ("memory", "checkpoint_bytes", "disk_free"):
+    if name in ("memory", "checkpoint_bytes", "disk_needed", "disk_free"):
         return f"{value / 1e9:,.2f} GB"
     return f"{value:.3g}" if name == "flops" else format_number(value)
 

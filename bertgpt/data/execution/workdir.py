@@ -78,7 +78,7 @@ class WorkDirectory:
         """Whether the output must be built for certain: there is none, or it is to be overwritten."""
         return self.overwrite or not self.out.exists() or not any(self.out.iterdir())
 
-    def finished(self, config: Metadata) -> bool:
+    def is_up_to_date(self, config: Metadata) -> bool:
         """Whether the output exists with this config; an error if it exists with another, or is not ours."""
         if not self.out.exists() or not any(self.out.iterdir()):
             return False
