@@ -30,7 +30,7 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f} %"
 
 
-def train(kind: str, folder: Path, limit: int, steps: int | None) -> dict[str, Any]:
+def pretrain_tiny(kind: str, folder: Path, limit: int, steps: int | None) -> dict[str, Any]:
     """Make shards, and a mask plan for BERT, and pretrain on them."""
     shards, plan, run = (str(folder / name) for name in (f"{kind}-shards", "plan", kind))
     bertgpt.shard("tinyworld", out=shards, limit_docs=limit, train_tokenizer="bpe", vocab_size=4096, val_fraction=0.01)
@@ -78,7 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("gpt", "bert"):
             if options.only in (None, kind):
-                run = train(kind, Path(folder), *RUNS[kind][options.long])
+                run = pretrain_tiny(kind, Path(folder), *RUNS[kind][options.long])
                 minutes = run["seconds"]["total"] / 60
                 Console().heading(
                     f"tiny-{kind}: {run['tokens']:,} tokens, {run['steps']:,} steps, {minutes:.1f} minutes"

@@ -150,7 +150,7 @@ def seconds_of(*run: Any) -> float:
     return time.perf_counter() - start
 
 
-def memory_of(*run: Any) -> float:
+def peak_memory(*run: Any) -> float:
     """The most megabytes that a run and all its processes hold together, pages that they share counted once."""
     clear(run[-1])
     child, most = started(*run), 0
@@ -171,7 +171,7 @@ def compare(title: str, files: list[str], tokenizer: Path, names: list[str], rou
     console = Console()
     size, tokens = facts(files, tokenizer, work)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    memory = {name: memory_of(name, files, tokenizer, work) for name in names}  # and files are in Arrow form then
+    memory = {name: peak_memory(name, files, tokenizer, work) for name in names}  # and files are in Arrow form then
     for _ in range(rounds):
         for name in names:
             seconds[name].append(seconds_of(name, files, tokenizer, work))

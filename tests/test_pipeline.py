@@ -180,7 +180,7 @@ def test_stopped_pipeline_resumes(clone: Path, signals: list[signal.Signals]) ->
             command, cwd=clone, env=surroundings(clone), stdout=nowhere, stderr=nowhere, start_new_session=True
         )
         if number in STOPS:
-            until(lambda before=before: lines_in(lines) > before)
+            wait_until(lambda before=before: lines_in(lines) > before)
         else:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=random.uniform(2, 7))
@@ -190,7 +190,7 @@ def test_stopped_pipeline_resumes(clone: Path, signals: list[signal.Signals]) ->
         assert ended != 0
         if number in STOPS:
             assert "pretrain@gpt" not in (clone / "dvc.lock").read_text()
-            until(lambda: '"interrupted"' in (clone / "runs" / "gpt" / "run.json").read_text())
+            wait_until(lambda: '"interrupted"' in (clone / "runs" / "gpt" / "run.json").read_text())
     dvc(clone, *stages)
     assert (clone / "dvc.lock").read_text() == straight
     if signals == STOPS:
@@ -202,7 +202,7 @@ def lines_in(file: Path) -> int:
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
-def until(so: Callable[[], bool]) -> None:
+def wait_until(so: Callable[[], bool]) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + 120
     while not so():

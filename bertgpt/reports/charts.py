@@ -76,19 +76,21 @@ class Chart:
     log: bool = False  # both axes
 
     @cached_property
-    def drawn(self) -> list[Series]:
+    def nonempty(self) -> list[Series]:
         """The series that have points. A chart without any is not drawn."""
         return [series for series in self.series if series.points]
 
     @cached_property
     def x_scale(self) -> Scale:
         """The horizontal axis."""
-        return Scale.fit([x for series in self.drawn for x, _ in series.points], self.log)
+        return Scale.fit([x for series in self.nonempty for x, _ in series.points], self.log)
 
     @cached_property
     def y_scale(self) -> Scale:
         """The vertical axis."""
-        return Scale.fit([y for series in self.drawn for _, y in series.points] + list(self.levels.values()), self.log)
+        return Scale.fit(
+            [y for series in self.nonempty for _, y in series.points] + list(self.levels.values()), self.log
+        )
 
     def path(self, series: Series) -> str:
         """SVG path of a series; a single point becomes a dot."""
@@ -98,7 +100,7 @@ class Chart:
     def rows(self) -> list[tuple[str, str, str]]:
         """Values for the table: of each series at most `MAX_ROWS` evenly spaced points, and the last one."""
         rows = []
-        for series in self.drawn:
+        for series in self.nonempty:
             every, last = max(1, math.ceil(len(series.points) / MAX_ROWS)), len(series.points) - 1
             points = [point for i, point in enumerate(series.points) if i % every == 0 or i == last]
             rows += [(series.name, tick(x), f"{y:.4g}") for x, y in points]
@@ -112,7 +114,7 @@ class Chart:
                 "name": series.name,
                 "points": [[round(x_at(x), 2), round(y_at(y), 2), tick(x), f"{y:.4g}"] for x, y in series.points],
             }
-            for series in self.drawn
+            for series in self.nonempty
         ])  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def render(runs: Sequence[ReportRun], rows: Sequence[Row]) -> str:
         "notes": partial_notes(runs),
         "axes": sections.curves(runs, levels),
         "suites": sections.evaluations(runs),
-        "predictions": {run.name: masked_predictions(run, texts_of(datasets, run)) for run in runs},
+        "predictions": {run.name: masked_predictions(run, validation_texts(datasets, run)) for run in runs},
         "samples": {run.name: generate_samples(run) for run in runs},
         "data": list(distinct.values()),
         "differences": config_diff(runs),
@@ -117,6 +117,6 @@ def dataset_summary(run: ReportRun) -> DatasetSummary | None:
         return None
 
 
-def texts_of(datasets: dict[str, DatasetSummary], run: ReportRun) -> list[str]:
+def validation_texts(datasets: dict[str, DatasetSummary], run: ReportRun) -> list[str]:
     """Validation documents of the data of a run, if it is known."""
     return datasets[run.name].texts if run.name in datasets else []

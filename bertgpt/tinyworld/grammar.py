@@ -1,6 +1,6 @@
 """Probabilistic grammar: tables of phrases, a sampler and a parser, both with exact log-probabilities.
 
-The grammar is code that asks an interpreter to `choose` from a table of phrases or to `emit` fixed words. A `Sampler`
+The grammar is code that asks an interpreter to `select` from a table of phrases or to `emit` fixed words. A `Sampler`
 draws each choice and appends its phrase. A `Parser` reads a given text and recovers the one choice that explains it.
 The grammar is unambiguous because **every choice is visible in the text where it is made**: the phrases of a table are
 prefix-free, and an empty option (epsilon) has a lookahead set of words that can follow only this option. So the map
@@ -117,10 +117,10 @@ class Table:
 class Interpreter(Protocol):
     """What the grammar is written against: the Sampler, the Parser, or an enumerator of all documents."""
 
-    def choose(self, table: Table, excluded: Container[str] = ()) -> int:
+    def select(self, table: Table, excluded: Container[str] = ()) -> int:
         """Choose a phrase of the table that is not in `excluded`, and emit it; returns its index."""
 
-    def choose_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
+    def select_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
         """Choose from a few phrases that depend on the document so far; at most one is empty."""
 
     def emit(self, phrase: str, category: str = REST) -> None:
@@ -135,7 +135,7 @@ class Sampler:
         self.pieces: list[str] = []
         self.logp = 0.0
 
-    def choose(self, table: Table, excluded: Container[str] = ()) -> int:
+    def select(self, table: Table, excluded: Container[str] = ()) -> int:
         phrases = table.phrases
         chosen = bisect(table.cumulative, self.next_draw())
         if excluded:
@@ -149,7 +149,7 @@ class Sampler:
         self.pieces.append(phrases[chosen])
         return chosen
 
-    def choose_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
+    def select_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
         total = sum(weights)
         remaining = self.next_draw() * total
         chosen = 0
@@ -181,7 +181,7 @@ class Parser:
         self.pieces: list[str] = []
         self._empty_logp = 0.0  # of empty options since the last word; added to the next word
 
-    def choose(self, table: Table, excluded: Container[str] = ()) -> int:
+    def select(self, table: Table, excluded: Container[str] = ()) -> int:
         chosen = self.match(table)
         if chosen is None or (excluded and table.phrases[chosen] in excluded):
             self.consume_partial(table, excluded)
@@ -191,8 +191,8 @@ class Parser:
         )
         return chosen
 
-    def choose_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
-        return self.choose(Table(phrases, weights, categories))
+    def select_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
+        return self.select(Table(phrases, weights, categories))
 
     def emit(self, phrase: str, category: str = REST) -> None:
         words = cached_tokens(phrase)

@@ -40,19 +40,19 @@ class Notice(Derivation):
         self.emit(" lost")
         self.emit(IT_AS_OBJECT[thing.number], PRONOUNS)
         self.emit(" on")
-        self.choose(self.tables.weekdays)
+        self.select(self.tables.weekdays)
         self.emit(".")
-        if self.choose_phrase(BRING) != END:
+        if self.select_phrase(BRING) != END:
             self.emit(IT_AS_OBJECT[thing.number], PRONOUNS)
             self.emit(" is asked to bring")
             self.emit(IT_AS_OBJECT[thing.number], PRONOUNS)
             self.emit(" to")
             self.advertiser_again()
             self.emit(" before")
-            self.choose(self.tables.hours)
+            self.select(self.tables.hours)
             self.emit(".")
-            if self.choose_phrase(REWARD) != END:
-                self.choose(self.tables.rewards)
+            if self.select_phrase(REWARD) != END:
+                self.select(self.tables.rewards)
                 self.emit(".")
                 self.emit(END)
 
@@ -66,14 +66,14 @@ class Notice(Derivation):
         self.emit(capitalize_phrase(SUBJECT[self.gender]), PRONOUNS)
         self.emit(" keeps")
         self.emit(IT_AS_OBJECT[thing.number], PRONOUNS)
-        self.choose(self.domain.spots)
+        self.select(self.domain.spots)
         self.emit(".")
-        if self.choose_phrase(CLAIM) != END:
+        if self.select_phrase(CLAIM) != END:
             self.emit(IT_AS_OBJECT[thing.number], PRONOUNS)
             self.emit(" should ask for")
             self.advertiser_again()
             self.emit(" before")
-            self.choose(self.tables.hours)
+            self.select(self.tables.hours)
             self.emit(".")
             self.emit(END)
 
@@ -82,13 +82,13 @@ class Notice(Derivation):
         self.belongs_to_advertiser(thing)
         self.emit(capitalize_phrase(IT[thing.number]), PRONOUNS)
         self.emit(COPULA[PRESENT][thing.number], AGREEMENT)
-        self.choose(self.tables.faults)
+        self.select(self.tables.faults)
         self.emit(", and the price")
         self.emit(COPULA[PRESENT][ONE], AGREEMENT)
-        self.choose(self.tables.rewards)
+        self.select(self.tables.rewards)
         self.emit(".")
-        if self.choose_phrase(ASK) != END:
-            self.choose(self.tables.hours)
+        if self.select_phrase(ASK) != END:
+            self.select(self.tables.hours)
             self.emit(".")
             self.emit(END)
 
@@ -96,17 +96,17 @@ class Notice(Derivation):
         """Wanted at the bakery of Tarn: one milkman. The milkman must be honest and able to ..."""
         jobs = self.domain.jobs
         self.emit(" one")
-        job = self.choose_phrase(jobs)
+        job = self.select_phrase(jobs)
         self.emit(". The")
         self.emit(job, POSSESSIONS)
         self.emit(" must be")
-        self.choose(self.tables.traits)
+        self.select(self.tables.traits)
         self.emit(" and able to")
-        self.choose(self.domain.duties)
+        self.select(self.domain.duties)
         self.emit(". Write to")
         self.advertiser(job)
-        if self.choose_phrase(THERE) != END:
-            self.choose(self.tables.endings[0])
+        if self.select_phrase(THERE) != END:
+            self.select(self.tables.endings[0])
             self.emit(END)
 
     def belongs_to_advertiser(self, thing: Thing) -> None:
@@ -119,12 +119,12 @@ class Notice(Derivation):
     def advertiser(self, other_than: str = "") -> None:
         """... Mrs Pike, the baker."""
         titles, surnames = self.tables.titles, self.tables.surnames
-        title = self.choose_phrase(titles)
-        self.name = title + self.choose_phrase(surnames)
+        title = self.select_phrase(titles)
+        self.name = title + self.select_phrase(surnames)
         self.gender = "m" if title == " Mr" else "f"
         self.emit(", the")
-        self.choose(self.domain.jobs, [other_than] if other_than else [])
+        self.select(self.domain.jobs, [other_than] if other_than else [])
         self.emit(".")
 
     def advertiser_again(self) -> None:
-        self.choose_from([self.name, OBJECT[self.gender]], [0.6, 0.4], [NAMES, PRONOUNS])
+        self.select_from([self.name, OBJECT[self.gender]], [0.6, 0.4], [NAMES, PRONOUNS])

@@ -15,7 +15,7 @@ from bertgpt.tinyworld.world import World
 MASK = "_"  # not a word of the language
 
 
-def fits(words: Tokens, pattern: Tokens) -> bool:
+def matches(words: Tokens, pattern: Tokens) -> bool:
     """Whether words match a pattern, in which the mask matches any word."""
     return len(words) == len(pattern) and all(p in (word, MASK) for word, p in zip(words, pattern, strict=True))
 
@@ -45,7 +45,7 @@ class MaskedParser(Parser):
         self.logp = 0.0
         self._num_branches = 0
 
-    def choose(self, table: Table, excluded: Container[str] = ()) -> int:
+    def select(self, table: Table, excluded: Container[str] = ()) -> int:
         if (choice := self.next_known()) is None:
             reach = self.position + max(table.lengths, default=1)
             option = self.branch(table, excluded) if self.position <= self.mask < reach else self.match(table)
@@ -55,9 +55,9 @@ class MaskedParser(Parser):
             self.unmask(table.tokens[option])
         return self.apply(choice)
 
-    def choose_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
+    def select_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
         choice = self.next_known()
-        return super().choose_from(phrases, weights, categories) if choice is None else self.apply(choice)
+        return super().select_from(phrases, weights, categories) if choice is None else self.apply(choice)
 
     def next_known(self) -> Choice | None:
         """The next choice, if it does not depend on the masked word."""
@@ -88,13 +88,13 @@ class MaskedParser(Parser):
         """Whether an option fits the text; an empty one unless the next word is known and not in its lookahead."""
         words = table.tokens[option]
         if words:
-            return fits(words, self.tokens[self.position : self.position + len(words)])
+            return matches(words, self.tokens[self.position : self.position + len(words)])
         lookahead = dict(table.empty)[option]
         return self.position == self.mask or lookahead is None or self.tokens[self.position] in lookahead
 
     def emit(self, phrase: str, category: str = REST) -> None:
         words = cached_tokens(phrase)
-        if not fits(words, self.tokens[self.position : self.position + len(words)]):
+        if not matches(words, self.tokens[self.position : self.position + len(words)]):
             raise self.error()
         self.unmask(words)
         self.position += len(words)

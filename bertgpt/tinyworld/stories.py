@@ -51,22 +51,22 @@ class Story(Derivation):
 
     def derive(self, opening: str, lengths: tuple[int, int]) -> None:
         """The story after its first word; `lengths` bounds the number of sentences."""
-        self.tense = self.choose(TENSES)
+        self.tense = self.select(TENSES)
         if opening == "It":  # It was a foggy morning at the old harbour of Penwick.
             self.emit(" a")
-            self.choose(self.tables.weather)
+            self.select(self.tables.weather)
             self.time_of_day()
         else:  # There is snow in the market square of Tarn on Friday.
-            self.choose(self.tables.skies)
+            self.select(self.tables.skies)
         self.location()
-        if self.choose_phrase(OPENING_ENDS) == " on":
-            self.choose(self.tables.weekdays)
+        if self.select_phrase(OPENING_ENDS) == " on":
+            self.select(self.tables.weekdays)
             self.emit(".")
         self.introduction()
         fewest, most = lengths
         for self.sentence in range(2, most):
             options = self.tables.sentences(self.sentence >= fewest, bool(self.things))
-            kind = options.kinds[self.choose(options.table)]
+            kind = options.kinds[self.select(options.table)]
             if kind == Sentence.FINISH:
                 return
             SENTENCES[kind](self)
@@ -74,28 +74,28 @@ class Story(Derivation):
 
     def introduction(self) -> None:
         """Agnes, the lighthouse keeper, was there early with her brother, Tom."""
-        group = self.choose_phrase(self.tables.groups)
+        group = self.select_phrase(self.tables.groups)
         if group:
             self.cast.append(Person(group, "many"))
             form, number = "", MANY
         else:
             self.new_person()
-            form, number = self.choose_phrase(INTRODUCTIONS), ONE
+            form, number = self.select_phrase(INTRODUCTIONS), ONE
         if form == ", the":
-            self.choose(self.domain.jobs)
+            self.select(self.domain.jobs)
             self.emit(",")
         elif form == " and":
             self.new_person()
             number = MANY
         self.emit(COPULA[self.tense][number], AGREEMENT)
-        self.choose(self.tables.standing)
+        self.select(self.tables.standing)
         if form == " and":
             self.emit(".")
             return
         self.focus = person = self.cast[0]
-        if self.choose_phrase(COMPANY) == " with":
+        if self.select_phrase(COMPANY) == " with":
             self.emit(POSSESSIVE[person.gender], PRONOUNS)
-            relation = self.choose(self.tables.relations)
+            relation = self.select(self.tables.relations)
             self.emit(",")
             self.new_person(self.tables.relation_gender[relation])
             self.emit(".")
@@ -108,7 +108,7 @@ class Story(Derivation):
 
     def act_with_opener(self) -> None:
         """A little later the twins handed the brass key to Tom."""
-        self.choose(self.tables.openers)
+        self.select(self.tables.openers)
         self.action(after_opener=True)
 
     def action(self, after_opener: bool) -> None:
@@ -128,7 +128,7 @@ class Story(Derivation):
             categories += [PRONOUNS, NAMES]
         if len(self.cast) < MAX_CAST:  # the empty option: a new name follows
             phrases, weights, categories = [*phrases, ""], [*weights, 0.1], [*categories, REST]
-        chosen = self.choose_from(phrases, weights, categories)
+        chosen = self.select_from(phrases, weights, categories)
         if chosen == len(people):
             self.arrive()
         else:
@@ -139,9 +139,9 @@ class Story(Derivation):
         """Tom, the ferryman, arrived with some oars."""
         self.focus = person = self.new_person()
         self.emit(", the")
-        self.choose(self.domain.jobs)
+        self.select(self.domain.jobs)
         self.emit(",")
-        self.choose(self.tables.arrive[self.tense][ONE])
+        self.select(self.tables.arrive[self.tense][ONE])
         if self.end_clause(self.tables.luggage) == " with":
             person.holds.append(self.new_thing())
             self.emit(".")
@@ -151,7 +151,7 @@ class Story(Derivation):
         room = len(person.holds) < MAX_HANDS and len(self.things) < MAX_THINGS
         holding = bool(person.holds)
         options = self.domain.predicates(self.tense, person.number, room, holding, len(self.cast) > 1)
-        kind = options.kinds[self.choose(options.table)]
+        kind = options.kinds[self.select(options.table)]
         if kind == Verb.HANDLE:
             self.handle(person, may_continue)
             return
@@ -161,7 +161,7 @@ class Story(Derivation):
             endings = self.domain.endings
         elif kind == Verb.PUT:
             self.hand_over(person)
-            self.choose(self.domain.spots)
+            self.select(self.domain.spots)
         elif kind == Verb.GIVE:
             thing = self.hand_over(person)
             self.emit(" to")
@@ -169,7 +169,7 @@ class Story(Derivation):
         elif kind == Verb.MEET:
             self.someone_else(person)
         elif kind == Verb.MOVE:
-            self.choose(self.domain.goals)
+            self.select(self.domain.goals)
         elif kind == Verb.BE:
             self.feeling()
             endings = self.tables.moments
@@ -182,7 +182,7 @@ class Story(Derivation):
         if self.end_or_continue(person, self.tables.reasons[may_continue]) == " because":
             self.emit(IT[thing.number], PRONOUNS)
             self.emit(COPULA[self.tense][thing.number], AGREEMENT)
-            self.choose(self.tables.faults)
+            self.select(self.tables.faults)
             self.emit(".")
 
     def hand_over(self, person: Person) -> Thing:
@@ -196,7 +196,7 @@ class Story(Derivation):
         others = [other for other in self.cast if other is not person]
         if len(others) > 1:
             return self.known_person(others)
-        self.choose_from([others[0].inline_name, OBJECT[others[0].gender]], [0.6, 0.4], [NAMES, PRONOUNS])
+        self.select_from([others[0].inline_name, OBJECT[others[0].gender]], [0.6, 0.4], [NAMES, PRONOUNS])
         return others[0]
 
     def end_or_continue(self, person: Person, table: Table) -> str:
@@ -208,7 +208,7 @@ class Story(Derivation):
 
     def end_clause(self, table: Table) -> str:
         """End the clause; returns "." or the conjunction that continues it."""
-        ending = self.choose_phrase(table)
+        ending = self.select_phrase(table)
         if ending in (" and", " because", " with"):
             return ending
         if ending != ".":
@@ -219,20 +219,20 @@ class Story(Derivation):
 
     def scenery(self) -> None:
         """Outside, the ropes near the boat were wet. The verb may agree with a distant noun."""
-        self.choose(self.tables.whereabouts)
+        self.select(self.tables.whereabouts)
         self.emit(", the")
         table = self.domain.scenery
-        head = self.choose(table)
+        head = self.select(table)
         number = head % 2  # the table goes singular, plural, singular, ...
-        modifier = self.choose_phrase(MODIFIERS)
+        modifier = self.select_phrase(MODIFIERS)
         if modifier == " that":
             owner = self.known_person(self.cast)
             self.emit(HAVE[self.tense][owner.number], AGREEMENT)
-            self.choose(self.tables.done)
+            self.select(self.tables.done)
         elif modifier:
-            self.choose(table, [table.phrases[head - number], table.phrases[head - number + 1]])  # another thing
-        self.choose_from([COPULA[self.tense][number], SEEM[self.tense][number]], [0.75, 0.25], [AGREEMENT, AGREEMENT])
-        self.choose(self.domain.conditions)
+            self.select(table, [table.phrases[head - number], table.phrases[head - number + 1]])  # another thing
+        self.select_from([COPULA[self.tense][number], SEEM[self.tense][number]], [0.75, 0.25], [AGREEMENT, AGREEMENT])
+        self.select(self.domain.conditions)
         self.emit(".")
 
     def even(self) -> None:
@@ -240,29 +240,29 @@ class Story(Derivation):
         self.emit(" Even the")
         thing = self.known_thing(self.things)
         self.emit(COPULA[self.tense][thing.number], AGREEMENT)
-        self.choose(self.tables.faults)
+        self.select(self.tables.faults)
         self.emit(".")
 
     # -------------------------------------------------------------------------------- sentiment
 
     def feeling(self) -> None:
         """... was rather proud"""
-        self.choose(self.tables.intensifiers)
+        self.select(self.tables.intensifiers)
         self.sentiment_word(self.tables.feelings)
 
     def day(self) -> None:
         """It was not a dull morning after all."""
         self.emit(" It")
         self.emit(COPULA[self.tense][ONE], AGREEMENT)
-        article = self.choose_phrase(VERDICTS)
+        article = self.select_phrase(VERDICTS)
         self.sentiment_word(self.tables.looks_after[article.endswith("an")], negated=article.startswith(" not"))
         self.time_of_day()
-        self.choose(DAY_ENDS)
+        self.select(DAY_ENDS)
 
     def time_of_day(self) -> None:
         """... morning: the same one for the whole story."""
         if self.daypart is None:
-            self.daypart = self.choose_phrase(self.tables.dayparts)
+            self.daypart = self.select_phrase(self.tables.dayparts)
         else:
             self.emit(self.daypart)
 
@@ -283,7 +283,7 @@ class Story(Derivation):
     def speech(self) -> None:
         """ "Thank you, Tom," Agnes said."""
         thankable = [person for person in self.cast if person.number == ONE and len(self.cast) > 1]
-        line = self.choose_phrase(speech_openings(bool(self.things), bool(thankable)))
+        line = self.select_phrase(speech_openings(bool(self.things), bool(thankable)))
         speakers = self.cast
         if line == LOOK:
             self.known_thing(self.things)
@@ -294,7 +294,7 @@ class Story(Derivation):
             self.sentiment_word(self.tables.looks)
         self.emit('!"' if line == HOW else ',"')
         self.focus = self.known_person(speakers)
-        self.choose(self.tables.said[self.tense][self.focus.number])
+        self.select(self.tables.said[self.tense][self.focus.number])
         self.emit(".")
 
 

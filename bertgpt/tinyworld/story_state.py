@@ -50,7 +50,7 @@ class Derivation:
     """A document being derived: what its earlier choices have settled."""
 
     def __init__(self, interpreter: Interpreter, tables: WorldTables) -> None:
-        self.choose, self.choose_from, self.emit = interpreter.choose, interpreter.choose_from, interpreter.emit
+        self.select, self.select_from, self.emit = interpreter.select, interpreter.select_from, interpreter.emit
         self.tables = tables
         self.domain: DomainTables
         self.tense = PRESENT
@@ -60,30 +60,30 @@ class Derivation:
         self.cast: list[Person] = []
         self.things: list[Thing] = []
 
-    def choose_phrase(self, table: Table, excluded: Container[str] = ()) -> str:
+    def select_phrase(self, table: Table, excluded: Container[str] = ()) -> str:
         """Choose from a table; returns the phrase."""
-        return table.phrases[self.choose(table, excluded)]
+        return table.phrases[self.select(table, excluded)]
 
     def location(self) -> None:
         """The place; it settles the domain."""
-        self.domain = self.tables.domains[self.tables.domain_of_place[self.choose(self.tables.places)]]
+        self.domain = self.tables.domains[self.tables.domain_of_place[self.select(self.tables.places)]]
         self.emit(" of")
-        self.choose(self.tables.towns)
+        self.select(self.tables.towns)
 
     def new_person(self, gender: str = "any") -> Person:
         """Introduce a person, with a name that is new in the document."""
         table = self.tables.people[gender]
-        chosen = self.choose(table, [person.name for person in self.cast])
+        chosen = self.select(table, [person.name for person in self.cast])
         person = Person(table.phrases[chosen], self.tables.gender[chosen] if gender == "any" else gender)
         self.cast.append(person)
         return person
 
     def new_thing(self) -> Thing:
         """Introduce a thing: "a brass lantern", "an oar", "some old nets"."""
-        article = self.choose(ARTICLES)
-        described = self.choose(self.tables.adjectives[article])
+        article = self.select(ARTICLES)
+        described = self.select(self.tables.adjectives[article])
         table = (self.domain.described if described else self.domain.nouns)[article]
-        noun = self.choose_phrase(table, [thing.noun for thing in self.things])
+        noun = self.select_phrase(table, [thing.noun for thing in self.things])
         thing = Thing(noun, MANY if ARTICLES.phrases[article] == " some" else ONE)
         self.things.append(thing)
         return thing
@@ -91,19 +91,19 @@ class Derivation:
     def known_thing(self, things: Sequence[Thing]) -> Thing:
         """One of the things that were introduced before."""
         return things[
-            self.choose_from([thing.noun for thing in things], [1.0] * len(things), [POSSESSIONS] * len(things))
+            self.select_from([thing.noun for thing in things], [1.0] * len(things), [POSSESSIONS] * len(things))
         ]
 
     def known_person(self, people: Sequence[Person]) -> Person:
         """One of the people who were introduced before, by name."""
-        return people[self.choose_from([p.inline_name for p in people], [1.0] * len(people), [NAMES] * len(people))]
+        return people[self.select_from([p.inline_name for p in people], [1.0] * len(people), [NAMES] * len(people))]
 
     def sentiment_word(self, tables: dict[int | None, Table], negated: bool = False) -> None:
         """A sentiment word. The first of a document settles its mood; the others agree with it."""
         if self.sentence not in self.sentiment_sentences:
             self.sentiment_sentences.append(self.sentence)
         polarity = self.mood if self.mood is None or not negated else GOOD + BAD - self.mood
-        chosen = self.choose(tables[polarity])
+        chosen = self.select(tables[polarity])
         if polarity is None:
             positive = chosen < len(tables[GOOD].phrases)
             self.mood = GOOD if positive is not negated else BAD

@@ -54,7 +54,7 @@ class World:
 
     def derive(self, interpreter: Interpreter) -> Story | Notice:
         """Run the grammar for one document."""
-        opening = OPENINGS.phrases[interpreter.choose(OPENINGS)]
+        opening = OPENINGS.phrases[interpreter.select(OPENINGS)]
         if opening in NOTICES:
             notice = Notice(interpreter, self.tables)
             notice.derive(opening)

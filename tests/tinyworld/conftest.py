@@ -15,7 +15,7 @@ class PathFollower:
     def __init__(self, path: list[int]) -> None:
         self.path, self.num_options, self.pieces = path, [], []
 
-    def choose(self, table: Table, excluded: Container[str] = ()) -> int:
+    def select(self, table: Table, excluded: Container[str] = ()) -> int:
         options = [i for i, phrase in enumerate(table.phrases) if phrase not in excluded]
         if len(self.num_options) == len(self.path):
             self.path.append(0)
@@ -24,8 +24,8 @@ class PathFollower:
         self.pieces.append(table.phrases[chosen])
         return chosen
 
-    def choose_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
-        return self.choose(Table(phrases, weights, categories))
+    def select_from(self, phrases: Sequence[str], weights: Sequence[float], categories: Sequence[str]) -> int:
+        return self.select(Table(phrases, weights, categories))
 
     def emit(self, phrase: str, category: str = "") -> None:
         self.pieces.append(phrase)
@@ -38,9 +38,9 @@ class PathParser(Parser):
         super().__init__(tokens_of(prefix))
         self.path: list[int] = []
 
-    def choose(self, table: Table, excluded: Container[str] = ()) -> int:
+    def select(self, table: Table, excluded: Container[str] = ()) -> int:
         more_tokens = self.position < len(self.tokens)
-        chosen = super().choose(table, excluded)
+        chosen = super().select(table, excluded)
         if more_tokens:
             self.path.append([i for i, phrase in enumerate(table.phrases) if phrase not in excluded].index(chosen))
         return chosen

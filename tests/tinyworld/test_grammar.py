@@ -23,7 +23,7 @@ def test_overlapping_lookahead_sets_are_rejected() -> None:
 
 def test_sampler_raises_if_all_phrases_are_excluded() -> None:
     with pytest.raises(ValueError, match="all phrases are excluded"):
-        Sampler(iter([0.1, 0.2])).choose(Table([" a", " b"]), [" a", " b"])
+        Sampler(iter([0.1, 0.2])).select(Table([" a", " b"]), [" a", " b"])
 
 
 def test_log_probabilities_of_the_words_of_a_phrase() -> None:
@@ -38,27 +38,27 @@ def test_sampler_follows_the_weights() -> None:
     draws = (i / 10_000 for i in range(10_000))
     sampler = Sampler(draws)
     table = Table([" a", " b", " c"], [5, 3, 2])
-    chosen = [sampler.choose(table) for _ in range(10_000)]
+    chosen = [sampler.select(table) for _ in range(10_000)]
     assert [chosen.count(i) for i in range(3)] == [5000, 3000, 2000]
     assert sampler.logp == pytest.approx(5000 * math.log(0.5) + 3000 * math.log(0.3) + 2000 * math.log(0.2))
 
 
 def test_sampler_draws_again_if_a_phrase_is_excluded() -> None:
     sampler = Sampler(iter([0.1, 0.2, 0.9]))
-    assert sampler.choose(Table([" a", " b"], [3, 1]), [" a"]) == 1
+    assert sampler.select(Table([" a", " b"], [3, 1]), [" a"]) == 1
     assert sampler.logp == pytest.approx(0.0)
 
 
 def test_parser_recovers_an_empty_option_from_the_next_word() -> None:
     kinds = Table(["", "", END], [1, 2, 1], lookahead=[frozenset({"Then"}), None, None])
     for text, kind in (("Then", 0), ("Tom", 1), (END, 2)):
-        assert Parser(tokens_of(text)).choose(kinds) == kind
+        assert Parser(tokens_of(text)).select(kinds) == kind
 
 
 def test_log_probability_of_an_empty_option_is_added_to_the_next_word() -> None:
     parser = Parser(("Tom", "sang"))
-    assert parser.choose(Table(["", " Then"])) == 0
-    assert parser.choose_from([" Tom", " Ada"], [1.0, 3.0], ["names", "names"]) == 0
+    assert parser.select(Table(["", " Then"])) == 0
+    assert parser.select_from([" Tom", " Ada"], [1.0, 3.0], ["names", "names"]) == 0
     parser.emit(" sang")
     assert [(w.text, w.category) for w in parser.words] == [("Tom", "names"), ("sang", "rest")]
     assert [math.exp(w.logp) for w in parser.words] == pytest.approx([0.125, 1.0])
@@ -68,12 +68,12 @@ def test_parser_reports_the_position_of_the_error() -> None:
     parser = Parser(("the", "boat"))
     parser.emit(" the")
     with pytest.raises(NotInLanguage, match=r"word 1 \('boat'\)"):
-        parser.choose(Table([" ship", " raft"]))
+        parser.select(Table([" ship", " raft"]))
     with pytest.raises(NotInLanguage, match="the end"):
         Parser(()).emit(" the")
 
 
 def test_rounding_errors_go_to_the_last_option() -> None:
     sampler = Sampler(0.9999999999999999 for _ in count())
-    assert sampler.choose_from([" a", " b", " c"], [0.1, 0.1, 0.1], ["rest"] * 3) == 2
-    assert sampler.choose(Table([" a", " b", " c"], [0.1, 0.1, 0.1])) == 2
+    assert sampler.select_from([" a", " b", " c"], [0.1, 0.1, 0.1], ["rest"] * 3) == 2
+    assert sampler.select(Table([" a", " b", " c"], [0.1, 0.1, 0.1])) == 2

@@ -25,13 +25,13 @@ def inject_nan(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
     """Make the training loss NaN for the samples of some steps, in the order of samples."""
     compute_loss = Trainer.compute_loss
 
-    def bad(trainer: Trainer, batch: Any) -> Any:
+    def nonfinite_loss(trainer: Trainer, batch: Any) -> Any:
         terms = compute_loss(trainer, batch)
         if trainer.model.training and trainer.step + trainer.skipped_steps in steps:
             terms = {name: replace(term, loss=term.loss * float("nan")) for name, term in terms.items()}
         return terms
 
-    monkeypatch.setattr(Trainer, "compute_loss", bad)
+    monkeypatch.setattr(Trainer, "compute_loss", nonfinite_loss)
 
 
 def is_finite(run: Path) -> bool:
@@ -161,12 +161,12 @@ def test_non_finite_validation_loss_is_an_error(
     source, options = training_data["clm"]
     compute_loss = Trainer.compute_loss
 
-    def bad(trainer: Trainer, batch: Any) -> Any:
+    def nonfinite_loss(trainer: Trainer, batch: Any) -> Any:
         terms = compute_loss(trainer, batch)
         if not trainer.model.training:
             terms = {name: replace(term, loss=term.loss * float("inf")) for name, term in terms.items()}
         return terms
 
-    monkeypatch.setattr(Trainer, "compute_loss", bad)
+    monkeypatch.setattr(Trainer, "compute_loss", nonfinite_loss)
     with pytest.raises(BertGPTError, match="val loss is not finite at step 5"):
         bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT_RUN))
