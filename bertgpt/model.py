@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
 from bertgpt.config.presets import ModelConfig
-from bertgpt.ops.kernels import attention, block_mask, linear, prepack
+from bertgpt.ops.kernels import block_mask, linear, prepack, scaled_dot_product_attention
 
 VOCAB_MULTIPLE = 64  # rows of the token embedding in memory: what tensor cores need; those beyond V are zero
 GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0  # base of the RoPE wavelengths in global and local layers: ModernBERT's
@@ -114,9 +114,9 @@ class AttentionContext:
     x x x x      x x x x         . . x x         . . x x
     """
 
-    causal: bool  # what holds where the mask is None
-    masks: tuple[Any, Any]  # global, local: None, a tensor (1 or B, 1, T, S), or FlexAttention's block mask
-    rope: tuple[Tensor, Tensor] | None  # global, local: cosines and sines, (2, 1 or B, 1, T, D / H)
+    causal: bool  # the direction where the mask is None
+    masks: tuple[Any, Any]  # by Block.is_local: None, boolean (T, S) or (B, 1, T, S), or FlexAttention's block mask
+    rope: tuple[Tensor, Tensor] | None  # by Block.is_local: cosines and sines, (2, 1 or B, 1, T, D / H)
 
 
 def attention_context(
@@ -133,10 +133,9 @@ def attention_context(
         rope = (rope_cos_sin(config, position_ids, GLOBAL_THETA), rope_cos_sin(config, position_ids, LOCAL_THETA))
     length, device = position_ids.size(1), position_ids.device
     if kernel == "flex" and cache is None:
-        global_mask, local_mask = (
-            block_mask(causal, document_ids, window, length, device) for window in (0, config.local_window)
-        )
-        return AttentionContext(causal, (global_mask, local_mask), rope)
+        windows = (0, config.local_window)
+        masks = [block_mask(causal, document_ids, window, length, device) for window in windows]
+        return AttentionContext(causal, (masks[0], masks[1]), rope)
     past = cache.length if cache else 0
     index = torch.arange(past + length, device=device)
     distance = index[past:, None] - index  # (T, S): from query back to key
@@ -149,8 +148,8 @@ def attention_context(
     needs_mask = document_ids is not None or (past > 0 and length > 1)
     is_windowed = 0 < config.local_window < past + length - 1
     local_mask = mask & (distance.abs() <= config.local_window) if is_windowed else mask
-    masks = (mask if needs_mask else None, local_mask if needs_mask or is_windowed else None)
-    return AttentionContext(causal and length > 1, masks, rope)
+    needed = (mask if needs_mask else None, local_mask if needs_mask or is_windowed else None)
+    return AttentionContext(causal and length > 1, needed, rope)
 
 
 def rope_cos_sin(config: ModelConfig, position_ids: Tensor, theta: float) -> Tensor:
@@ -198,8 +197,8 @@ class Block(nn.Module):
             q, k = apply_rotary_emb(q, cos_sin), apply_rotary_emb(k, cos_sin)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)  # each (B, H, S, D / H)
-        dropout = self.config.dropout if self.training else 0.0
-        y = attention(q, k, v, context.masks[self.is_local], context.causal, dropout)  # (B, H, T, D / H)
+        mask, dropout = context.masks[self.is_local], self.config.dropout if self.training else 0.0
+        y = scaled_dot_product_attention(q, k, v, mask, context.causal, dropout)  # (B, H, T, D / H)
         out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))  # (B, T, D)
         return out
 

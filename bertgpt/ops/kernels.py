@@ -87,14 +87,14 @@ class OneDNNLinear(torch.autograd.Function):
 # ---------------------------------------------------------------------------------------------------- attention
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Any, causal: bool, dropout: float) -> Tensor:
+def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, mask: Any, causal: bool, dropout: float) -> Tensor:
     """Scaled dot-product attention, q (B, H, T, D / H) and k, v (B, H, S, D / H) to (B, H, T, D / H).
 
     The mask is boolean, True where a query attends to a key, or a block mask of FlexAttention. Without one, `causal`
     decides.
     """
     if q.dtype != k.dtype:  # the KV cache is fp32 on CPUs, as torch's fused attention is far slower in bf16 there
-        return attention(q.to(k.dtype), k, v, mask, causal, dropout).to(q.dtype)
+        return scaled_dot_product_attention(q.to(k.dtype), k, v, mask, causal, dropout).to(q.dtype)
     if not (mask is None or isinstance(mask, Tensor)):
         if dropout:
             raise BertGPTError("BG204", "FlexAttention has no dropout", hint="set dropout to 0, or use the sdpa kernel")

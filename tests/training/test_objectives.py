@@ -16,7 +16,7 @@ from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.model import Transformer
 from bertgpt.ops import cross_entropy, kernels
 from bertgpt.ops.cross_entropy import linear_cross_entropy
-from bertgpt.ops.kernels import attention, linear
+from bertgpt.ops.kernels import linear, scaled_dot_product_attention
 from bertgpt.training.device import to_device, to_tensors
 from bertgpt.training.init import init_model
 from bertgpt.training.metrics import MASK_KINDS
@@ -56,7 +56,7 @@ def test_attention_equals_sdpa(kind: str, length: int) -> None:
         mask |= torch.eye(length, dtype=torch.bool)
     expected = F.scaled_dot_product_attention(q, k, v, mask, is_causal=kind == "causal")
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.06)):
-        y = attention(q.to(dtype), k.to(dtype), v.to(dtype), mask, kind == "causal", 0.0)
+        y = scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), mask, kind == "causal", 0.0)
         assert y.dtype == dtype
         assert (y.float() - expected).abs().max() < tolerance
 
