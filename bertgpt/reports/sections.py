@@ -47,7 +47,7 @@ def curves(runs: Sequence[ReportRun], levels: dict[str, float]) -> dict[str, lis
                 for split in ("train", "val")
             ]
             charts.append(Chart(title, unit, "loss in nats", series, levels if term == "clm" else {}))
-        axes[axis] = [chart for chart in charts if chart.drawn]
+        axes[axis] = [chart for chart in charts if chart.nonempty]
     return {axis: charts for axis, charts in axes.items() if charts}
 
 
