@@ -323,7 +323,7 @@ def test_padding_rows_are_not_stored(model: Transformer, tmp_path: Path) -> None
 def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notes printed during the test."""
     texts: list[str] = []
-    monkeypatch.setattr(Console, "note", lambda self, text: texts.append(text))
+    monkeypatch.setattr(Console, "info", lambda self, text: texts.append(text))
     monkeypatch.setattr(console, "current", Console())
     return texts
 
