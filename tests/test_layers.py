@@ -20,7 +20,8 @@ DATA_ROOMS = ["build", "loading", "sources", "execution", "format", "tokenizers"
 HEAVY = {
     "torch": {"stages", "callbacks", "trainer", "evals", "inference", "training", "hub", "model", "ops"},
     "numpy": {
-        "stages", "reports", "callbacks", "trainer", "evals", "inference", "training", "hub", "data", "utils",
+        "stages", "reports", "callbacks", "trainer", "evals", "inference", "training", "hub", "data", "tinyworld",
+        "utils",
     },
     "pyarrow": {"evals", "data"},
     "tokenizers": set(), "tiktoken": set(), "gigatoken": set(), "tokie": set(), "datasets": set(), "sklearn": set(),

@@ -98,3 +98,10 @@ def weights_hash(folder: Path) -> str:
     """The SHA-256 of a model's weights, in one file or several; optimizer states do not count."""
     digests = [sha256_of(file) for file in sorted(folder.glob("*.safetensors")) if file.name != "optim.safetensors"]
     return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
+
+
+def missing_model_error(command: str = "generate") -> BertGPTError:
+    """The error of a missing --model; its hint lists the runs in `runs/`."""
+    commands = [f"bertgpt {command} --model {run}" for run in list_runs()]
+    hint = "; or ".join(commands) if commands else "bertgpt pretrain trains one"
+    return BertGPTError("BG203", "--model is missing", hint=hint)

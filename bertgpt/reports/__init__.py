@@ -1,1 +1,1 @@
-"""The report: one page about some runs, that needs nothing but a browser."""
+"""The HTML report on runs: one self-contained page."""

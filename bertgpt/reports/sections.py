@@ -6,7 +6,7 @@ from typing import Any
 
 from bertgpt.reports.charts import Chart, Scale, Series
 from bertgpt.reports.runs import ReportRun
-from bertgpt.reports.scores import Cell, baselines_of
+from bertgpt.reports.scores import PROBES, Cell, baselines_of
 
 AXES = {"tokens": "tokens", "time": "seconds of training", "FLOPs": "FLOPs"}
 TERMS = {"clm": "CLM", "mlm": "MLM", "nsp": "NSP"}
@@ -77,7 +77,8 @@ def suite(name: str, results: dict[str, dict[str, Any]]) -> Suite:
 def score_rows(results: dict[str, dict[str, Any]], score: str) -> Iterator[ScoreRow]:
     """The rows of a score, then those of its baselines."""
     having = {run: result for run, result in results.items() if score in result["scores"]}
-    yield from comparison(score, {run: result["scores"][score] for run, result in having.items()}, False)
+    cells = {run: result["scores"][score] for run, result in having.items()}
+    yield from comparison(PROBES.get(score, score), cells, False)
     baselines = {run: baselines_of(result, score) for run, result in having.items()}
     for name in merged(baselines.values()):
         yield from comparison(name, {run: cells[name] for run, cells in baselines.items() if name in cells}, True)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertgpt.config.options import EvalOptions
-from bertgpt.stages.generate import missing_model_error
 from bertgpt.utils import console as console_module
 from bertgpt.utils.console import Console
 from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.tables import format_interval, show_scores
 
 if TYPE_CHECKING:
     from bertgpt.hub.pretrained import PretrainedModel
@@ -35,6 +35,8 @@ def run(options: EvalOptions) -> dict[str, Any]:
     if options.folders:
         raise BertGPTError("BG203", f"eval {options.suite} takes no folders", hint="--model names the model to score")
     if options.model is None:
+        from bertgpt.inference.load import missing_model_error
+
         raise missing_model_error(f"eval {options.suite}")
     from bertgpt.inference.language_model import load
     from bertgpt.inference.load import load_model, weights_hash
@@ -106,20 +108,6 @@ def show(result: dict[str, Any], console: Console) -> None:
     console.text(f"predictions of every item in {result['path']}")
 
 
-def show_scores(result: dict[str, Any], console: Console) -> None:
-    """Print the scores and baselines of a suite, and its notes."""
-    partial = "PARTIAL, " if result["partial"] else ""
-    console.heading(f"{result['suite']} · {partial}n = {result['n']:,} · {result['definition']}")
-    rows = [
-        [name, format_value(score["value"]), format_interval(score), kind]
-        for kind, table in (("", result["scores"]), ("baseline", result["baselines"]))
-        for name, score in table.items()
-    ]
-    console.table(("score", "value", "95% interval", ""), rows)
-    for note in result["notes"]:
-        console.text(note)
-
-
 def show_comparisons(rows: list[dict[str, Any]], console: Console) -> None:
     """Print the differences between two models."""
     cells = [
@@ -128,17 +116,3 @@ def show_comparisons(rows: list[dict[str, Any]], console: Console) -> None:
         for row in rows
     ]  # fmt: skip
     console.table(("suite", "score", "A", "B", "B - A", "95% interval", "p-value", "verdict"), cells)
-
-
-def format_value(value: float) -> str:
-    """A score for a table."""
-    if abs(value) < 1000:
-        return f"{value:.4f}"
-    return f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.2e}"
-
-
-def format_interval(score: dict[str, Any]) -> str:
-    """A 95 % interval for a table."""
-    if score["low"] is None:
-        return ""
-    return f"{format_value(score['low'])} to {format_value(score['high'])}"

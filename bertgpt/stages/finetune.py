@@ -38,7 +38,6 @@ from bertgpt.hub.pretrained import ClassificationHead, PretrainedModel
 from bertgpt.inference.classify import encode_examples, predict_logits
 from bertgpt.inference.load import load_model, weights_hash
 from bertgpt.model import SequenceClassifier
-from bertgpt.stages.evaluate import show_scores
 from bertgpt.trainer import Trainer, TrainerConfig
 from bertgpt.training import setup as common
 from bertgpt.training.callback import TrainerView
@@ -54,7 +53,7 @@ from bertgpt.utils import console
 from bertgpt.utils.console import Console
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import ensure_writable_folder, lock, write_json
-from bertgpt.utils.tables import show_dry_run
+from bertgpt.utils.tables import show_dry_run, show_scores
 
 # Options that may change on resuming, or that say which runs there are.
 UNRECORDED_OPTIONS = (

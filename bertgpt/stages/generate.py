@@ -29,6 +29,8 @@ def run(options: GenerateOptions) -> dict[str, Any]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BertGPTError("BG223", "generate runs in one process", hint="run it without torchrun")
     if options.model is None:
+        from bertgpt.inference.load import missing_model_error
+
         raise missing_model_error()
     if not all(options.stop):
         raise BertGPTError("BG204", "--stop must not be empty")
@@ -120,15 +122,6 @@ def decode_utf8(data: bytes, source: str) -> str:
 
 
 # ----------------------------------------------------------------------------------------- errors and notes
-
-
-def missing_model_error(command: str = "generate") -> BertGPTError:
-    """The error of a missing --model; its hint lists the runs in `runs/`."""
-    from bertgpt.inference.load import list_runs
-
-    commands = [f"bertgpt {command} --model {run}" for run in list_runs()]
-    hint = "; or ".join(commands) if commands else "bertgpt pretrain trains one"
-    return BertGPTError("BG203", "--model is missing", hint=hint)
 
 
 def require_mask_filling(model: "LanguageModel", name: str) -> None:

@@ -57,3 +57,31 @@ def show_metrics(result: dict[str, Any], console: Console) -> None:
         values = [metrics.get(f"{split}_{name}") for split in ("train", "val")]
         rows.append([name.replace("_", " "), *("" if value is None else f"{value:.4g}" for value in values)])
     console.table(("", "train", "val"), rows)
+
+
+def show_scores(result: dict[str, Any], console: Console) -> None:
+    """Print the scores and baselines of a suite, and its notes."""
+    partial = "PARTIAL, " if result["partial"] else ""
+    console.heading(f"{result['suite']} · {partial}n = {result['n']:,} · {result['definition']}")
+    rows = [
+        [name, format_value(score["value"]), format_interval(score), kind]
+        for kind, table in (("", result["scores"]), ("baseline", result["baselines"]))
+        for name, score in table.items()
+    ]
+    console.table(("score", "value", "95% interval", ""), rows)
+    for note in result["notes"]:
+        console.text(note)
+
+
+def format_value(value: float) -> str:
+    """A score for a table."""
+    if abs(value) < 1000:
+        return f"{value:.4f}"
+    return f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.2e}"
+
+
+def format_interval(score: dict[str, Any]) -> str:
+    """A 95 % interval for a table."""
+    if score["low"] is None:
+        return ""
+    return f"{format_value(score['low'])} to {format_value(score['high'])}"

@@ -87,7 +87,7 @@ def test_tokens_are_escaped_in_terminal_and_report(run: Run, tokenizer: Tokenize
     assert done.code == 0, done.err
     page = (tmp_path / "r.html").read_text()
     assert "\x1b" not in page
-    assert page.count("<script>") == 1  # ours
+    assert page.count("<script>") == 1  # of the report itself
 
 
 def with_token(tokenizer: Tokenizer, tmp_path: Path) -> Tokenizer:
