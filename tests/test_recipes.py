@@ -183,7 +183,7 @@ def test_cost_of_a_recipe_is_what_its_page_says(name: str) -> None:
     for i, preset in enumerate(presets):
         with torch.device("meta"):
             model = Transformer(PRESETS[preset].model)
-        masked = model.flops_per_token(length, params.get("mask", {}).get("rate", 1.0))
+        masked = model.flops_per_token(length, params.get("mask", {}).get("mlm-probability", 1.0))
         causal = model.flops_per_token(length)
         hybrid = i == 2
         flops += tokens * ((masked + causal) / 2 if hybrid else causal if "gpt" in preset else masked)
