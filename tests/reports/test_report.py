@@ -220,13 +220,11 @@ def test_missing_data_is_left_out(workdir: Path, monkeypatch: pytest.MonkeyPatch
 def test_true_entropy_is_that_of_the_validation_documents(report: tuple[dict[str, Any], str], workdir: Path) -> None:
     """The level in the chart, computed here from the corpus itself."""
     from bertgpt.data.format import TokenFile
-    from bertgpt.data.tokenizers.tokenizer import Tokenizer
+    from bertgpt.data.tokenizers.load import load_tokenizer
     from bertgpt.tinyworld.world import World
 
-    file, tokenizer = (
-        TokenFile(workdir / "shards" / "val-00000.arrow"),
-        Tokenizer.load(workdir / "shards" / "tokenizer"),
-    )
+    file = TokenFile(workdir / "shards" / "val-00000.arrow")
+    tokenizer = load_tokenizer(workdir / "shards" / "tokenizer")
     rows = [file.row(i).tolist() for i in range(len(file))]
     texts = [tokenizer.decode(ids[:-1]) for ids in rows]
     by_text = {document.text: document.logp for document in World(0).documents(0, 400)}
