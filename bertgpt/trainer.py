@@ -109,7 +109,7 @@ class Trainer:
         gradient is not applied. Returns the metrics, or None if a stop signal came in the middle.
         """
         self.model.train()
-        sums, loss_scales = MetricAccumulator(self.device), self.loss_scales(step)
+        sums, term_scales = MetricAccumulator(self.device), self.loss_scales(step)
         last = len(step.micro_batches) - 1
         for number, (batches, counts) in enumerate(zip(step.micro_batches, step.counts, strict=True)):
             if self.stop_signal.signum and self.dist.world_size == 1:  # peers would wait for this rank
@@ -120,7 +120,7 @@ class Trainer:
                 if number == last and batch is batches[-1]:
                     self.grad_reducer.start_last_microbatch()
                 terms = self.compute_loss(batch)
-                loss = sum(terms[name].loss * (loss_scales[name] * self.grad_scaler.scale) for name in count)
+                loss = sum(terms[name].loss * (term_scales[name] * self.grad_scaler.scale) for name in count)
                 if isinstance(loss, Tensor):
                     loss.backward()  # type: ignore[no-untyped-call]
                 sums.add(terms, count)
@@ -141,7 +141,8 @@ class Trainer:
         else:
             self.optimizers.zero_grad()
         self.step_applied = finite
-        if not self.grad_scaler.update(finite):
+        explained = self.grad_scaler.update(finite)  # by a loss scale that was too large for fp16
+        if not explained:
             self.nonfinite_streak = 0 if finite else self.nonfinite_streak + 1
 
     def loss_scales(self, step: StepBatch) -> dict[str, float]:
@@ -206,9 +207,7 @@ class Trainer:
                         continue
                     self.step += 1
                     self.log_step(metrics, progress)
-                    if self.nonfinite_streak >= MAX_NONFINITE_STEPS or not (
-                        self.nonfinite_streak or self.check_weights()
-                    ):
+                    if self.has_diverged():
                         self.rollback(metrics)
                         batches.close()
                         batches = self.batches()
@@ -299,7 +298,7 @@ class Trainer:
                 self.checkpoints.save(self.step, self.model, self.optimizers, state, scores, self.config.save_every)
         self.dist.barrier()
 
-    def load_checkpoint(self, every: int) -> dict[str, Any] | None:
+    def load_latest_checkpoint(self, every: int) -> dict[str, Any] | None:
         """Load the checkpoint that the main rank chooses, on all ranks; None if there is none."""
         state = self.checkpoints.load_latest(self.model, self.optimizers, every) if self.dist.is_main else None
         step = int(self.dist.all_reduce_max(-1 if state is None else state["step"], self.device))
@@ -309,7 +308,7 @@ class Trainer:
 
     def resume(self, every: int = 1) -> bool:
         """Go back to the latest checkpoint of those at every so many steps; metrics after it are removed."""
-        state = self.load_checkpoint(every)
+        state = self.load_latest_checkpoint(every)
         if state is None:
             self.logger.truncate_after(0)  # of a run whose checkpoints somebody has removed
             return False
@@ -321,10 +320,12 @@ class Trainer:
         self.logger.truncate_after(self.step)
         return True
 
-    def check_weights(self) -> bool:
-        """Whether the parameters are finite, checked only before a callback or a checkpoint uses them."""
-        due = self.should_save() or any(self.should_run(callback) for callback in self.callbacks)
-        return not due or self.weights_are_finite()
+    def has_diverged(self) -> bool:
+        """Whether too many steps in a row were non-finite, or parameters that are about to be used are."""
+        if self.nonfinite_streak:
+            return self.nonfinite_streak >= MAX_NONFINITE_STEPS
+        in_use = self.should_save() or any(self.should_run(callback) for callback in self.callbacks)
+        return in_use and not self.weights_are_finite()
 
     def weights_are_finite(self) -> bool:
         """Whether all parameters are finite."""
