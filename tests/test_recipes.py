@@ -106,8 +106,8 @@ def small(name: str, folder: Path) -> Path:
     for section, less in LITTLE.items():
         if section in params:
             params[section] |= less
-    if params["shard"].pop("tokenizer", "gpt2") == "gpt2" and "train" not in params["shard"]:
-        params["shard"]["train"] = "bpe"  # GPT-2's needs a network
+    if params["shard"].pop("tokenizer", "gpt2") == "gpt2" and "train-tokenizer" not in params["shard"]:
+        params["shard"]["train-tokenizer"] = "bpe"  # GPT-2's needs a network
     params["shard"].pop("limit-tokens", None)
     params.get("finetune", {}).pop("epochs", None)
     pretrain = params["pretrain"]
