@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bertgpt.config.options import EvalOptions
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.evals.choices import multiple_choice
-from bertgpt.evals.probe import check_probe_data, class_ids, fit_and_predict
+from bertgpt.evals.probe import check_probe_data, fit_and_predict
 from bertgpt.evals.suites import load_items, load_labelled
 from bertgpt.evals.tables import Row
 from bertgpt.evals.tasks import LabelledDataset
@@ -51,11 +51,11 @@ class BenchmarkCallback:
         """Accuracy over all items; each rank evaluates its share."""
         model = PretrainedModel(view.model.eval(), self.tokenizer, self.objective, length=self.length)
         if isinstance(self.items, LabelledDataset):
+            splits = self.items.train, self.items.test
             train, test = (
-                gather_over_ranks(view, split.texts, partial(embed, model), model.model.config.dim)
-                for split in (self.items.train, self.items.test)
+                gather_over_ranks(view, split.texts, partial(embed, model), model.model.config.dim) for split in splits
             )
-            train_labels, test_labels = class_ids(self.items)
+            train_labels, test_labels = (split.label_ids(self.items.classes) for split in splits)
             predictions = fit_and_predict(train, test, train_labels, full=False).predictions
             return {"accuracy": float((predictions == test_labels).mean())}
 

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertgpt.config.options import EvalOptions
-from bertgpt.evals.metrics import METRICS, score_over_seeds
+from bertgpt.evals.metrics import compute_metric, score_over_seeds
 from bertgpt.evals.probe import fit_and_predict, single_threaded_blas, tf_idf_features
 from bertgpt.evals.results import EvalResult, ScoreWithInterval
 from bertgpt.evals.tables import read_records, text_column
-from bertgpt.evals.tasks import LabelledDataset, LabelledSplit
+from bertgpt.evals.tasks import LabelledDataset
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.classify import classify, probabilities
 from bertgpt.inference.embed import embed
@@ -35,14 +35,14 @@ def score_classifiers(
     metadata: dict[str, Any],
 ) -> EvalResult:
     """Test scores of a model fine-tuned with one or several seeds: mean over seeds, standard deviation, each seed."""
-    labels = label_ids(task.test, task.classes)
+    labels = task.test.label_ids(task.classes)
     logits = [classify(model, task.test.texts, task.test.second_texts) for model in models]
     answers = [predictions(each) for each in logits]
     scores = {name: score_over_seeds(name, labels, answers) for name in task.metrics}
     main = task.metrics[0]
     notes = []
     if len(models) > 1:
-        by_seed = [METRICS[main](labels, answer) for answer in answers]
+        by_seed = [compute_metric(main, labels, answer) for answer in answers]
         scores[f"{main}, std over seeds"] = ScoreWithInterval(float(np.std(by_seed, ddof=1)))
         scores |= {f"{main}, seed {number}": ScoreWithInterval(value) for number, value in enumerate(by_seed, 1)}
     collapsed = [str(number) for number, answer in enumerate(answers, 1) if len(np.unique(answer)) == 1]
@@ -59,7 +59,7 @@ def score_classifiers(
 def text_baselines(task: LabelledDataset) -> dict[str, ScoreWithInterval]:
     """Baselines that need no pretrained model: the majority class (of numbers, the mean), and TF-IDF."""
     main, train, test = task.metrics[0], task.train, task.test
-    labels, train_labels = label_ids(test, task.classes), label_ids(train, task.classes)
+    labels, train_labels = test.label_ids(task.classes), train.label_ids(task.classes)
     constant = np.bincount(train_labels).argmax() if task.classes else train_labels.mean()
     features = tf_idf_features(train.joined_texts(), test.joined_texts())
     tf_idf = fit_linear(*features, train_labels, bool(task.classes), scaled=False)
@@ -73,8 +73,8 @@ def linear_probe_baseline(task: LabelledDataset, pretrained: PretrainedModel) ->
     """Score of a linear model on the features of the model before fine-tuning."""
     train = task.train.select(range(min(MAX_PROBE_TEXTS, len(task.train))))
     features = embed(pretrained, train.joined_texts()), embed(pretrained, task.test.joined_texts())
-    answers = fit_linear(*features, label_ids(train, task.classes), bool(task.classes), scaled=True)
-    return score_over_seeds(task.metrics[0], label_ids(task.test, task.classes), [answers])
+    answers = fit_linear(*features, train.label_ids(task.classes), bool(task.classes), scaled=True)
+    return score_over_seeds(task.metrics[0], task.test.label_ids(task.classes), [answers])
 
 
 def fit_linear(train: Any, test: Any, labels: Labels, classes: bool, scaled: bool) -> Labels:
@@ -90,14 +90,6 @@ def fit_linear(train: Any, test: Any, labels: Labels, classes: bool, scaled: boo
     with single_threaded_blas():
         predicted: Labels = model.fit(train, labels).predict(test)
     return predicted
-
-
-def label_ids(split: LabelledSplit, classes: Sequence[str]) -> Labels:
-    """Labels as class ids; without classes, the labels themselves, which are numbers."""
-    if not classes:
-        return np.array(split.labels, np.float32)
-    ids = {name: number for number, name in enumerate(classes)}
-    return np.array([ids[str(label)] for label in split.labels], np.int64)
 
 
 def predictions(logits: NDArray[np.float32]) -> Labels:
@@ -171,5 +163,5 @@ def write_csv(table: pa.Table, path: Path) -> None:
 
 
 WRITERS: dict[str, Callable[[pa.Table, Path], None]] = {
-    ".csv": write_csv, ".jsonl": write_jsonl, ".parquet": lambda table, path: pq.write_table(table, path),
+    ".csv": write_csv, ".jsonl": write_jsonl, ".parquet": pq.write_table,
 }  # fmt: skip

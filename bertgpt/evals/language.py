@@ -102,7 +102,7 @@ def masked_accuracy(pretrained: PretrainedModel, texts: Sequence[str]) -> EvalRe
         if hits[kind]
     }
     interval = bootstrap_ratio(*by_text[by_text[:, 1] > 0].T.tolist())
-    scores["accuracy, all"] = ScoreWithInterval.with_interval(sum(hits["all"]) / len(hits["all"]), interval)
+    scores["accuracy, all"] = ScoreWithInterval(sum(hits["all"]) / len(hits["all"]), *interval)
     if word_hits:
         scores["whole-word accuracy"] = ScoreWithInterval.from_correct(word_hits)
     items = {"correct": by_text[:, 0].tolist(), "targets": by_text[:, 1].tolist()}

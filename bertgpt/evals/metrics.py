@@ -1,6 +1,7 @@
 """Metrics of predictions against labels: scikit-learn's for classes, correlations for numbers, and their intervals."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,25 +13,15 @@ from bertgpt.evals.results import ScoreWithInterval
 Values = NDArray[Any]  # class ids, or numbers
 
 
-def accuracy(labels: Values, predictions: Values) -> float:
-    """Share of predictions that equal the label."""
-    from sklearn.metrics import accuracy_score
+def compute_metric(name: str, labels: Values, predictions: Values) -> float:
+    """A metric by its name. F1 is that of class 1; all but the accuracy are 0 where they are undefined."""
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-    return float(accuracy_score(labels, predictions))
-
-
-def f1(labels: Values, predictions: Values) -> float:
-    """F1 of class 1; 0 where it is neither a label nor a prediction."""
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(labels, predictions, zero_division=0.0))
-
-
-def mcc(labels: Values, predictions: Values) -> float:
-    """Matthews correlation coefficient of two or more classes; 0 where labels or predictions are constant."""
-    from sklearn.metrics import matthews_corrcoef
-
-    return float(matthews_corrcoef(labels, predictions))
+    metrics = {
+        "accuracy": accuracy_score, "matthews": matthews_corrcoef, "f1": partial(f1_score, zero_division=0.0),
+        "pearson": pearson, "spearman": spearman,
+    }  # fmt: skip
+    return float(metrics[name](labels, predictions))
 
 
 def pearson(labels: Values, predictions: Values) -> Any:
@@ -48,11 +39,6 @@ def spearman(labels: Values, predictions: Values) -> Any:
     from scipy.stats import rankdata
 
     return pearson(rankdata(labels, axis=-1), rankdata(predictions, axis=-1))
-
-
-METRICS: dict[str, Callable[[Values, Values], float]] = {
-    "accuracy": accuracy, "matthews": mcc, "f1": f1, "pearson": pearson, "spearman": spearman,
-}  # fmt: skip
 
 
 # The same metrics of many resamples at once, (B, n) -> (B,): scikit-learn takes one at a time, and 2,000 calls of its
@@ -99,9 +85,9 @@ def score_over_seeds(name: str, labels: Values, predictions: Sequence[Values]) -
 
     Wilson's for the accuracy of one seed, else the bootstrap's.
     """
-    value = float(np.mean([METRICS[name](labels, each) for each in predictions]))
+    value = float(np.mean([compute_metric(name, labels, each) for each in predictions]))
     if name == "accuracy" and len(predictions) == 1:
-        return ScoreWithInterval.with_interval(value, wilson(value * len(labels), len(labels)))
+        return ScoreWithInterval(value, *wilson(value * len(labels), len(labels)))
     metric = BATCHED_METRICS[name]
     means = lambda chosen: np.mean([metric(labels[chosen], each[chosen]) for each in predictions], axis=0)  # noqa: E731
-    return ScoreWithInterval.with_interval(value, bootstrap(len(labels), means))
+    return ScoreWithInterval(value, *bootstrap(len(labels), means))

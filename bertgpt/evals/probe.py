@@ -8,7 +8,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import chain
 from typing import Any
@@ -42,27 +42,21 @@ def check_probe_data(data: LabelledDataset) -> None:
     check_classes(sorted({str(label) for label in data.train.labels}), [str(label) for label in data.test.labels])
 
 
-def class_ids(data: LabelledDataset) -> Labels:
-    """Labels of both splits as class ids."""
-    ids = {name: number for number, name in enumerate(data.classes)}
-    train, test = (np.array([ids[str(label)] for label in split.labels]) for split in (data.train, data.test))
-    return train, test
-
-
 def probe(pretrained: PretrainedModel, data: LabelledDataset, suite: str, full: bool) -> EvalResult:
     """Accuracy of a linear probe on mean-pooled features, with baselines.
 
     `full` tries more values of C, with cross-validation, and adds a learning curve and a probe of each layer.
     """
     check_probe_data(data)
-    texts, labels = (data.train.texts, data.test.texts), class_ids(data)
+    texts = data.train.texts, data.test.texts
+    labels = data.train.label_ids(data.classes), data.test.label_ids(data.classes)
     train, test = (cached_features(pretrained, split, "mean") for split in texts)
     if not (np.isfinite(train).all() and np.isfinite(test).all()):
         raise BertGPTError("BG321", "features are NaN or infinite")
     result = fit_and_predict(train, test, labels[0], full)
     correct = (result.predictions == labels[1]).tolist()
     scores = {
-        "accuracy": ScoreWithInterval.from_correct([float(hit) for hit in correct]),
+        "accuracy": ScoreWithInterval.from_correct(correct),
         "train_accuracy": ScoreWithInterval(float((result.train_predictions == labels[0]).mean())),
     }
     majority = np.bincount(labels[0]).argmax()
@@ -70,7 +64,7 @@ def probe(pretrained: PretrainedModel, data: LabelledDataset, suite: str, full: 
     baselines = {
         "majority class": ScoreWithInterval(float((labels[1] == majority).mean())),
         "text length": accuracy_of_features(length_features(texts[0]), length_features(texts[1]), labels, full),
-        "TF-IDF baseline": tf_idf_accuracy(texts, labels, full),
+        "TF-IDF baseline": accuracy_of_features(*tf_idf_features(*texts), labels, full, scaled=False),
         "random init": random_init_accuracy(pretrained, texts, labels, full),
         "shuffled labels": accuracy_of_features(train, test, (shuffled, labels[1]), full),
     }
@@ -80,10 +74,8 @@ def probe(pretrained: PretrainedModel, data: LabelledDataset, suite: str, full: 
         scores |= learning_curve(train, test, labels) | layerwise_probe(pretrained, texts, labels)
     predictions = [data.classes[i] for i in result.predictions]
     items = {"label": data.test.labels, "prediction": predictions, "correct": correct}
-    definition = f"{suite}.probe.mean.standardised.logistic/1"
-    return EvalResult(
-        suite, definition, len(correct), scores, baselines, items, notes=notes_of(result, texts, scores, baselines)
-    )
+    definition, notes = f"{suite}.probe.mean.standardised.logistic/1", notes_of(result, texts, scores, baselines)
+    return EvalResult(suite, definition, len(correct), scores, baselines, items, notes=notes)
 
 
 def notes_of(result: "ProbeResult", texts: SplitTexts, scores: Scores, baselines: Scores) -> list[str]:
@@ -216,7 +208,7 @@ def fit(train: Any, labels: NDArray[Any], c: float, scaled: bool) -> Any:
 
 def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> ScoreWithInterval:
     """Accuracy with a Wilson interval."""
-    return ScoreWithInterval.from_correct([float(hit) for hit in predictions == labels])
+    return ScoreWithInterval.from_correct((predictions == labels).tolist())
 
 
 def accuracy_of_features(train: Any, test: Any, labels: Labels, full: bool, scaled: bool = True) -> ScoreWithInterval:
@@ -224,19 +216,11 @@ def accuracy_of_features(train: Any, test: Any, labels: Labels, full: bool, scal
     return accuracy(fit_and_predict(train, test, labels[0], full, scaled).predictions, labels[1])
 
 
-def tf_idf_accuracy(texts: SplitTexts, labels: Labels, full: bool) -> ScoreWithInterval:
-    """Accuracy of TF-IDF features: what a bag of words predicts."""
-    return accuracy_of_features(*tf_idf_features(*texts), labels, full, scaled=False)
-
-
 def random_init_accuracy(
     pretrained: PretrainedModel, texts: SplitTexts, labels: Labels, full: bool
 ) -> ScoreWithInterval:
     """Accuracy of the same architecture, not trained."""
-    module = init_model(pretrained.model.config, SEED).eval()
-    random = PretrainedModel(
-        module, pretrained.tokenizer, pretrained.objective, pretrained.cross_document_attention, pretrained.length
-    )
+    random = replace(pretrained, model=init_model(pretrained.model.config, SEED).eval(), head=None)
     return accuracy_of_features(embed(random, texts[0]), embed(random, texts[1]), labels, full)
 
 

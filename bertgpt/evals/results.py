@@ -7,11 +7,12 @@ results/RUN/SUITE.run.json        time, host and versions
 
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertgpt.evals.intervals import Interval, wilson
+from bertgpt.evals.intervals import wilson
 from bertgpt.utils.files import atomic_write, ensure_writable_folder, write_json
 from bertgpt.utils.version import __version__
 
@@ -25,14 +26,9 @@ class ScoreWithInterval:
     high: float | None = None
 
     @classmethod
-    def from_correct(cls, correct: list[float]) -> "ScoreWithInterval":
+    def from_correct(cls, correct: Sequence[float]) -> "ScoreWithInterval":
         """Accuracy over items that are correct (1), wrong (0) or tied (a fraction), with a Wilson interval."""
-        return cls.with_interval(sum(correct) / len(correct), wilson(sum(correct), len(correct)))
-
-    @classmethod
-    def with_interval(cls, value: float, interval: Interval) -> "ScoreWithInterval":
-        """A score with this interval."""
-        return cls(value, *interval)
+        return cls(sum(correct) / len(correct), *wilson(sum(correct), len(correct)))
 
     def as_json(self) -> dict[str, float | None]:
         """Rounded to 6 digits: the last digits of sums depend on the machine."""

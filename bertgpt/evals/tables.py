@@ -13,6 +13,7 @@ from bertgpt.data.sources.files import local_sources
 from bertgpt.data.sources.source import Source, unreadable_error
 from bertgpt.utils.errors import BertGPTError
 
+HIDDEN_LABELS = ("", "-1")
 Row = dict[str, Any]
 
 
@@ -60,11 +61,16 @@ def parse_delimited(text: str, path: Path, columns: Sequence[str]) -> list[Row]:
     return [dict(zip(names, line, strict=True)) for line in lines]
 
 
-def text_column(rows: Sequence[Row], column: str, where: str, option: str = "--text-column") -> list[str]:
-    """The values of a text column."""
+def column_values(rows: Sequence[Row], column: str, where: str, option: str = "--text-column") -> list[Any]:
+    """The values of a column; `option` is the one that chooses it."""
     if column not in rows[0]:
         raise missing_column(column, rows[0], where, option)
-    texts = [row[column] for row in rows]
+    return [row[column] for row in rows]
+
+
+def text_column(rows: Sequence[Row], column: str, where: str, option: str = "--text-column") -> list[str]:
+    """The values of a text column."""
+    texts = column_values(rows, column, where, option)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             cause = f"row {number} holds {type(text).__name__}"
@@ -74,13 +80,16 @@ def text_column(rows: Sequence[Row], column: str, where: str, option: str = "--t
 
 def label_column(rows: Sequence[Row], column: str, where: str) -> list[str]:
     """The values of a label column, as strings."""
-    if column not in rows[0]:
-        raise missing_column(column, rows[0], where, "--label-column")
-    labels = [row[column] for row in rows]
-    if any(label is None or str(label).strip() in ("", "-1") for label in labels):
-        cause = "labels are hidden (-1 or empty): unlabelled test split"
-        raise BertGPTError("BG322", "some rows have no label", path=where, cause=cause)
+    labels = column_values(rows, column, where, "--label-column")
+    if any(label is None or str(label).strip() in HIDDEN_LABELS for label in labels):
+        raise hidden_labels_error(where)
     return [str(label) for label in labels]
+
+
+def hidden_labels_error(where: str) -> BertGPTError:
+    """The error for a test split as published for a leaderboard."""
+    cause = "labels are hidden (-1 or empty): unlabelled test split"
+    return BertGPTError("BG322", "some rows have no label", path=where, cause=cause)
 
 
 def read_agnews(file: Path) -> list[Row]:

@@ -11,8 +11,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bertgpt.config.corpora import CORPORA
-from bertgpt.evals.tables import Row, label_column, read_agnews, read_records, stratified_head, text_column
+from bertgpt.evals.tables import (
+    HIDDEN_LABELS,
+    Row,
+    column_values,
+    hidden_labels_error,
+    label_column,
+    read_agnews,
+    read_records,
+    stratified_head,
+    text_column,
+)
 from bertgpt.tinyworld import World, examples
 from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 
@@ -96,15 +109,17 @@ class LabelledSplit:
         labels: Any = [self.labels[i] for i in indices]
         return LabelledSplit([self.texts[i] for i in indices], second_texts, labels)
 
+    def label_ids(self, classes: Sequence[str]) -> NDArray[Any]:
+        """Labels as class ids; without classes, the labels themselves, which are numbers."""
+        if not classes:
+            return np.array(self.labels, np.float32)
+        ids = {name: number for number, name in enumerate(classes)}
+        return np.array([ids[str(label)] for label in self.labels], np.int64)
+
     def joined_texts(self) -> list[str]:
         """Each example as one text, for TF-IDF, embeddings and hashes."""
         pairs = zip(self.texts, self.second_texts or [""] * len(self.texts), strict=True)
         return [f"{text} {second}".rstrip() if second else text for text, second in pairs]
-
-
-def split_from_rows(rows: Sequence[Row]) -> LabelledSplit:
-    """The texts and class names of rows with the columns `text` and `label`."""
-    return LabelledSplit([str(row["text"]) for row in rows], None, [str(row["label"]) for row in rows])
 
 
 @dataclass(frozen=True)
@@ -150,11 +165,13 @@ def load_task(name: str, data: str | None, test_data: str | None, columns: Colum
 
 def load_tinyworld_task(name: str, train_size: int, test_size: int) -> LabelledDataset:
     """Generate a tinyworld task."""
-    sizes = {"train": train_size, "dev": test_size}
-    train, test = (split_from_rows(list(islice(examples(World(0), name, s), size))) for s, size in sizes.items())
-    classes = tuple(sorted({str(label) for split in (train, test) for label in split.labels}))
+    splits = []
+    for split, size in (("train", train_size), ("dev", test_size)):
+        rows = list(islice(examples(World(0), name, split), size))
+        splits.append(LabelledSplit([row["text"] for row in rows], None, [str(row["label"]) for row in rows]))
+    classes = tuple(sorted({str(label) for split in splits for label in split.labels}))
     metrics = ("matthews", "accuracy") if name == "acceptability" else ("accuracy",)
-    return LabelledDataset(name, train, test, classes, metrics, {"tinyworld": "0"})
+    return LabelledDataset(name, splits[0], splits[1], classes, metrics, {"tinyworld": "0"})
 
 
 # ----------------------------------------------------------------------------------------- published datasets
@@ -229,14 +246,10 @@ def parse_rows(task: LabelledTask, rows: Sequence[Row], columns: tuple[str, ...]
     """Texts and labels of rows; `first_label` is the id of the first class in them."""
     *text_columns, label = columns
     texts = [text_column(rows, column, where) for column in text_columns]
-    if label not in rows[0]:
-        text_column(rows, label, where)  # raises the error
-    values = [row[label] for row in rows]
-    labels: Any = (
-        [class_name(value, task, where, first_label) for value in values]
-        if task.labels
-        else [parse_number(value, where) for value in values]
-    )
+    labels: Any = [
+        class_name(value, task, where, first_label) if task.labels else parse_number(value, where)
+        for value in column_values(rows, label, where)
+    ]
     return LabelledSplit(texts[0], texts[1] if len(texts) > 1 else None, labels)
 
 
@@ -247,9 +260,8 @@ def class_name(value: Any, task: LabelledTask, where: str, first_label: int) -> 
         return text
     if text.isdecimal() and first_label <= int(text) < first_label + len(task.labels):
         return task.labels[int(text) - first_label]
-    if text in ("-1", ""):
-        cause = "labels are hidden (-1 or empty): unlabelled test split"
-        raise BertGPTError("BG322", "some rows have no label", path=where, cause=cause)
+    if text in HIDDEN_LABELS:
+        raise hidden_labels_error(where)
     cause = f"{short_repr(text)}; labels are {', '.join(task.labels)}, or their ids from {first_label}"
     hint = "are the columns in their published order?"
     raise BertGPTError("BG322", "unknown label", path=where, cause=cause, hint=hint)

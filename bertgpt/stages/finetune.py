@@ -23,13 +23,12 @@ from bertgpt.data.loading.classification import ClassificationDataset, EncodedEx
 from bertgpt.data.loading.loader import BatchPartition, ShuffledStream, StepLoader
 from bertgpt.evals.labels import (
     Labels,
-    label_ids,
     linear_probe_baseline,
     predictions,
     score_classifiers,
     text_baselines,
 )
-from bertgpt.evals.metrics import METRICS
+from bertgpt.evals.metrics import compute_metric
 from bertgpt.evals.results import EvalResult
 from bertgpt.evals.splits import train_val_split
 from bertgpt.evals.tasks import LabelledSplit, load_task
@@ -111,7 +110,7 @@ class ClassificationValidationCallback:
         if not view.dist.is_main:
             return None
         logits = predict_logits(view.model, self.examples, view.device)
-        score = METRICS[self.metric](self.labels, predictions(logits))
+        score = compute_metric(self.metric, self.labels, predictions(logits))
         regression = logits.shape[1] == 1
         loss = torch.nn.functional.mse_loss if regression else torch.nn.functional.cross_entropy
         inputs = torch.from_numpy(logits[:, 0] if regression else logits)
@@ -159,7 +158,7 @@ class FinetuneSetup:
     @cached_property
     def examples(self) -> ClassificationDataset:
         """The training split, encoded."""
-        return ClassificationDataset(self.encode(self.train), label_ids(self.train, self.task.classes), self.causal)
+        return ClassificationDataset(self.encode(self.train), self.train.label_ids(self.task.classes), self.causal)
 
     @cached_property
     def mean_tokens(self) -> float:
@@ -288,7 +287,7 @@ class SeedRun:
         common.check_checkpoint_space(run, classifier.transformer.num_parameters())
         partition = BatchPartition(dist.world_size, dist.rank, setup.accumulation(dist.world_size))
         warmup = round(options.warmup * setup.steps)
-        labels = label_ids(setup.val, setup.task.classes)
+        labels = setup.val.label_ids(setup.task.classes)
         validation = ClassificationValidationCallback(
             setup.encode(setup.val), labels, setup.task.metrics[0], setup.eval_every
         )

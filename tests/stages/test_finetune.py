@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import bertgpt
 from bertgpt.config.options import FinetuneOptions
-from bertgpt.evals.labels import label_ids, score_classifiers
+from bertgpt.evals.labels import score_classifiers
 from bertgpt.evals.splits import normalize_text, train_val_split
 from bertgpt.evals.tasks import LabelledDataset, LabelledSplit
 from bertgpt.hub import pretrained
@@ -278,8 +278,8 @@ def test_dry_run(bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
 
 def test_label_ids() -> None:
     part = LabelledSplit(["x", "y"], None, ["b", "a"])
-    assert label_ids(part, ("a", "b")).tolist() == [1, 0]
-    assert label_ids(LabelledSplit(["x"], None, [0.5]), ()).tolist() == [0.5]
+    assert part.label_ids(("a", "b")).tolist() == [1, 0]
+    assert LabelledSplit(["x"], None, [0.5]).label_ids(()).tolist() == [0.5]
 
 
 def test_fine_tuned_model_loads(judge: Path) -> None:
