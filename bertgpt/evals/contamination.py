@@ -34,7 +34,7 @@ def item_text(row: Row) -> str:
         return f"{row['context']} {row['endings'][row['label']]}"
     if "continuation" in row:
         return f"{row['context']} {row['continuation']}"
-    return str(row["sentence_good"] if "sentence_good" in row else row["text"])
+    return str(row["sentence_good"])
 
 
 def find_contaminated(folder: Path, texts: Sequence[str]) -> dict[str, Any]:

@@ -127,13 +127,11 @@ def hellaswag_context(row: Row) -> str:
 
 def load_labelled(suite: str, options: EvalOptions) -> LabelledDataset:
     """The labelled dataset of a task, of agnews, or of probe (a file)."""
-    text, second, label = options.text_column, options.pair_column, options.label_column
+    columns = (options.text_column, None, options.label_column)
     if suite != "probe":
-        columns = (text, second, label)
-        return load_task(suite, options.data, options.test_data, columns, "auto", options.limit, options.revision)
+        return load_task(suite, options.data, None, columns, "auto", options.limit, options.revision)
     if options.data is None:
         raise BertGPTError("BG203", "--data is missing", hint="a file of texts with labels")
-    columns = (text, None, label)
     dataset = load_file_task(options.data, options.test_data, columns, "classification", options.limit)
     # Alphabetical class ids, as scikit-learn orders names: another order would change the last digits of the fit.
     return replace(dataset, classes=tuple(sorted(dataset.classes)))
@@ -175,14 +173,18 @@ def contamination_texts(suite: str, options: EvalOptions) -> list[str]:
 
 def evaluate_suite(pretrained: PretrainedModel, suite: str, options: EvalOptions) -> EvalResult:
     """Scores of a model on a suite."""
-    if suite in (*TASKS, *TINYWORLD_TASKS) and (suite != "agnews" or pretrained.head is not None):
-        return evaluate_task(pretrained, suite, options)
-    if pretrained.head is not None and suite not in ("agnews", "probe"):
+    is_probe = suite == "probe" or (suite == "agnews" and pretrained.head is None)
+    is_task = suite in (*TASKS, *TINYWORLD_TASKS) and not is_probe
+    if pretrained.head is not None and not (is_probe or is_task):
         raise not_a_language_model(pretrained.head)
     metadata: Metadata = {}
-    if suite in ("agnews", "probe"):
+    if is_probe:
         dataset = load_labelled(suite, options)
         result, metadata = probe(pretrained, dataset, suite, options.full), dataset.metadata
+    elif is_task:
+        dataset = load_labelled(suite, options)
+        check_labels_match(pretrained, dataset)
+        result, metadata = score_classifiers(dataset, [pretrained], text_baselines(dataset), {}), dataset.metadata
     elif suite in ("lm", "mlm"):
         texts, metadata = load_documents(options)
         result = perplexity(pretrained, texts, options.stride) if suite == "lm" else masked_accuracy(pretrained, texts)
@@ -194,15 +196,6 @@ def evaluate_suite(pretrained: PretrainedModel, suite: str, options: EvalOptions
         result = by_pairs[suite](pretrained, rows) if suite in by_pairs else multiple_choice(pretrained, rows, suite)
     result.partial = options.limit is not None
     result.metadata["data"] = metadata
-    return result
-
-
-def evaluate_task(pretrained: PretrainedModel, suite: str, options: EvalOptions) -> EvalResult:
-    """Scores of a fine-tuned model on the test split of its task."""
-    task = load_labelled(suite, options)
-    check_labels_match(pretrained, task)
-    result = score_classifiers(task, [pretrained], text_baselines(task), {})
-    result.partial = options.limit is not None
     return result
 
 

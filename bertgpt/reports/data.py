@@ -55,7 +55,7 @@ class DatasetSummary:
 def summarize_dataset(folder: Path) -> DatasetSummary:
     """Summary of shards, or of a mask plan together with its shards."""
     manifest, plan = read_manifest(folder), None
-    if manifest["kind"] == "plan":
+    if manifest["kind"] == "mask_plan":
         plan, folder = folder, Path(os.path.normpath(open_base_shards(folder, manifest, None)))
         manifest = read_manifest(folder)
     verify(folder, manifest)

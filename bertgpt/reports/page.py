@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from bertgpt.reports import sections
 from bertgpt.reports.charts import tick
 from bertgpt.reports.data import DatasetSummary, summarize_dataset
-from bertgpt.reports.runs import ReportRun, collect_runs, dataset_of
+from bertgpt.reports.runs import ReportRun, collect_runs
 from bertgpt.reports.samples import generate_samples, masked_predictions
 from bertgpt.reports.scores import Row, config_diff, flat_scores, format_cell, partial_notes, results_table
 from bertgpt.utils import console
@@ -57,29 +57,29 @@ def write_report(names: list[str], out: Path, results: Path, metrics_dir: Path |
 
 def render(runs: Sequence[ReportRun], rows: Sequence[Row]) -> str:
     """The page as HTML."""
-    datasets = {run.name: data for run in runs if (data := dataset_summary(run)) is not None}
+    datasets = {run.name: data for run in runs if (data := dataset_summary(run))}
     # Runs on a mask plan and on its shards share a dataset: show the summary that has rows of the plan.
     distinct = {str(data.path): data for data in sorted(datasets.values(), key=lambda data: len(data.rows))}
     entropies = [data.true_entropy for data in distinct.values() if data.true_entropy is not None]
     levels = {"true entropy": entropies[0]} if entropies else {}
+    texts = {name: data.texts for name, data in datasets.items()}
     content: dict[str, Any] = {
         "runs": runs,
         "rows": rows,
         "notes": partial_notes(runs),
         "axes": sections.curves(runs, levels),
         "suites": sections.evaluations(runs),
-        "predictions": {run.name: masked_predictions(run, validation_texts(datasets, run)) for run in runs},
+        "predictions": {run.name: masked_predictions(run, texts.get(run.name, [])) for run in runs},
         "samples": {run.name: generate_samples(run) for run in runs},
         "data": list(distinct.values()),
         "differences": config_diff(runs),
         "provenance": sections.provenance(runs),
     }
     for key in ("predictions", "samples"):
-        content[key] = {name: texts for name, texts in content[key].items() if texts}
+        content[key] = {name: outputs for name, outputs in content[key].items() if outputs}
     titles = {key: title for key, title in SECTIONS.items() if key not in OPTIONAL or content[key]}
-    style, script = (
-        files("bertgpt.reports").joinpath(f"templates/page.{kind}").read_text("utf-8") for kind in ("css", "js")
-    )
+    templates = files("bertgpt.reports") / "templates"
+    style, script = (templates.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
     created = time.strftime("%F %H:%M UTC", time.gmtime())
     return environment().get_template("page.html.j2").render(
         content, sections=titles, style=style, script=script, created=created, version=__version__
@@ -108,15 +108,11 @@ def printable(value: Any) -> Any:
 
 def dataset_summary(run: ReportRun) -> DatasetSummary | None:
     """Summary of the training data of a run; None if it is gone or corrupt."""
-    if (folder := dataset_of(run)) is None:
+    name = run.metadata.get("options", {}).get("data")
+    if not name or not ((folder := Path(name)) / "manifest.json").is_file():
         return None
     try:
         return summarize_dataset(folder)
     except BertGPTError as error:
         console.info(f"{folder}: {error}; training data is not reported")
         return None
-
-
-def validation_texts(datasets: dict[str, DatasetSummary], run: ReportRun) -> list[str]:
-    """Validation documents of the data of a run, if it is known."""
-    return datasets[run.name].texts if run.name in datasets else []

@@ -114,9 +114,3 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in config.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
-
-
-def dataset_of(run: ReportRun) -> Path | None:
-    """The shards or mask plan that a run was trained on, if the folder still exists."""
-    name = run.metadata.get("options", {}).get("data")
-    return Path(name) if name and (Path(name) / "manifest.json").is_file() else None

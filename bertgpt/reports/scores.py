@@ -10,17 +10,11 @@ from typing import Any
 from bertgpt.reports.runs import ReportRun
 
 LOSSES = {"clm": "val loss, CLM (nats/token)", "mlm": "val loss, MLM (nats/masked token)"}
-TINYWORLD = (  # the main scores of the tinyworld suite
-    "excess over the true entropy",
-    "masked-word accuracy",
-    "share of the Bayes optimum",
-    "story completion",
-    "minimal pairs",
-    "topic",
-    "sentiment",
-    "acceptability",
-)
 PROBES = {task: f"{task}, linear probe" for task in ("topic", "sentiment", "acceptability")}  # labels in the table
+TINYWORLD = (  # the main scores of the tinyworld suite
+    "excess over the true entropy", "masked-word accuracy", "share of the Bayes optimum", "story completion",
+    "minimal pairs", *PROBES,
+)  # fmt: skip
 PERCENT = ("excess over the true entropy", "share of the Bayes optimum")
 Cell = dict[str, Any]  # value, low, high
 
@@ -47,8 +41,10 @@ def results_table(runs: Sequence[ReportRun]) -> list[Row]:
     """All rows; the baselines of a score follow it."""
     rows: dict[tuple[str, str], Row] = {}
     for run in runs:
-        for score, label, cell, baseline, percent in iterate_scores(run):
-            rows.setdefault((score, label), Row(label, baseline, percent)).runs[run.name] = cell
+        for label, cell, baselines in main_scores(run):
+            rows.setdefault((label, label), Row(label, percent=label in PERCENT)).runs[run.name] = cell
+            for name, baseline in baselines.items():
+                rows.setdefault((label, name), Row(name, baseline=True)).runs[run.name] = baseline
     scores = dict.fromkeys(
         [*LOSSES.values(), *(PROBES.get(score, score) for score in TINYWORLD), *(score for score, _ in rows)]
     )
@@ -56,27 +52,20 @@ def results_table(runs: Sequence[ReportRun]) -> list[Row]:
     return [rows[key] for key in sorted(rows, key=lambda key: (order[key[0]], rows[key].baseline))]
 
 
-def iterate_scores(run: ReportRun) -> Iterator[tuple[str, str, Cell, bool, bool]]:
-    """(label of the score, label of the row, cell, is a baseline, shown in percent) for every row of a run."""
+def main_scores(run: ReportRun) -> Iterator[tuple[str, Cell, dict[str, Cell]]]:
+    """(label, cell, baselines) for the losses of a run and the main scores of each result."""
     for term, label in LOSSES.items():
         if (value := run.metrics.get(f"val_{term}_loss")) is not None:
-            yield label, label, {"value": value, "low": None, "high": None}, False, False
+            yield label, {"value": value, "low": None, "high": None}, {}
     for result in run.results:
         tinyworld = result["suite"] == "tinyworld"
         for score in TINYWORLD if tinyworld else list(result["scores"])[:1]:
             if score in result["scores"]:
                 label = PROBES.get(score, score) if tinyworld else f"{result['suite']}: {score}"
-                yield from with_baselines(result, score, label)
+                yield label, result["scores"][score], baselines_of(result, score)
     for result in run.finetuned:
         score = next(iter(result["scores"]))
-        yield from with_baselines(result, score, f"{result['suite']}, fine-tuned: {score}")
-
-
-def with_baselines(result: dict[str, Any], score: str, label: str) -> Iterator[tuple[str, str, Cell, bool, bool]]:
-    """The row of a score, then those of its baselines."""
-    yield label, label, result["scores"][score], False, score in PERCENT
-    for name, cell in baselines_of(result, score).items():
-        yield label, name, cell, True, False
+        yield f"{result['suite']}, fine-tuned: {score}", result["scores"][score], baselines_of(result, score)
 
 
 def baselines_of(result: dict[str, Any], score: str) -> dict[str, Cell]:

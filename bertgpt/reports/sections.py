@@ -10,7 +10,7 @@ from bertgpt.reports.scores import PROBES, Cell, baselines_of
 
 AXES = {"tokens": "tokens", "time": "seconds of training", "FLOPs": "FLOPs"}
 TERMS = {"clm": "CLM", "mlm": "MLM", "nsp": "NSP"}
-RUN_METADATA = ("started", "bertgpt", "torch", "python", "host", "device", "precision", "threads", "world")
+RUN_METADATA = ("started", "bertgpt", "torch", "python", "host", "device", "precision", "threads", "world_size")
 
 
 @dataclass(frozen=True)
