@@ -257,7 +257,7 @@ def masked_lm(trainer: Trainer) -> Theirs:
     import transformers
 
     config, device = trainer.model.config, trainer.device
-    hf_config = to_hf_config(config, layout_of(config, causal=False), {"pad": 0, "end": 0})
+    hf_config = to_hf_config(config, layout_of(config, causal=False), {"pad": 0, "eos": 0})
     bert_config = transformers.AutoConfig.for_model(**hf_config, attn_implementation="sdpa")
     model = transformers.BertForMaskedLM(bert_config).train().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=0.01, fused=True)

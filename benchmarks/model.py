@@ -32,7 +32,7 @@ from bertgpt.training.init import init_model
 from bertgpt.training.objectives import CausalLM, MaskedLM
 from bertgpt.utils.console import Console
 
-ROLES = {"pad": 0, "cls": 1, "sep": 2, "mask": 3, "end": 4}
+ROLES = {"pad": 0, "cls": 1, "sep": 2, "mask": 3, "eos": 4}
 Call = Callable[[], Any]
 
 

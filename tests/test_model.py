@@ -17,7 +17,7 @@ from bertgpt.utils.errors import BertGPTError
 from tests.fixtures.models import random_classifier, random_model
 
 V, D, L, H = 320, 64, 4, 4
-ROLES = {"pad": 0, "cls": 1, "sep": 2, "mask": 3, "end": 4}
+ROLES = {"pad": 0, "cls": 1, "sep": 2, "mask": 3, "eos": 4}
 FAMILIES = {"gpt2": GPT2, "bert": BERT, "modern": MODERNBERT | {"local_window": 8}}
 
 

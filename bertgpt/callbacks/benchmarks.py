@@ -49,7 +49,7 @@ class BenchmarkCallback:
 
     def __call__(self, view: TrainerView) -> dict[str, Any] | None:
         """Accuracy over all items; each rank evaluates its share."""
-        model = PretrainedModel(view.model.eval(), self.tokenizer, self.objective, length=self.length)
+        model = PretrainedModel(view.model.eval(), self.tokenizer, self.objective, seq_len=self.length)
         if isinstance(self.items, LabelledDataset):
             splits = self.items.train, self.items.test
             train, test = (

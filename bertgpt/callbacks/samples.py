@@ -33,7 +33,7 @@ class SampleCallback:
     def __call__(self, view: TrainerView) -> dict[str, Any] | None:
         """Append the samples of this step; there are no metrics."""
         if view.dist.is_main:
-            model = PretrainedModel(view.model.eval(), self.tokenizer, self.objective, length=self.length)
+            model = PretrainedModel(view.model.eval(), self.tokenizer, self.objective, seq_len=self.length)
             samples = [*self.generate(model), *self.fill_masks(model)]
             entry = f"{HEADING}{view.step:,}\n\n" + "".join(f"{printable(sample)}\n\n" for sample in samples)
             content = self.entries_before(view.step) + entry

@@ -27,7 +27,7 @@ FORMAT = "bertgpt"
 WRITTEN_BY = {
     "tokens": "tokenize",
     "shards": "shard",
-    "plan": "mask",
+    "mask_plan": "mask",
     "model": "pretrain",
     "bin": "export",
     "hf": "export",
@@ -60,7 +60,7 @@ def tokenized_schema(dtype: np.dtype[Any]) -> pa.Schema:
 def shard_schema(dtype: np.dtype[Any]) -> pa.Schema:
     """Shards: shuffled documents, each closed by the end id; `continued`: the row is a later fragment of a document."""
     return pa.schema(
-        [required("tokens", list_of(dtype)), required("document", DOCUMENT), required("continued", pa.bool_())]
+        [required("tokens", list_of(dtype)), required("doc_id", DOCUMENT), required("continued", pa.bool_())]
     )
 
 
@@ -138,8 +138,7 @@ class TokenFile:
     @cached_property
     def documents(self) -> NDArray[np.uint8]:
         """The document hashes, shape (rows, 16)."""
-        name = "document" if "document" in self.batch.schema.names else "doc_id"
-        column = self.batch.column(name)
+        column = self.batch.column("doc_id")
         raw = np.frombuffer(column.buffers()[1] or b"", np.uint8, 16 * len(self), 16 * column.offset)
         return raw.reshape(-1, 16)
 

@@ -159,7 +159,7 @@ def classifier_hf_config(
     names = list(labels) or ["LABEL_0"]
     return to_hf_config(config, layout, roles) | {
         "architectures": [CLASSIFIER_CLASSES[layout]], "id2label": {str(i): name for i, name in enumerate(names)},
-        "label2id": {name: i for i, name in enumerate(names)}, "pad_token_id": roles.get("pad", roles["end"]),
+        "label2id": {name: i for i, name in enumerate(names)}, "pad_token_id": roles.get("pad", roles["eos"]),
         "problem_type": "single_label_classification" if labels else "regression",
     } | ({"classifier_pooling": "cls"} if layout == "modernbert" else {})  # fmt: skip
 
@@ -180,10 +180,10 @@ def from_hf(config: ModelConfig, layout: str, hf_state_dict: Mapping[str, Tensor
 
 def to_hf_config(config: ModelConfig, layout: str, roles: Mapping[str, int]) -> dict[str, Any]:
     """The config.json of transformers for a model of this config."""
-    end = roles["end"]
+    eos = roles["eos"]
     ids = {
-        "pad_token_id": roles.get("pad"), "bos_token_id": roles.get("cls", end),
-        "eos_token_id": roles.get("sep", end), "cls_token_id": roles.get("cls"), "sep_token_id": roles.get("sep"),
+        "pad_token_id": roles.get("pad"), "bos_token_id": roles.get("cls", eos),
+        "eos_token_id": roles.get("sep", eos), "cls_token_id": roles.get("cls"), "sep_token_id": roles.get("sep"),
     }  # fmt: skip
     shared = {
         "vocab_size": config.vocab_size,
@@ -196,7 +196,7 @@ def to_hf_config(config: ModelConfig, layout: str, roles: Mapping[str, int]) -> 
             "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_positions": config.max_seq_len,
             "n_embd": config.dim, "n_layer": config.layers, "n_head": config.heads, "n_inner": config.ffn_dim,
             "activation_function": "gelu_new", "layer_norm_epsilon": config.norm_eps, "resid_pdrop": config.dropout,
-            "embd_pdrop": config.dropout, "attn_pdrop": config.dropout, "bos_token_id": end, "eos_token_id": end,
+            "embd_pdrop": config.dropout, "attn_pdrop": config.dropout, "bos_token_id": eos, "eos_token_id": eos,
             "pad_token_id": roles.get("pad"),
         }  # fmt: skip
     shape = {
@@ -212,7 +212,7 @@ def to_hf_config(config: ModelConfig, layout: str, roles: Mapping[str, int]) -> 
     decoder = layout == "modernbert-decoder"
     # ModernBertDecoder's causal window excludes its left edge.
     window = 2 * (config.local_window + 1) if decoder else 2 * config.local_window
-    ids |= {"bos_token_id": end, "eos_token_id": end} if decoder else {}
+    ids |= {"bos_token_id": eos, "eos_token_id": eos} if decoder else {}
     return shared | shape | ids | {
         "model_type": layout, "architectures": ["ModernBertDecoderForCausalLM" if decoder else "ModernBertForMaskedLM"],
         "hidden_activation": "gelu", "norm_eps": config.norm_eps, "norm_bias": False, "attention_bias": False,

@@ -50,7 +50,7 @@ class PretrainedModel:
     tokenizer: Tokenizer
     objective: str  # clm, mlm or hybrid
     cross_document_attention: bool = False
-    length: int | None = None  # sequence length in training, if known
+    seq_len: int | None = None  # sequence length in training, if known
     head: ClassificationHead | None = None  # of a fine-tuned model
 
     @property
@@ -61,7 +61,7 @@ class PretrainedModel:
     @property
     def max_length(self) -> int:
         """The longest usable sequence: positions beyond those seen in training are untrained."""
-        return min(self.model.config.max_seq_len, self.length or self.model.config.max_seq_len)
+        return min(self.model.config.max_seq_len, self.seq_len or self.model.config.max_seq_len)
 
     @property
     def mlm_shift(self) -> int:
@@ -92,7 +92,7 @@ def save(pretrained: PretrainedModel, out: Path, card: str) -> None:
     settings = {
         "objective": pretrained.objective,
         "cross_document_attention": pretrained.cross_document_attention,
-        "length": pretrained.max_length,
+        "seq_len": pretrained.max_length,
     }
     if pretrained.head is not None:
         settings |= {"task": pretrained.head.task, "labels": list(pretrained.head.labels)}
@@ -148,7 +148,7 @@ def build(
         classifier = SequenceClassifier(model, len(labels) or 1, settings["objective"] == "clm")
         head = ClassificationHead(settings["task"], labels, classifier)
     load_weights(model if head is None else head.classifier, weights, source)
-    fields = {name: settings[name] for name in ("objective", "cross_document_attention", "length")}
+    fields = {name: settings[name] for name in ("objective", "cross_document_attention", "seq_len")}
     return PretrainedModel(model, tokenizer, **fields, head=head)
 
 

@@ -259,9 +259,9 @@ class SeedRun:
             "texts_sha256": setup.task.texts_sha256, "seed": self.seed,
             "weights": "random" if self.random_init else setup.weights_sha256,
             "model": model.model.config.model_dump() | {"dropout": options.dropout}, "objective": model.objective,
-            "cross_document_attention": model.cross_document_attention, "length": setup.length,
+            "cross_document_attention": model.cross_document_attention, "seq_len": setup.length,
         }  # fmt: skip
-        mutable = {"log_every": options.log_every, "precision": setup.precision, "code": code_hash("finetune")}
+        mutable = {"log_every": options.log_every, "precision": setup.precision, "code_hash": code_hash("finetune")}
         given = options.model_dump(mode="json")
         metadata = {"options": given, "device": str(setup.device), "precision": setup.precision}
         return RunRecord(fixed, mutable, metadata, model.tokenizer, common.overwrite_mode(options))
@@ -348,7 +348,7 @@ class SeedRun:
             head,
         )  # fmt: skip
         samples, chosen = trainer.step * setup.batch_size, int(best.name.removeprefix("step-"))
-        counts = {"steps": trainer.step, "samples": samples, "chosen_step": chosen}
+        counts = {"steps": trainer.step, "samples": samples, "best_step": chosen}
         return RunResult(result, setup.model_card(f"seed {self.seed}"), counts, trainer.timer.summary())
 
 

@@ -11,7 +11,7 @@ from bertgpt.utils.errors import BertGPTError, did_you_mean, short_repr
 from bertgpt.utils.tables import format_number
 
 # Names of artifact kinds; the others are named as stored: shards, model.
-KINDS = {"tokens": "tokenized files", "plan": "mask plan", "bin": "flat token files", "hf": "transformers model"}
+KINDS = {"tokens": "tokenized files", "mask_plan": "mask plan", "bin": "flat token files", "hf": "transformers model"}
 
 
 def run(options: InspectOptions) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def show_folder(result: dict[str, Any], console: Console) -> None:
     )
     if "sources" in result:
         console.text("sources: " + ", ".join(source["name"] for source in result["sources"]))
-    if result["kind"] == "plan":
+    if result["kind"] == "mask_plan":
         config = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result["config"].items())
         console.text(f"mask plan: {config.replace(result['config']['parent'], result['config']['parent'][:12])}")
     console.text(f"verified: {result['verified']}")

@@ -128,19 +128,19 @@ class PretrainSetup:
     def resolve_objective(self) -> str:
         """The objective, if the data are made for it: shards for CLM, a mask plan for MLM and hybrid."""
         objective, kind = self.options.objective or self.preset.objective, self.manifest["kind"]
-        wanted = "shards" if objective == "clm" else "plan"
+        wanted = "shards" if objective == "clm" else "mask_plan"
         if kind != wanted:
             hint = "bertgpt shard turns tokenized files into shards"
             if kind != "tokens":
-                make = "bertgpt mask makes a mask plan of shards" if wanted == "plan" else "give the plan's shards"
+                make = "bertgpt mask makes a mask plan of shards" if wanted == "mask_plan" else "give the plan's shards"
                 other = "clm" if kind == "shards" else "mlm"
                 names = [name for name, preset in PRESETS.items() if preset.objective == other]
                 nearest = min(names, key=lambda name: abs(PRESETS[name].model.dim - self.preset.model.dim))
                 hint = f"{make}, or use a preset such as {nearest}"
-            needs = {"shards": "shards", "plan": "a mask plan"}[wanted]
-            held = {"shards": "shards", "plan": "a mask plan", "tokens": "tokenized files"}.get(kind, kind)
+            needs = {"shards": "shards", "mask_plan": "a mask plan"}[wanted]
+            held = {"shards": "shards", "mask_plan": "a mask plan", "tokens": "tokenized files"}.get(kind, kind)
             raise BertGPTError("BG221", f"objective {objective} needs {needs}; {self.data} is {held}", hint=hint)
-        if kind == "plan" and self.manifest["config"]["sentence_pairs"] != "none" and not self.preset.model.token_types:
+        if kind == "mask_plan" and self.manifest["config"]["sentence_pairs"] != "none" and not self.preset.model.token_types:
             hint = "make the plan with --sentence-pairs none, or use a preset such as bert-base"
             raise BertGPTError("BG221", "mask plan has sentence pairs but the model has no NSP head", hint=hint)
         return objective
@@ -337,10 +337,10 @@ class PretrainSetup:
             "options": options, "data_sha256": sha256_of(self.data / "manifest.json"),
             "steps": None if self.steps == UNKNOWN_STEPS else self.steps, "model": self.config.model_dump(),
             "objective": self.objective, "cross_document_attention": self.cross_document_attention,
-            "length": self.length,
+            "seq_len": self.length,
         }  # fmt: skip
         mutable = {name: given[name] for name in MUTABLE_OPTIONS}
-        mutable |= {"precision": self.precision, "code": code_hash("pretrain")}
+        mutable |= {"precision": self.precision, "code_hash": code_hash("pretrain")}
         metadata = {"options": given, "device": str(self.device), "precision": self.precision}
         return RunRecord(fixed, mutable, metadata, self.tokenizer, common.overwrite_mode(self.options))
 

@@ -142,7 +142,7 @@ class RunDirectory:
         if self.is_published():
             return True
         self.started = True
-        self.update_metadata(environment_info() | record.metadata | {"world": self.dist.world_size})
+        self.update_metadata(environment_info() | record.metadata | {"world_size": self.dist.world_size})
         self.checkpoints.remove_partial()
         config = {"version": FORMAT_VERSION} | record.fixed | {"mutable": record.mutable}
         text = yaml.safe_dump(config, sort_keys=False)

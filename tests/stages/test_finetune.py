@@ -58,7 +58,7 @@ def test_validation_score_selects_checkpoint_and_seed(judge: Path) -> None:
         assert all(line["error"] == pytest.approx(1 - line["accuracy"]) for line in lines)
         val_errors = {line["step"]: line["error"] for line in lines}
         assert sorted(val_errors) == [2, 4, 6, 8]
-        chosen = json.loads((run / "metrics.json").read_text())["chosen_step"]
+        chosen = json.loads((run / "metrics.json").read_text())["best_step"]
         assert val_errors[chosen] == min(val_errors.values())
         checkpoint = load_file(run / "checkpoints" / f"step-{chosen:08}" / "model.safetensors")
         final = load_file(run / "final" / "model.safetensors")

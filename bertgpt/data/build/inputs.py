@@ -82,7 +82,7 @@ class TextInput:
         }
         return {
             "sources": self.identities,
-            "reading": asdict(self.reading),
+            "read_options": asdict(self.reading),
             "tokenizer": self.given_tokenizer.fingerprint if self.given_tokenizer else training,
             "limit": self.limit.maxima,
         }

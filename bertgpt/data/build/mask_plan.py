@@ -106,7 +106,7 @@ def publish_mask_plan(workdir: WorkDirectory, inputs: MaskInput, spans: FileSet,
         link_or_copy(path, final / path.name)
     counts: Counter[str] = sum((Counter(result.metadata["counts"]) for result in spans.results), Counter())
     files = [mask_file_entry(result) for result in (*spans.results, *masks.results)]
-    manifest = build_manifest("plan", inputs.config, inputs.tokenizer, dict(counts), files)
+    manifest = build_manifest("mask_plan", inputs.config, inputs.tokenizer, dict(counts), files)
     manifest["tokenizer"]["base_sha256"] = inputs.base_tokenizer.fingerprint
     manifest["base"] = {"manifest_sha256": inputs.parent, "path": os.path.relpath(inputs.folder, inputs.out)}
     manifest["splits"] = sum_by_split(spans.results, ("rows", "tokens", "padding"))
@@ -186,7 +186,7 @@ def summarize_mask_plan(folder: Path) -> Metadata:
     manifest = read_manifest(folder)
     return {
         "path": str(folder),
-        "kind": "plan",
+        "kind": "mask_plan",
         "seq_len": manifest["config"]["seq_len"],
         "splits": manifest["splits"],
         "counts": manifest["counts"],

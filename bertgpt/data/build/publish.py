@@ -49,7 +49,7 @@ def publish_shards(
         link_or_copy(path, final / path.name)
     files = [file_entry(result) | {"split": split_of(result.name)} for result in shards.results]
     counts = total_counts(tokenized.results)
-    counts |= {"duplicates": shards.plan.duplicates, "cut_documents": shards.plan.fragmented}
+    counts |= {"duplicates": shards.plan.duplicates, "fragmented_documents": shards.plan.fragmented}
     manifest = build_manifest("shards", config, tokenized.tokenizer, counts, files)
     manifest["sources"] = inputs.source_counts(tokenized.results)
     manifest["splits"] = sum_by_split(shards.results, COUNTS)

@@ -62,7 +62,7 @@ class TokenizedReader:
             self.rows.take(column(self.first[document] + fragment)),
             column(self.file.documents[document], DOCUMENT),
         ]
-        return pa.RecordBatch.from_arrays(columns, ["tokens", "document"])
+        return pa.RecordBatch.from_arrays(columns, ["tokens", "doc_id"])
 
     def text_bytes(self, document: NDArray[np.int64], fragment: NDArray[np.int32]) -> int:
         """The bytes of text of these rows; a document counts with its first fragment."""
@@ -96,7 +96,7 @@ class ShardWriter:
             for each in self.files:
                 each.file.check_ids(self.max_id)
         continued = payload.fragment[order] > 0
-        columns = [list_array(flat, offsets), rows["document"], bit_array(continued)]
+        columns = [list_array(flat, offsets), rows["doc_id"], bit_array(continued)]
         write_batch(path, pa.RecordBatch.from_arrays(columns, schema=shard_schema(flat.dtype)))
         return {
             "documents": int((~continued).sum()),

@@ -51,7 +51,7 @@ class TokenizeWorker:
             for batch in read_documents(payload, policy):
                 if source.weight < 1:
                     chosen = sample_mask(batch, source.weight)
-                    counts["not_chosen"] += len(batch) - int(chosen.sum())
+                    counts["not_sampled"] += len(batch) - int(chosen.sum())
                     batch = batch.select(chosen)
                 flat, n_tokens = self.encoder.encode(batch)
                 ids.append(cast_ids(flat, self.tokenizer))

@@ -26,7 +26,7 @@ def describe_artifact(
     verify(folder, manifest, contents)
     tokenizer = verify_tokenizer(folder, manifest)
     result: dict[str, Any] = {"kind": manifest["kind"], "path": str(folder)}
-    if manifest["kind"] == "plan":
+    if manifest["kind"] == "mask_plan":
         from bertgpt.data.loading.describe_mask import describe_mask_rows
 
         first, num_rows = (start, count) if document is None else (document, 1)

@@ -120,7 +120,7 @@ def masked_batch(rows: RowBatch, masks: MaskBatch) -> MLMBatch:
 
 def open_mlm_dataset(folder: Path, split: str, shards: Path | None = None) -> MLMDataset:
     """Open a split of a mask plan, over the base shards it was made for, or over `shards` if they have moved."""
-    manifest, tokenizer = open_artifact(folder, "plan")
+    manifest, tokenizer = open_artifact(folder, "mask_plan")
     config = manifest["config"]
     max_segments = max((file["max_segments"] for file in manifest["files"] if "max_segments" in file), default=1)
     names = split_files(manifest, split, ".spans.arrow")

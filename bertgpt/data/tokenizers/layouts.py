@@ -22,7 +22,7 @@ def byte_level(vocab: dict[str, int], merges: Iterable[Sequence[str]], specials:
         decoder={"type": "ByteLevel", **options},
     )
     if not specials:
-        return Tokenizer(content, {"end": vocab["<|endoftext|>"]})
+        return Tokenizer(content, {"eos": vocab["<|endoftext|>"]})
     return Tokenizer(content, dict(zip(ROLES, map(vocab.__getitem__, specials), strict=True)))
 
 
@@ -43,7 +43,7 @@ def wordpiece(vocab: dict[str, int], specials: Sequence[str] = ()) -> Tokenizer:
         decoder={"type": "WordPiece", "prefix": "##", "cleanup": False},
     )
     roles = dict(zip(ROLES, map(vocab.__getitem__, names), strict=False))
-    return Tokenizer(content, roles | {"end": roles.get("end", vocab["[SEP]"])})
+    return Tokenizer(content, roles | {"eos": roles.get("eos", vocab["[SEP]"])})
 
 
 def tokenizer_json(

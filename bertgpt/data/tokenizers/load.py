@@ -81,24 +81,24 @@ def from_json(path: Path, config: dict[str, Any]) -> Tokenizer:
         model["merges"] = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     vocab = model["vocab"] | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
     roles = find_roles(vocab, config)
-    if "end" not in roles:
+    if "eos" not in roles:
         raise BertGPTError("BG314", "tokenizer has no end-of-text token", path=str(path))
     return Tokenizer(content, roles)
 
 
 def find_roles(vocab: dict[str, int], config: dict[str, Any]) -> dict[str, int]:
     """The ids of the special roles: named in tokenizer_config.json, or by the default names."""
-    configured = {role: config.get(key) for role, key in CONFIG_KEYS.items()} | {"end": config.get("eos_token")}
+    configured = {role: config.get(key) for role, key in CONFIG_KEYS.items()} | {"eos": config.get("eos_token")}
     roles = {}
     for role, default in zip(ROLES, DEFAULT_SPECIALS, strict=True):
         token = configured[role]
         token = (token["content"] if isinstance(token, dict) else token) or default
         if token in vocab:
             roles[role] = vocab[token]
-    if "end" not in roles:
+    if "eos" not in roles:
         candidates = [vocab[token] for token in ("<|endoftext|>", "</s>") if token in vocab]
         candidates += [roles["sep"]] if "sep" in roles else []
-        roles |= {"end": candidates[0]} if candidates else {}
+        roles |= {"eos": candidates[0]} if candidates else {}
     return roles
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bertgpt.utils.files import write_text
 
-ROLES = ("pad", "unk", "cls", "sep", "mask", "end")
+ROLES = ("pad", "unk", "cls", "sep", "mask", "eos")
 DEFAULT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|end|>")  # ids 0-5 of a trained tokenizer
 BERT_SPECIALS = ("pad", "cls", "sep", "mask")  # the roles that MLM rows need
 CONFIG_KEYS = {"pad": "pad_token", "unk": "unk_token", "cls": "cls_token", "sep": "sep_token", "mask": "mask_token"}
@@ -78,7 +78,7 @@ class Tokenizer:
     @property
     def eos_id(self) -> int:
         """The id that ends a document."""
-        return self.roles["end"]
+        return self.roles["eos"]
 
     # ------------------------------------------------------------------------------------- text and ids
 
@@ -194,7 +194,7 @@ class Tokenizer:
     def post_processor(self, template: SpecialTokensTemplate) -> dict[str, Any]:
         """A `tokenizers` post-processor: [CLS] A [SEP] and [CLS] A [SEP] B [SEP], or <end> A and <end> A <end> B."""
         is_cls_sep = template == "cls_sep"
-        first, between = (self.tokens[self.roles[role]] for role in (("cls", "sep") if is_cls_sep else ("end", "end")))
+        first, between = (self.tokens[self.roles[role]] for role in (("cls", "sep") if is_cls_sep else ("eos", "eos")))
 
         def special(token: str, type_id: int) -> dict[str, Any]:
             return {"SpecialToken": {"id": token, "type_id": type_id}}

@@ -134,7 +134,7 @@ def test_document_longer_than_a_shard_is_fragmented(length: int, run: Run, cwd: 
     assert sum(len(t) for _, t, _, _ in fragments) == length + len("<|end|>")
     assert sum(not continued for _, _, _, continued in fragments) == 1
     assert sum(t.endswith("<|end|>") for _, t, _, _ in all_rows) == 3
-    assert read_manifest(out)["counts"]["cut_documents"] == (length >= 1000)
+    assert read_manifest(out)["counts"]["fragmented_documents"] == (length >= 1000)
 
 
 def test_limits_take_first_whole_documents(run: Run, cwd: Path, tokenizer: Path, texts: list[str]) -> None:
@@ -282,5 +282,5 @@ def test_real_text_end_to_end(run: Run, cwd: Path, data: Path) -> None:
         assert done.code == 0, done.err
     counts = read_manifest(Path("work/fw"))["counts"]
     assert (counts["documents"], counts["tokens"]) == (5041, 5_104_096)
-    assert read_manifest(Path("work/wiki"))["tokenizer"]["roles"]["end"] == 102
+    assert read_manifest(Path("work/wiki"))["tokenizer"]["roles"]["eos"] == 102
     assert "[SEP]" in rows(Path("work/wiki"), "val")[3][1]

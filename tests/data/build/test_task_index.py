@@ -96,7 +96,7 @@ def test_fraction_of_a_source_is_chosen_by_hash(run: Run, cwd: Path) -> None:
     assert abs(len(half) - 2000) < 140
     found = read_manifest(Path("0.25"))
     assert [source.get("weight", 1) for source in found["sources"]] == [0.25, 1]
-    assert found["counts"]["not_chosen"] == 4000 - len(quarter)
+    assert found["counts"]["not_sampled"] == 4000 - len(quarter)
     assert found["sources"][0]["documents"] == len(quarter)
 
 

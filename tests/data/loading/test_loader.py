@@ -169,7 +169,7 @@ def test_rows_have_each_token_of_each_document_once(task: str, folder: Path) -> 
     batch = dataset.batch(np.arange(len(dataset)), np.zeros(len(dataset), int))
     shards = read_manifest(folder / "shards")
     base = [TokenFile(folder / "shards" / f["path"]) for f in shards["files"] if f["split"] == "train"]
-    end = shards["tokenizer"]["roles"]["end"]
+    end = shards["tokenizer"]["roles"]["eos"]
     roles = read_manifest(folder / task)["tokenizer"]["roles"]
     ids = unmasked(batch)
     is_text = ~np.isin(ids, [roles["pad"], roles["cls"], roles["sep"]])
@@ -354,5 +354,5 @@ def test_mask_adds_special_tokens_that_are_missing(run: Run, tmp_path: Path, dat
     tokenizer: dict[str, Any] = read_manifest(Path(plan))["tokenizer"]
     assert tokenizer["max_id"] + 1 == 50_261
     assert [tokenizer["roles"][role] for role in ("pad", "cls", "sep", "mask")] == [50257, 50258, 50259, 50260]
-    assert tokenizer["roles"]["end"] == 50256
+    assert tokenizer["roles"]["eos"] == 50256
     assert tokenizer["base_sha256"] == read_manifest(Path(shards))["tokenizer"]["sha256"]

@@ -72,7 +72,7 @@ def test_gpt2_files(files: tuple[str, str], tmp_path: Path) -> None:
     tokenizer = load_tokenizer(gpt2_files(tmp_path / "t", *files))
     ids = tokenizer.encode("hello world")
     assert [tokenizer.tokens[i] for i in ids] == ["hell", "o", "Ġw", "o", "r", "l", "d"]
-    assert tokenizer.roles == {"end": tokenizer.vocab[END]}
+    assert tokenizer.roles == {"eos": tokenizer.vocab[END]}
     assert (tokenizer.kind, tokenizer.max_id, tokenizer.dtype) == ("bpe", 260, np.uint16)
 
 
@@ -81,7 +81,7 @@ def test_bert_vocab_file(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(file)
     assert [WORDS[i] for i in tokenizer.encode("The CATs sat. É")] == ["the", "cat", "##s", "sat", ".", "e"]
     assert tokenizer.encode("dogs") == [1]
-    assert tokenizer.roles == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "end": 3}
+    assert tokenizer.roles == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "eos": 3}
     assert load_tokenizer(file.parent).fingerprint == tokenizer.fingerprint
     cased = load_tokenizer(bert_file(tmp_path / "cased", [*WORDS, "The"]))
     assert [[*WORDS, "The"][i] for i in cased.encode("The the CAT é")] == ["The", "the", "[UNK]", "é"]
@@ -102,7 +102,7 @@ def test_foreign_tokenizer_json(tmp_path: Path) -> None:
     assert tokenizer.fingerprint == load_tokenizer(tmp_path / "t").fingerprint
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "hell"}, "pad_token": END}))
     roles = load_tokenizer(tmp_path).roles
-    assert roles == {"pad": tokenizer.vocab[END], "end": tokenizer.vocab["hell"]}
+    assert roles == {"pad": tokenizer.vocab[END], "eos": tokenizer.vocab["hell"]}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,7 +120,7 @@ def test_fingerprint_depends_on_ids_and_roles(tokenizer: Any, tmp_path: Path) ->
     content = tokenizer("wordpiece").content
     roles = tokenizer("wordpiece").roles
     lower = content | {"normalizer": content["normalizer"] | {"lowercase": False}}
-    fingerprints |= {Tokenizer(lower, roles).fingerprint, Tokenizer(content, roles | {"end": 3}).fingerprint}
+    fingerprints |= {Tokenizer(lower, roles).fingerprint, Tokenizer(content, roles | {"eos": 3}).fingerprint}
     assert len(fingerprints) == 4
     assert Tokenizer(content | {"padding": {"length": 3}}, roles).fingerprint == tokenizer("wordpiece").fingerprint
 
