@@ -61,15 +61,12 @@ def compare_column(suite: str, column: str, tables: list[dict[str, Any]], compar
     paired bootstrap."""
     a, b = (np.asarray(table[column], np.float64) for table in tables)
     if comparison.denominator is not None:
-        a, b = (
-            values / np.asarray(table[comparison.denominator], np.float64).mean()
-            for values, table in zip((a, b), tables, strict=True)
-        )
+        a, b = (x / np.mean(table[comparison.denominator]) for x, table in zip((a, b), tables, strict=True))
     if suite == "lm":
         a, b = a / np.log(2), b / np.log(2)
-    difference, (low, high), p = paired_bootstrap(a.tolist(), b.tolist())
-    if comparison.denominator is None and set(np.unique(np.concatenate([a, b]))) <= {0.0, 1.0}:
-        p = mcnemar((a == 1).tolist(), (b == 1).tolist())
+    difference, (low, high), p = paired_bootstrap(a, b)
+    if comparison.denominator is None and np.isin([a, b], (0, 1)).all():
+        p = mcnemar(a == 1, b == 1)
     better = "B" if (difference < 0) == comparison.lower_is_better else "A"
     verdict = f"{better} is better" if p < SIGNIFICANCE_LEVEL and difference else "not distinguishable"
     return {

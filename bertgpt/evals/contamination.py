@@ -53,8 +53,7 @@ def find_contaminated(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
         file = TokenFile(folder / name)
         for row in range(len(file)):
             for ngram in ngrams(tokenizer.decode(file.row(row)[:-1].tolist())):
-                if ngram in items:
-                    contaminated.update(items[ngram])
+                contaminated.update(items.get(ngram, ()))
             done += 1
             progress.update(done)
     progress.end()

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 RESAMPLES, SEED = 2000, 0
@@ -57,16 +57,16 @@ def bootstrap_ratio(numerators: Sequence[float], denominators: Sequence[float]) 
     return bootstrap(len(top), lambda chosen: top[chosen].sum(axis=1) / bottom[chosen].sum(axis=1))
 
 
-def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
+def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
     """Two-sided p-value of McNemar's exact test: do models A and B get equally many of the same items right?"""
     from scipy.stats import binomtest
 
-    only_a = sum(x and not y for x, y in zip(a, b, strict=True))
-    only_b = sum(y and not x for x, y in zip(a, b, strict=True))
+    right_a, right_b = np.asarray(a, np.bool_), np.asarray(b, np.bool_)
+    only_a, only_b = (right_a & ~right_b).sum(), (right_b & ~right_a).sum()
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def paired_bootstrap(a: Sequence[float], b: Sequence[float]) -> tuple[float, Interval, float]:
+def paired_bootstrap(a: ArrayLike, b: ArrayLike) -> tuple[float, Interval, float]:
     """Mean difference b - a over the same items, its percentile interval, and its two-sided p-value."""
     differences = np.asarray(b, np.float64) - np.asarray(a, np.float64)
     means = resample(len(differences), lambda chosen: differences[chosen].mean(axis=1))

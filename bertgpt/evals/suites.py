@@ -192,8 +192,8 @@ def evaluate_suite(pretrained: PretrainedModel, suite: str, options: EvalOptions
         result = evaluate_tinyworld(pretrained, options.limit)
     else:
         rows, metadata = load_items(suite, options)
-        by_pairs = {"lambada": lambada, "blimp": blimp}
-        result = by_pairs[suite](pretrained, rows) if suite in by_pairs else multiple_choice(pretrained, rows, suite)
+        scorers = {"lambada": lambada, "blimp": blimp}
+        result = scorers[suite](pretrained, rows) if suite in scorers else multiple_choice(pretrained, rows, suite)
     result.partial = options.limit is not None
     result.metadata["data"] = metadata
     return result
@@ -227,11 +227,7 @@ def add_causal_scores(
     """Excess over the true entropy, story completion (as HellaSwag) and cloze (as LAMBADA)."""
     totals = excess_nll(pretrained, world, documents)
     result.scores["excess over the true entropy"] = ScoreWithInterval(totals["excess"])
-    result.scores |= {
-        f"excess, {category}": ScoreWithInterval(sums["excess"])
-        for category, sums in totals["by_category"].items()
-        if sums["excess"] is not None
-    }
+    result.scores |= category_scores(totals, "excess")
     result.notes.append(f"excess: NLL above the true entropy, as a share of it, in {totals['documents']:,} documents")
     stories = multiple_choice(pretrained, tinyworld_rows(world, "endings", items), "story completion")
     result.scores["story completion"] = stories.scores["acc"]
@@ -251,12 +247,14 @@ def add_masked_scores(
     totals = masked_word_accuracy(pretrained, world, documents)
     result.scores["share of the Bayes optimum"] = ScoreWithInterval(totals["share"])
     result.scores["masked-word accuracy"] = ScoreWithInterval(totals["accuracy"])
-    result.scores |= {
-        f"share, {category}": ScoreWithInterval(sums["share"])
-        for category, sums in totals["by_category"].items()
-        if sums["share"] is not None
-    }
+    result.scores |= category_scores(totals, "share")
     result.baselines["masked-word accuracy, Bayes optimum"] = ScoreWithInterval(totals["bayes_accuracy"])
+
+
+def category_scores(totals: dict[str, Any], name: str) -> dict[str, ScoreWithInterval]:
+    """A score of each category of words."""
+    values = {category: sums[name] for category, sums in totals["by_category"].items()}
+    return {f"{name}, {each}": ScoreWithInterval(value) for each, value in values.items() if value is not None}
 
 
 def add_minimal_pairs(result: EvalResult, pretrained: PretrainedModel, world: World, items: int) -> None:

@@ -38,7 +38,7 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "agnews" / "train.csv").write_text(rows)
     (folder / "agnews" / "test.csv").write_text(rows)
     item = {"ctx_full": "There was", "endings": ["a", "b", "rain and frost", "d"], "label": 2}
-    (folder / "hellaswag" / "val.jsonl").write_text(json.dumps(item) * 1 + "\n" + json.dumps(item) + "\n")
+    (folder / "hellaswag" / "val.jsonl").write_text(f"{json.dumps(item)}\n" * 2)
     return folder
 
 
