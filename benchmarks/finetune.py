@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from generate import alternate
+from generate import compare
 
 import bertgpt
 from bertgpt.config.options import FinetuneOptions
@@ -84,13 +84,13 @@ def main() -> None:
         folder = Path(name)
         tokenizer = load_tokenizer(options.data / "tokenizers" / "bert-base-uncased")
         model = init_model(make_config(384, 4, 6, tokenizer.max_id + 1, MODERNBERT, ffn_dim=576, dropout=0.1), 0)
-        pretrained.save(PretrainedModel(model, tokenizer, "mlm", length=128), folder / "run" / "final", "# random\n")
+        pretrained.save(PretrainedModel(model, tokenizer, "mlm", seq_len=128), folder / "run" / "final", "# random\n")
         sides = {
             "transformers' Trainer, padded": theirs(folder / "run", options.data, folder, options.steps),
             "bertgpt finetune": ours(folder / "run", options.data, folder / "tuned", options.steps),
         }
         ratios = [("bertgpt finetune", "transformers' Trainer, padded")]
-        alternate("SST-2, batches of 32, ModernBERT d384 L4 H6", "sentences", sides, ratios, options.rounds)
+        compare("SST-2, batches of 32, ModernBERT d384 L4 H6", "sentences", sides, ratios, options.rounds)
 
 
 if __name__ == "__main__":

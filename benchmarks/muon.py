@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from generate import alternate
+from generate import compare
 
 from bertgpt.config.presets import MODERNBERT, make_config
 from bertgpt.training import muon
@@ -56,7 +56,7 @@ def main() -> None:
         "bertgpt": optimizer_steps(Muon, 10),
     }
     pairs = [("bertgpt", "torch"), ("bertgpt", "bertgpt, without Gram form")]
-    alternate("Muon, one block of d384", "steps", sides, pairs, options.rounds)
+    compare("Muon, one block of d384", "steps", sides, pairs, options.rounds)
 
 
 if __name__ == "__main__":
