@@ -21,7 +21,9 @@ from bertgpt.config.presets import ModelConfig
 from bertgpt.ops.kernels import block_mask, linear, prepack, scaled_dot_product_attention
 
 VOCAB_MULTIPLE = 64  # rows of the token embedding in memory: what tensor cores need; those beyond V are zero
-GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0  # base of the RoPE wavelengths in global and local layers: ModernBERT's
+# RoPE rotates by angles from `position` to `position / theta`: a larger theta tells positions apart over longer
+# distances. ModernBERT's values, for global layers and for local ones, which attend only to near positions.
+GLOBAL_THETA, LOCAL_THETA = 160_000.0, 10_000.0
 
 # ---------------------------------------------------------------------------------------------------- basic layers
 
@@ -82,6 +84,7 @@ class KVCache:
         dtype = torch.float32 if like.device.type == "cpu" else like.dtype  # on CPUs fp32 is faster, and no less exact
         self.kv = torch.zeros(shape, dtype=dtype, device=like.device)
         self.document_ids = torch.zeros((batch_size, capacity), dtype=torch.long, device=like.device)
+        self.has_document_ids = False  # or no mask was needed so far
         self.capacity, self.length = capacity, 0  # positions there is room for, and how many of them are used
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +96,7 @@ class KVCache:
     def update_document_ids(self, document_ids: Tensor) -> Tensor:
         """Append document ids (B, T); returns those of all positions, (B, S)."""
         end = self.length + document_ids.size(1)
-        self.document_ids[:, self.length : end] = document_ids
+        self.document_ids[:, self.length : end], self.has_document_ids = document_ids, True
         return self.document_ids[:, :end]
 
     def select_rows(self, row_index: Tensor) -> None:
@@ -133,10 +136,12 @@ def attention_context(
         rope = (rope_cos_sin(config, position_ids, GLOBAL_THETA), rope_cos_sin(config, position_ids, LOCAL_THETA))
     length, device = position_ids.size(1), position_ids.device
     if kernel == "flex" and cache is None:
-        windows = (0, config.local_window)
+        windows = (0, config.local_window)  # 0: unlimited
         masks = [block_mask(causal, document_ids, window, length, device) for window in windows]
         return AttentionContext(causal, (masks[0], masks[1]), rope)
     past = cache.length if cache else 0
+    if cache and past:
+        assert cache.has_document_ids == (document_ids is not None), "document_ids: in every call with a cache, or none"
     index = torch.arange(past + length, device=device)
     distance = index[past:, None] - index  # (T, S): from query back to key
     mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
@@ -146,9 +151,10 @@ def attention_context(
     # SDPA is fastest without a mask, so rows of a single document get none: its `is_causal` flag is enough, unless
     # several queries follow cached keys.
     needs_mask = document_ids is not None or (past > 0 and length > 1)
-    is_windowed = 0 < config.local_window < past + length - 1
-    local_mask = mask & (distance.abs() <= config.local_window) if is_windowed else mask
+    is_windowed = 0 < config.local_window < past + length - 1  # some keys are farther away than `local_window`
+    local_mask = mask & (distance.abs() <= config.local_window) if is_windowed else mask  # so far to each side
     needed = (mask if needs_mask else None, local_mask if needs_mask or is_windowed else None)
+    # A single query is the last position and attends to all keys; SDPA's `is_causal` would show it only the first one.
     return AttentionContext(causal and length > 1, needed, rope)
 
 
@@ -206,8 +212,8 @@ class Block(nn.Module):
         """Feed-forward network (GELU or GEGLU), (B, T, D) to (B, T, D)."""
         x = self.up_proj(x)  # (B, T, ffn_dim), or twice as wide for GEGLU
         if self.config.activation == "geglu":
-            value, gate = x.chunk(2, dim=-1)  # each (B, T, ffn_dim)
-            x = F.gelu(value) * gate
+            gate, value = x.chunk(2, dim=-1)  # each (B, T, ffn_dim)
+            x = F.gelu(gate) * value
         else:
             x = F.gelu(x, approximate="tanh" if self.config.activation == "gelu_tanh" else "none")
         out: Tensor = self.down_proj(x)  # (B, T, D)
@@ -254,13 +260,17 @@ class Transformer(nn.Module):
         input_ids: Tensor,  # (B, T)
         *,
         causal: bool,
-        document_ids: Tensor | None = None,  # (B, T): attention stays within a document; padding is one of its own
+        # (B, T): attention stays within a document; padding is one of its own. With a cache: in every call or in none.
+        document_ids: Tensor | None = None,
         position_ids: Tensor | None = None,  # (B, T): default: 0, 1, 2... from the start of the row
         token_type_ids: Tensor | None = None,  # (B, T): BERT's sentences A and B, 0 and 1; default: all 0
         cache: KVCache | None = None,
         output_hidden_states: bool = False,
     ) -> Tensor | list[Tensor]:
-        """Hidden states (B, T, D) of the last layer; with `output_hidden_states` those of embeddings and all layers."""
+        """Hidden states (B, T, D) of the last layer, after the final norm if there is one.
+
+        With `output_hidden_states` a list: of the embeddings and of each layer, the last one as above.
+        """
         past, length = cache.length if cache else 0, input_ids.size(1)
         self.config.check_length(past + length)
         if position_ids is None:
@@ -274,15 +284,21 @@ class Transformer(nn.Module):
             x = self.embed_norm(x)
         x = self.dropout(x)
         context = attention_context(self.config, position_ids, causal, document_ids, cache, self.kernel)
-        hidden_states = [x]
+        hidden_states = []
         for block in self.blocks:
+            if output_hidden_states:
+                hidden_states.append(x)
             x = block(x, context, cache)
-            hidden_states.append(x)
         if cache is not None:
             cache.length += length
         if not self.config.post_norm:
-            hidden_states[-1] = x = self.final_norm(x)
-        return hidden_states if output_hidden_states else x
+            x = self.final_norm(x)
+        return [*hidden_states, x] if output_hidden_states else x
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.token_embedding.weight.device
 
     def lm_transform(self, hidden: Tensor) -> Tensor:
         """The layer before the output projection, (..., D) to (..., D): BERT's MLM transform, identity in GPT-2."""
@@ -328,7 +344,10 @@ class Transformer(nn.Module):
         return 6.0 * (matrices + target_fraction * head) + 12.0 * c.dim * sum(keys)
 
     def estimate_training_memory(self, batch_size: int, seq_len: int, bytes_per_activation: int = 4) -> int:
-        """Approximate bytes of a training step: fp32 parameters, gradients, Adam's two moments, and activations."""
+        """Approximate bytes of a training step: fp32 parameters, gradients, Adam's two moments, and activations.
+
+        Logits are not counted: the loss has only a chunk of them in memory at a time (ops/cross_entropy.py).
+        """
         c = self.config
         ffn_width = c.ffn_dim * (3 if c.activation == "geglu" else 2)
         activations = batch_size * seq_len * c.layers * (8 * c.dim + ffn_width)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bertgpt.data.loading.loader import Prefetcher, StepLoader
 from bertgpt.training.callback import Callback, TrainerView
@@ -37,7 +36,7 @@ DROPOUT_STREAM = 11  # keeps the draws of dropout apart from those of other purp
 MAX_NONFINITE_STEPS = 3  # in a row, before the run rolls back
 DIVERGENCE_HINT = "lower --lr or a longer --warmup helps; earlier checkpoints are kept, diverged.json may tell more"
 TIMING_WARMUP = 5  # first steps of a process are slower: compilation, first touches of memory
-TIMING_STEPS = 20  # the step after which the speed is known to a run with a time budget
+TIMING_STEPS = 20  # steps of a process after which the speed is known to a run with a time budget, with the warmup
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,10 @@ class TrainerConfig:
 
 @dataclass
 class StepBatch:
-    """The batches of each micro-batch of a step, one per objective, and how many targets each loss term has in them."""
+    """What this rank computes in a step: its micro-batches, each a list of batches, one per objective."""
 
     micro_batches: list[list[Any]]
-    counts: list[list[dict[str, int]]]
+    counts: list[list[dict[str, int]]]  # of each batch: the number of targets of each loss term
 
 
 @dataclass(eq=False)
@@ -84,34 +83,34 @@ class Trainer:
         self.grad_reducer = GradientReducer(self.dist, [p for p in self.model.parameters() if p.requires_grad])
         self.grad_scaler, self.timer, self.stop_signal = GradScaler(self.config.precision), Timer(), StopSignal()
         self.step = 0
-        self.skipped_steps = 0  # steps' worth of samples that were skipped after a divergence
+        self.skipped_steps = 0  # whose samples were skipped after a divergence
         self.step_applied = True  # whether the last step updated the parameters
         self.nonfinite_streak = 0  # non-finite steps in a row that fp16's loss scale does not explain
         self.rolled_back = False
-        self.start_step = 0  # of this process
+        self.start_step = 0  # of this process, or since the rollback
         self.speed_start = (0, 0.0)  # a step, and the seconds of training until then
         self.last_log = (0, 0.0)  # the same for the last line of metrics.jsonl
 
     # ------------------------------------------------------------------------------------------- one step
 
-    def prepare(self, step: list[list[Any]]) -> StepBatch:
+    def prepare(self, micro_batches: list[list[Any]]) -> StepBatch:
         """Count targets and turn arrays into tensors. Runs in the prefetch thread."""
-        counts = [[self.objectives[type(batch)].count_targets(batch) for batch in micro] for micro in step]
+        counts = [[self.objectives[type(batch)].count_targets(batch) for batch in micro] for micro in micro_batches]
         pin = self.device.type == "cuda"
         if pin:
             torch.cuda.set_device(self.device)  # the current device is a property of the thread
-        return StepBatch([[to_tensors(batch, pin) for batch in micro] for micro in step], counts)
+        return StepBatch([[to_tensors(batch, pin) for batch in micro] for micro in micro_batches], counts)
 
-    def train_step(self, step: StepBatch) -> dict[str, float] | None:
+    def train_step(self, step_batch: StepBatch) -> dict[str, float] | None:
         """Accumulate gradients over all micro-batches and ranks, then update the parameters once.
 
         Each loss term is normalised by its number of targets in the whole step. A step with a non-finite loss or
         gradient is not applied. Returns the metrics, or None if a stop signal came in the middle.
         """
         self.model.train()
-        sums, term_scales = MetricAccumulator(self.device), self.loss_scales(step)
-        last = len(step.micro_batches) - 1
-        for number, (batches, counts) in enumerate(zip(step.micro_batches, step.counts, strict=True)):
+        sums, term_scales = MetricAccumulator(self.device), self.loss_scales(step_batch.counts)
+        last = len(step_batch.micro_batches) - 1
+        for number, (batches, counts) in enumerate(zip(step_batch.micro_batches, step_batch.counts, strict=True)):
             if self.stop_signal.signum and self.dist.world_size == 1:  # peers would wait for this rank
                 self.optimizers.zero_grad()
                 return None
@@ -120,12 +119,11 @@ class Trainer:
                 if number == last and batch is batches[-1]:
                     self.grad_reducer.start_last_microbatch()
                 terms = self.compute_loss(batch)
-                loss = sum(terms[name].loss * (term_scales[name] * self.grad_scaler.scale) for name in count)
-                if isinstance(loss, Tensor):
-                    loss.backward()  # type: ignore[no-untyped-call]
+                loss: Any = sum(terms[name].loss * (term_scales[name] * self.grad_scaler.scale) for name in count)
+                loss.backward()
                 sums.add(terms, count)
-        gradients = self.grad_reducer.finish()
-        self.dist.all_reduce(sums.sums)
+        gradients = self.grad_reducer.finish()  # summed over ranks: `term_scales` have divided by the targets of all
+        self.dist.all_reduce(sums.sums)  # in place
         if self.grad_scaler.scale != 1.0:
             torch._foreach_mul_(gradients, 1 / self.grad_scaler.scale)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
@@ -145,14 +143,13 @@ class Trainer:
         if not explained:
             self.nonfinite_streak = 0 if finite else self.nonfinite_streak + 1
 
-    def loss_scales(self, step: StepBatch) -> dict[str, float]:
+    def loss_scales(self, counts: list[list[dict[str, int]]]) -> dict[str, float]:
         """What the summed loss of each term is multiplied by: its weight over its targets in the step, on all ranks."""
-        flat = [counts for micro in step.counts for counts in micro]
-        totals = [float(sum(counts.get(term, 0) for counts in flat)) for term in METRIC_SUMS]
+        terms = list(METRIC_SUMS)  # also those without targets on this rank: all ranks reduce the same tensor
+        totals = [float(sum(count.get(term, 0) for micro in counts for count in micro)) for term in terms]
         if self.dist.world_size > 1:
             totals = self.dist.all_reduce(torch.tensor(totals, device=self.device)).tolist()
-        weights = [self.term_weights.get(term, 1.0) for term in METRIC_SUMS]
-        return {term: w / max(total, 1.0) for term, w, total in zip(METRIC_SUMS, weights, totals, strict=True)}
+        return {t: self.term_weights.get(t, 1.0) / max(total, 1.0) for t, total in zip(terms, totals, strict=True)}
 
     def compute_loss(self, batch: Any) -> dict[str, LossTerm]:
         """The loss terms of a batch, wherever its tensors are, in the precision of the run."""
@@ -163,10 +160,15 @@ class Trainer:
     def seed_dropout(self, number: int) -> None:
         """Seed dropout by the run's seed and the micro-batch's first sample, so that resuming repeats its draws."""
         partition = self.loader.partition
-        first = (self.step + self.skipped_steps) * self.loader.batch_size
+        first = self.data_step * self.loader.batch_size
         first += (number * partition.world_size + partition.rank) * self.loader.micro_batch_size
         key = hash_key(self.config.seed + DROPOUT_STREAM, np.array([first], np.uint64))[0]
-        seed_torch(int(key >> np.uint64(1)), self.device)
+        seed_torch(int(key >> np.uint64(1)), self.device)  # as a non-negative int64
+
+    @property
+    def data_step(self) -> int:
+        """The next step in the order of the data: ahead of `step` by those skipped after a divergence."""
+        return self.step + self.skipped_steps
 
     # ------------------------------------------------------------------------------------------- the loop
 
@@ -225,18 +227,15 @@ class Trainer:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
             rows = self.loader.batch_size // self.loader.partition.world_size
-            smaller = [
-                f"--micro-batch-size {n}" for n in range(self.loader.micro_batch_size - 1, 0, -1) if rows % n == 0
-            ][:1]
-            hint = (
-                f"use {' or '.join([*smaller, '--activation-checkpointing'])}; the run resumes from its last checkpoint"
-            )
+            sizes = [n for n in range(1, self.loader.micro_batch_size) if rows % n == 0]
+            options = [f"--micro-batch-size {n}" for n in sizes[-1:]] + ["--activation-checkpointing"]
+            hint = f"use {' or '.join(options)}; the run resumes from its last checkpoint"
             cause = str(error).splitlines()[0]
             raise BertGPTError("BG406", "out of memory in a training step", cause=cause, hint=hint) from None
 
     def batches(self) -> Prefetcher:
         """The batches of the steps that follow, prefetched."""
-        return Prefetcher(self.loader.steps(self.step + self.skipped_steps), self.prepare)
+        return Prefetcher(self.loader.steps(self.data_step), self.prepare)
 
     def is_last(self) -> bool:
         """Whether no step follows."""
@@ -333,11 +332,11 @@ class Trainer:
 
     def rollback(self, metrics: dict[str, float]) -> None:
         """Go back to the last checkpoint and skip the batches since then. The second time, give up."""
-        diverged_at, samples = self.step, (self.step + self.skipped_steps) * self.loader.batch_size
-        cause = format_metrics(metrics)
+        diverged_at, cause = self.step, format_metrics(metrics)
         if self.rolled_back:
             norms = {name: str(float(p.detach().norm())) for name, p in self.model.named_parameters()}
-            report = {"step": diverged_at, "samples_before": samples, "norms": norms}
+            samples_before = self.data_step * self.loader.batch_size  # with those skipped: where to look in the data
+            report = {"step": diverged_at, "samples_before": samples_before, "norms": norms}
             if self.dist.is_main:
                 path = self.checkpoints.folder.parent / "diverged.json"
                 write_json(path, report | {name: str(value) for name, value in metrics.items()})
@@ -349,13 +348,13 @@ class Trainer:
         self.logger.info(f"step {diverged_at}: non-finite ({cause}), {skipping}")
 
     def resolve_time_budget(self, progress: console.Progress) -> None:
-        """With a time budget: fix the number of steps once the speed is known."""
+        """With a time budget: fix the number of steps once this process has measured its speed."""
         if self.config.max_seconds is None or self.schedule.steps != UNKNOWN_STEPS:
             return
         spent = self.dist.all_reduce_max(self.timer.seconds("training"), self.device)
         if self.step == self.start_step + TIMING_WARMUP:
             self.speed_start = (self.step, spent)
-        if self.step < TIMING_STEPS or self.step <= self.start_step + TIMING_WARMUP:
+        if self.step < self.start_step + TIMING_STEPS:
             return
         seconds = (spent - self.speed_start[1]) / (self.step - self.speed_start[0])
         steps = self.step + max(0, round((self.config.max_seconds - spent) / seconds))
@@ -377,7 +376,7 @@ class Trainer:
             self.last_log = (self.step, self.timer.seconds("training"))
         mfu = "" if self.config.peak_flops is None else f"{self.mfu(speed):.0%} MFU, "
         line = f"step {self.step:,}, loss {metrics['loss']:.3f}, lr {metrics['lr']:.2e}, {speed:,.0f} tokens/s, {mfu}"
-        progress.update(self.step, said=f"{line}{peak_memory(self.device) / 1e9:.1f} GB")
+        progress.update(self.step, status=f"{line}{peak_memory(self.device) / 1e9:.1f} GB")
 
     def mfu(self, tokens_per_s: float) -> float:
         """Model FLOPs utilisation: the share of the devices' peak that the model's arithmetic uses."""
@@ -388,6 +387,7 @@ class Trainer:
         """Write a line of metrics.jsonl; refuses values that are not finite."""
         if not all(math.isfinite(value) for value in metrics.values() if isinstance(value, float)):
             raise BertGPTError("BG501", f"{split} loss is not finite at step {self.step}", hint=DIVERGENCE_HINT)
+        # Trained on since the start: those skipped after a divergence do not count.
         tokens, samples = self.step * self.config.tokens_per_step, self.step * self.loader.batch_size
         self.logger.log({"step": self.step, "tokens": tokens, "samples": samples, "split": split} | metrics)
 

@@ -149,6 +149,8 @@ def test_kv_cache_with_left_padding(family: str) -> None:
     both = torch.cat(parts, dim=1)
     assert (both[0] - model(long, causal=True)[0]).abs().max() < 1e-5
     assert (both[1, 12:] - model(short, causal=True)[0]).abs().max() < 1e-5
+    with pytest.raises(AssertionError, match="in every call with a cache, or none"):
+        model(ids[:, :1], causal=True, position_ids=positions[:, :1], cache=cache)
 
 
 @torch.no_grad()

@@ -5,17 +5,28 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from bertgpt.utils import console
+
 MAX_BATCH_TOKENS = 8192  # about the most tokens computed at once
 
 
-def batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """The indices of each batch, longest sequences first, so that an out-of-memory error comes at once."""
+def batches_by_length(lengths: Sequence[int], label: str) -> Iterator[list[int]]:
+    """Yield the indices of each batch, longest sequences first, so that an out-of-memory error comes at once.
+
+    Shows progress, in tokens, under a label.
+    """
+    progress = console.Progress(label, sum(lengths), in_bytes=False)
+    done = 0
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     start = 0
     while start < len(order):
         batch_size = max(1, MAX_BATCH_TOKENS // max(1, lengths[order[start]]))
-        yield order[start : start + batch_size]
+        batch = order[start : start + batch_size]
+        yield batch
         start += batch_size
+        done += sum(lengths[i] for i in batch)
+        progress.update(done)
+    progress.end()
 
 
 def pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

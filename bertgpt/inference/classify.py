@@ -1,6 +1,6 @@
 """Text classification and regression with a fine-tuned model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -57,35 +57,14 @@ def predict_logits(
     classifier: SequenceClassifier, examples: Sequence[EncodedExample], device: torch.device
 ) -> NDArray[np.float32]:
     """The logits of examples, (examples, labels)."""
-    result = np.zeros((len(examples), classifier.classifier.out_features), np.float32)
-    for indices, logits in iterate_logits(classifier, examples, device):
-        result[indices] = logits
-    return result
-
-
-def iterate_logits(
-    classifier: SequenceClassifier, examples: Sequence[EncodedExample], device: torch.device
-) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Yield the indices of each batch of examples, and their logits (B, labels)."""
     classifier.eval()
-    progress = console.Progress("classifying", len(examples), in_bytes=False)
-    done = 0
-    for indices in batches_by_length([len(example.input_ids) for example in examples]):
+    result = np.zeros((len(examples), classifier.classifier.out_features), np.float32)
+    for indices in batches_by_length([len(example.input_ids) for example in examples], "classifying"):
         packed = pack_batch([examples[i] for i in indices], np.zeros(len(indices), np.int64), classifier.causal)
         batch = to_device(to_tensors(packed, pin=False), device)
         with torch.no_grad():
-            logits = classifier(
-                batch.input_ids,
-                document_ids=batch.document_ids,
-                position_ids=batch.position_ids,
-                token_type_ids=batch.token_type_ids,
-                row_index=batch.row_index,
-                pool_index=batch.pool_index,
-            ).float()
-        yield indices, logits.cpu().numpy()
-        done += len(indices)
-        progress.update(done)
-    progress.end()
+            result[indices] = classifier(**batch.model_inputs()).float().cpu().numpy()
+    return result
 
 
 def classify(
@@ -98,7 +77,7 @@ def classify(
     if pretrained.head is None:
         hint = "bertgpt finetune TASK --model RUN --out RUN2 trains one"
         raise BertGPTError("BG222", "model has no classification head", hint=hint)
-    device = pretrained.model.token_embedding.weight.device
+    device = pretrained.model.device
     examples = encode_examples(pretrained, texts, second_texts, pretrained.max_length)
     logits = predict_logits(pretrained.head.classifier, examples, device)
     if not np.isfinite(logits).all():

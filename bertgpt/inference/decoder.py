@@ -16,7 +16,7 @@ class Decoder:
     """A batch of growing rows of ids, with the KV cache of a model."""
 
     def __init__(self, model: Transformer, rows: Sequence[Sequence[int]], window: int, max_new_tokens: int) -> None:
-        self.model, self.window, self.device = model, window, model.token_embedding.weight.device
+        self.model, self.window, self.device = model, window, model.device
         self.rows = [list(row[-window:]) for row in rows]
         self.max_new_tokens = max_new_tokens  # that are still to come
 

@@ -57,17 +57,12 @@ def hidden_states(
     if num_truncated := sum(len(ids) > longest for ids in encoded):
         console.info(f"{num_truncated:,} of {len(texts):,} texts truncated to {longest:,} tokens")
     rows = [(pretrained.prepend_end if causal else pretrained.add_cls_sep)(ids[:longest]) for ids in encoded]
-    progress = console.Progress("encoding", sum(map(len, rows)), in_bytes=False)
-    done = 0
-    for indices in batches_by_length(list(map(len, rows))):
+    for indices in batches_by_length(list(map(len, rows)), "encoding"):
         with torch.inference_mode():
-            input_ids, lengths = pad([rows[index] for index in indices], model.token_embedding.weight.device)
+            input_ids, lengths = pad([rows[index] for index in indices], model.device)
             document_ids = None if causal else padding_document_ids(input_ids, lengths)
             hidden = model(input_ids, causal=causal, document_ids=document_ids, output_hidden_states=all_layers)
         yield indices, hidden, lengths
-        done += int(lengths.sum())
-        progress.update(done)
-    progress.end()
 
 
 @torch.inference_mode()
@@ -81,7 +76,6 @@ def pool(pretrained: PretrainedModel, hidden: Tensor, lengths: Tensor, pooling: 
     if pooling == "last":
         return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
     position = torch.arange(hidden.size(1), device=hidden.device)
-    is_text = (position > 0) & (
-        position < (lengths - int(not causal))[:, None]
-    )  # (B, T): no special tokens, no padding
+    num_end_tokens = int(not causal)  # [SEP]
+    is_text = (position > 0) & (position < (lengths - num_end_tokens)[:, None])  # (B, T): no specials, no padding
     return (hidden * is_text[..., None]).sum(dim=1) / is_text.sum(dim=1, keepdim=True).clamp(min=1)

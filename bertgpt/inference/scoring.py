@@ -13,7 +13,6 @@ from bertgpt.inference import batching
 from bertgpt.inference.batching import batches_by_length, pad, padding_document_ids
 from bertgpt.model import Transformer
 from bertgpt.training.objectives import lm_loss
-from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 
 
@@ -96,19 +95,14 @@ def token_nlls_and_greedy(model: Transformer, rows: Sequence[Sequence[int]]) -> 
     """The same, and whether each token is the most likely one."""
     model.eval()
     results: list[tuple[list[float], list[bool]]] = [([], []) for _ in rows]
-    progress = console.Progress("scoring", sum(map(len, rows)), in_bytes=False)
-    done = 0
-    for indices in batches_by_length(list(map(len, rows))):
-        ids, _ = pad([rows[index] for index in indices], model.token_embedding.weight.device)  # (B, T + 1)
+    for indices in batches_by_length(list(map(len, rows)), "scoring"):
+        ids, _ = pad([rows[index] for index in indices], model.device)  # (B, T + 1)
         hidden = model(ids[:, :-1], causal=True)  # (B, T, D): no token sees the padding after it
         output = lm_loss(model, hidden.flatten(0, 1), ids[:, 1:].flatten())
         columns = (output.losses.view(len(indices), -1).tolist(), output.correct.view(len(indices), -1).tolist())
         for index, nlls, is_greedy in zip(indices, *columns, strict=True):
             targets = len(rows[index]) - 1
             results[index] = (nlls[:targets], is_greedy[:targets])
-            done += targets
-        progress.update(done)
-    progress.end()
     return results
 
 
@@ -139,7 +133,7 @@ def pseudo_logprobs(pretrained: PretrainedModel, rows: Sequence[Sequence[int]]) 
 def masked_logits(pretrained: PretrainedModel, ids: Sequence[int], masks: Sequence[Sequence[int]]) -> Iterator[Tensor]:
     """Yield the logits (positions, V) at each of `masks`: sets of positions, each masked in a row of its own."""
     model = pretrained.model.eval()
-    row = torch.tensor(pretrained.add_cls_sep(ids), device=model.token_embedding.weight.device)
+    row = torch.tensor(pretrained.add_cls_sep(ids), device=model.device)
     batch_size = max(1, batching.MAX_BATCH_TOKENS // len(row))
     for batch in (masks[first : first + batch_size] for first in range(0, len(masks), batch_size)):
         row_index = torch.tensor([n for n, positions in enumerate(batch) for _ in positions], device=row.device)
@@ -156,15 +150,10 @@ def masked_logits_batched(
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield each row's index and its logits (positions, V) at its `masks`; the rows are already masked there."""
     model = pretrained.model.eval()
-    progress = console.Progress("predicting masks", len(rows), in_bytes=False)
-    done = 0
-    for indices in batches_by_length(list(map(len, rows))):
+    for indices in batches_by_length(list(map(len, rows)), "predicting masks"):
         batch = [pretrained.add_cls_sep(rows[index]) for index in indices]
-        input_ids, lengths = pad(batch, model.token_embedding.weight.device)
+        input_ids, lengths = pad(batch, model.device)
         hidden = model(input_ids, causal=False, document_ids=padding_document_ids(input_ids, lengths))  # (B, T, D)
         for row, index in enumerate(indices):
             positions = torch.tensor(masks[index], device=input_ids.device) + 1 - pretrained.mlm_shift
             yield index, model.logits(hidden[row, positions]).float()
-        done += len(indices)
-        progress.update(done)
-    progress.end()

@@ -115,14 +115,7 @@ class SequenceClassification:
         return {"regression" if batch.labels.dtype.kind == "f" else "classification": len(batch.labels)}
 
     def __call__(self, model: SequenceClassifier, batch: PackedBatch) -> dict[str, LossTerm]:
-        logits = model(
-            batch.input_ids,
-            document_ids=batch.document_ids,
-            position_ids=batch.position_ids,
-            token_type_ids=batch.token_type_ids,
-            row_index=batch.row_index,
-            pool_index=batch.pool_index,
-        ).float()
+        logits = model(**batch.model_inputs()).float()
         if logits.size(1) == 1:
             loss = torch.nn.functional.mse_loss(logits[:, 0], batch.labels, reduction="sum")
             return {"regression": LossTerm(loss)}
@@ -159,9 +152,8 @@ def segment_layout(batch: MLMBatch) -> tuple[Tensor, Tensor, Tensor]:
     zeros = torch.zeros((len(batch.input_ids), length + 1), dtype=torch.long, device=batch.input_ids.device)
     starts = zeros.scatter(1, batch.segment_starts, 1).scatter(1, batch.lengths[:, None], 1)[:, :length]
     documents, positions = document_ids_and_positions(starts.bool())
-    b_starts = torch.cat(
-        (batch.sentence_b_starts, torch.full_like(batch.lengths[:, None], length)), dim=1
-    )  # padding has no B
+    padding_b_start = torch.full_like(batch.lengths[:, None], length)  # at the end: padding has no sentence B
+    b_starts = torch.cat((batch.sentence_b_starts, padding_b_start), dim=1)
     b_start = b_starts.gather(1, (documents - 1).clamp(min=0))  # (B, T): of the segment at each position
     index = torch.arange(length, device=batch.input_ids.device)
     return documents, positions, (index >= b_start).long()

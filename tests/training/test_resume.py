@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import bertgpt
-from bertgpt.trainer import Trainer
+from bertgpt.trainer import TIMING_STEPS, TIMING_WARMUP, Trainer
 from bertgpt.training.checkpoints import Checkpoints
 from tests.conftest import Outcome
 from tests.fixtures.training import SHORT_RUN, TrainingData, assert_identical_runs, final_weights, flags, logged_metrics
@@ -112,6 +112,32 @@ def test_run_stopped_at_epoch_end_or_before_last_step_resumes_exactly(
     assert_identical_runs(tmp_path / "uninterrupted", tmp_path / "broken")
     bertgpt.pretrain(source, out=str(tmp_path / "broken"), **options)  # finished: nothing to do
     assert next(steps) == 12 - stop + 1
+
+
+def test_resumed_run_measures_its_speed_anew(
+    training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over as many steps as a run from the start, so that a single slow one does not decide the number of steps."""
+    source, options = training_data["clm"]
+    given = {key: value for key, value in (options | SHORT_RUN).items() if key != "max_steps"} | {"max_time": "0.1m"}
+    seconds = iter([0.1] * 18 + [0.5] * TIMING_WARMUP + [1.0] + [0.1] * 100)
+    spent = [0.0]
+    real = Trainer.train_step
+
+    def timed(trainer: Trainer, batch: Any) -> Any:
+        if trainer.step == 18 and len(spent) == 1:
+            spent[:] = [0.0, 0.0]
+            raise RuntimeError("killed")
+        spent[0] += next(seconds)
+        return real(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", timed)
+    monkeypatch.setattr("bertgpt.training.timer.Timer.seconds", lambda clock, account: spent[0])
+    with pytest.raises(RuntimeError, match="killed"):
+        bertgpt.pretrain(source, out=str(tmp_path / "run"), **given)
+    per_step = (1.0 + 14 * 0.1) / (TIMING_STEPS - TIMING_WARMUP)
+    steps = 16 + TIMING_STEPS + round((6 - 5 * 0.5 - 2.4) / per_step)
+    assert bertgpt.pretrain(source, out=str(tmp_path / "run"), **given)["steps"] == steps
 
 
 def test_signal_stops_run_also_where_it_is_ignored(

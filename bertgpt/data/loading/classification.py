@@ -10,7 +10,7 @@ micro-batches of any size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,10 @@ class PackedBatch:
     row_index: Array  # (N,): the row of each text
     pool_index: Array  # (N,): the position it is pooled at: its first token, or its last for a causal model
     labels: Array  # (N,): integers for classification, floats for regression
+
+    def model_inputs(self) -> dict[str, Array]:
+        """The arguments of `SequenceClassifier.forward`: everything but the labels."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "labels"}
 
 
 def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> tuple[list[tuple[int, int]], int]:
