@@ -34,10 +34,10 @@ class SampleCallback:
         """Append the samples of this step; there are no metrics."""
         if view.dist.is_main:
             model = PretrainedModel(view.model.eval(), self.tokenizer, self.objective, seq_len=self.length)
-            samples = [*self.generate(model), *self.fill_masks(model)]
-            entry = f"{HEADING}{view.step:,}\n\n" + "".join(f"{printable(sample)}\n\n" for sample in samples)
-            content = self.entries_before(view.step) + entry
-            write_text(self.path, content)
+            texts = [*self.generate(model), *self.fill_masks(model)]
+            samples = "".join(printable(text.replace(HEADING, "")) + "\n\n" for text in texts)
+            entry = f"{HEADING}{view.step:,}\n\n{samples}"
+            write_text(self.path, self.entries_before(view.step) + entry)
         return None
 
     def entries_before(self, step: int) -> str:
@@ -53,11 +53,11 @@ class SampleCallback:
         if self.objective == "mlm":
             return []
         generator = Generator(SamplingParams(temperature=0.8), max_new_tokens=100, num_samples=3, seed=self.seed)
-        return [sample["text"].replace(HEADING, "") for sample in generator(model, [""])]
+        return [sample["text"] for sample in generator(model, [""])]
 
     def fill_masks(self, model: PretrainedModel) -> list[str]:
         """A text with masked tokens and what a masked language model predicts for them."""
         if self.objective == "clm" or len(self.tokenizer.encode(self.text.strip())) < MIN_TOKENS:
             return []
         result = FillMask(seed=self.seed).mask_and_predict(model, self.text)
-        return ["".join(format_segment(segment)[0] for segment in result["segments"]).replace(HEADING, "")]
+        return ["".join(format_segment(segment)[0] for segment in result["segments"])]
