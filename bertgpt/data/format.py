@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.utils.errors import BertGPTError, did_you_mean
-from bertgpt.utils.files import cache_folder, sha256_of, write_json
+from bertgpt.utils.files import cache_folder, sha256_of, sha256_of_json, write_json
 from bertgpt.utils.version import FORMAT_VERSION
 
 FORMAT = "bertgpt"
@@ -87,6 +87,11 @@ def bit_array(bits: NDArray[np.bool_]) -> pa.Array:
     return pa.Array.from_buffers(pa.bool_(), len(bits), [None, packed])
 
 
+def numbers(values: pa.Array) -> NDArray[Any]:
+    """A column of numbers as an array over its buffer; `to_numpy` would import pandas."""
+    return np.frombuffer(values.buffers()[1] or b"", values.type.to_pandas_dtype(), len(values))
+
+
 def write_batch(path: Path, batch: pa.RecordBatch) -> None:
     """Write a file of one record batch; `write_table` would write none for an empty table."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
@@ -116,15 +121,12 @@ class TokenFile:
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
         """The start of each row in the flat stream, and the end of the last."""
-        tokens = self.batch.column("tokens")
-        return np.frombuffer(tokens.buffers()[1], np.int64, len(self) + 1, 8 * tokens.offset)
+        return numbers(self.batch.column("tokens").offsets)
 
     @cached_property
     def flat(self) -> NDArray[Any]:
         """All ids of the file."""
-        values = self.batch.column("tokens").values
-        dtype = np.dtype(np.uint16 if values.type == pa.uint16() else np.uint32)
-        return np.frombuffer(values.buffers()[1] or b"", dtype, len(values), dtype.itemsize * values.offset)
+        return numbers(self.batch.column("tokens").values)
 
     def row(self, i: int) -> NDArray[Any]:
         """The ids of one row."""
@@ -133,14 +135,13 @@ class TokenFile:
     @cached_property
     def n_bytes(self) -> NDArray[np.uint32]:
         """The bytes of text of each document of a tokenized file."""
-        return np.frombuffer(self.batch.column("n_bytes").buffers()[1] or b"", np.uint32, len(self))
+        return numbers(self.batch.column("n_bytes"))
 
     @cached_property
     def documents(self) -> NDArray[np.uint8]:
         """The document hashes, shape (rows, 16)."""
-        column = self.batch.column("doc_id")
-        raw = np.frombuffer(column.buffers()[1] or b"", np.uint8, 16 * len(self), 16 * column.offset)
-        return raw.reshape(-1, 16)
+        content = self.batch.column("doc_id").buffers()[1] or b""
+        return np.frombuffer(content, np.uint8, 16 * len(self)).reshape(-1, 16)
 
     def check_ids(self, max_id: int) -> None:
         """Refuse ids that the tokenizer does not have: on a GPU they would be an illegal memory access."""
@@ -156,11 +157,6 @@ class TokenFile:
 
 
 # ----------------------------------------------------------------------------------------------- manifests
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """The sha256 of a config."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def resolve_artifact(path: Path) -> Path:
@@ -243,7 +239,7 @@ def build_manifest(
         "version": FORMAT_VERSION,
         "kind": kind,
         "config": config,
-        "config_sha256": config_hash(config),
+        "config_sha256": sha256_of_json(config),
         "tokenizer": {"sha256": tokenizer.fingerprint, "max_id": tokenizer.max_id, "roles": roles},
         "dtype": tokenizer.dtype.name,
         "counts": counts,

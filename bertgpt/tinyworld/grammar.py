@@ -86,11 +86,7 @@ class Table:
         following = [word for _, words in self.empty for word in words or ()]
         if len(set(following)) < len(following) or len([words for _, words in self.empty if words is None]) > 1:
             raise ValueError("lookahead sets of two empty phrases overlap")
-        self._first_words = Counter(tokens[0] for tokens in self.index)
-
-    def first_words(self) -> WordSet:
-        """The first words of all phrases."""
-        return frozenset(self._first_words)
+        self.first_words = Counter(tokens[0] for tokens in self.index)
 
     def option_logp(self, chosen: int, excluded: Container[str]) -> float:
         """Log-probability of a phrase, given that it is not in `excluded`."""
@@ -102,7 +98,7 @@ class Table:
     def word_logps(self, chosen: int, excluded: Container[str]) -> list[float]:
         """Log-probability of each word of a phrase given the words before it and that it is not in `excluded`."""
         words = self.tokens[chosen]
-        if not excluded and words and self._first_words[words[0]] == 1:
+        if not excluded and words and self.first_words[words[0]] == 1:
             return [self.logp[chosen]] + [0.0] * (len(words) - 1)
         open_options = [i for i, phrase in enumerate(self.phrases) if phrase not in excluded]
         logps, before = [], math.fsum(self.p[i] for i in open_options)

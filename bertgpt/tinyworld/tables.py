@@ -128,7 +128,8 @@ class WorldTables:
         self.intensifiers = self.optional(0.75, lex.INTENSIFIERS)
         self.sentences = cache(self._sentences)
         self._people()
-        self._things()
+        plain, vowel = self.truncate(lex.ADJECTIVES), self.truncate(lex.VOWEL_ADJECTIVES)
+        self.adjectives = [self.optional(0.45, entries) for entries in (plain, vowel, plain + vowel)]  # by article
         self.feelings = self.sentiment_tables(lex.GLAD, lex.SORRY)
         self.looks = self.sentiment_tables(lex.FINE, lex.POOR)
         self.looks_after = [  # after "a", and after "an"
@@ -166,20 +167,12 @@ class WorldTables:
         self.relations = Table(spaced(hers + his), zipf(len(hers)) + zipf(len(his)))
         self.relation_gender = "f" * len(hers) + "m" * len(his)
 
-    def _things(self) -> None:
-        plain, vowel = self.truncate(lex.ADJECTIVES), self.truncate(lex.VOWEL_ADJECTIVES)
-        self.adjectives = [  # by article
-            self.optional(0.45, plain),
-            self.optional(0.45, vowel),
-            self.optional(0.45, plain + vowel),
-        ]
-
     def _sentences(self, may_finish: bool, things: bool) -> TypedTable[Sentence]:
         """The kinds of the next sentence. All but the end are empty options, recognised by their first words."""
         lookahead = {
             Sentence.ACT: None,
-            Sentence.OPENED: self.openers.first_words(),
-            Sentence.SCENERY: self.whereabouts.first_words(),
+            Sentence.OPENED: frozenset(self.openers.first_words),
+            Sentence.SCENERY: frozenset(self.whereabouts.first_words),
             Sentence.DAY: frozenset({"It"}),
             Sentence.EVERYONE: frozenset({"Everyone"}),
             Sentence.NOBODY: frozenset({"Nobody"}),

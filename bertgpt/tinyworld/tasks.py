@@ -65,10 +65,6 @@ class ParsedDocument:
         """Index of the sentence that contains a word."""
         return sum(end <= self.spans[position][0] for _, end in self.sentences)
 
-    def positions(self, sentence: int) -> list[int]:
-        """Positions of the words of a sentence."""
-        return [i for i in range(len(self.words)) if self.sentence_of(i) == sentence]
-
     def replace_word(self, position: int, word: str) -> str:
         """The text up to the end of the sentence of a word, with this word replaced."""
         (start, end), (_, stop) = self.spans[position], self.sentences[self.sentence_of(position)]
@@ -142,9 +138,8 @@ def sentiment(parsed: ParsedDocument) -> Example | None:
 def acceptability(parsed: ParsedDocument) -> Example | None:
     """Acceptability. The sentence is chosen before the label, so that only the violation predicts the label."""
     violation = parsed.choice(["agreement", "word order"])
-    candidate = parsed.choice(
-        agreement_violations(parsed) if violation == "agreement" else word_order_violations(parsed)
-    )
+    find_violations = agreement_violations if violation == "agreement" else word_order_violations
+    candidate = parsed.choice(find_violations(parsed))
     if candidate is None:
         return None
     sentence, wrong = candidate
@@ -184,10 +179,7 @@ def minimal_pair(parsed: ParsedDocument) -> Example | None:
     category = parsed.choice([AGREEMENT, NAMES, POSSESSIONS, PRONOUNS])
     for position in parsed.shuffled([i for i, word in enumerate(parsed.words) if word.category == category]):
         if wrong := parsed.distractors(position):
-            good, bad = (
-                parsed.replace_word(position, parsed.words[position].text),
-                parsed.replace_word(position, wrong[0]),
-            )
+            good, bad = (parsed.replace_word(position, word) for word in (parsed.words[position].text, wrong[0]))
             return {"good": good, "bad": bad, "category": category}
     return None
 
@@ -198,7 +190,8 @@ def story_completion(parsed: ParsedDocument) -> Example | None:
     if sentence is None:
         return None
     start, end = parsed.sentences[sentence]
-    wrong = [(i, words[0]) for i in parsed.shuffled(parsed.positions(sentence)) if (words := parsed.distractors(i))]
+    positions = [i for i in range(len(parsed.words)) if parsed.sentence_of(i) == sentence]
+    wrong = [(i, words[0]) for i in parsed.shuffled(positions) if (words := parsed.distractors(i))]
     if len(wrong) < 2:
         return None
     correct = parsed.text[start:end]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from bertgpt.config.data_options import TextOptions
-from bertgpt.data.build.files import TOKENIZED, TRUNCATED, sum_counts
-from bertgpt.data.build.tokenize_worker import tokenized_metadata, write_tokenized
+from bertgpt.data.build.files import TOKENIZED, TRUNCATED, sum_counts, token_metadata
+from bertgpt.data.build.tokenize_worker import write_tokenized
 from bertgpt.data.execution.tasks import TaskResult
 from bertgpt.data.format import TokenFile
 from bertgpt.utils.files import atomic_write, sha256_of
@@ -55,5 +55,5 @@ class DocumentLimit:
         source = str(file.batch.column("source").dictionary[0])
         with atomic_write(path) as temporary:
             write_tokenized(temporary, source, file.documents[:keep], flat, offsets, n_bytes)
-        metadata = last.metadata | tokenized_metadata(flat, offsets, n_bytes)
+        metadata = last.metadata | token_metadata(flat, keep, int(n_bytes.sum(dtype=np.int64)))
         return [*others, TaskResult(path.name, path.stat().st_size, sha256_of(path), metadata)]

@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from bertgpt.data.execution.tasks import Metadata, TaskResult
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
@@ -39,12 +42,9 @@ def split_of(name: str) -> str:
     return name.rpartition("-")[0]
 
 
-def sum_counts(results: Iterable[TaskResult]) -> dict[str, int]:
+def sum_counts(results: Sequence[TaskResult]) -> dict[str, int]:
     """Documents, tokens and bytes of all files together."""
-    counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
-    for result in results:
-        counts.update({name: result.metadata[name] for name in COUNTS})
-    return dict(counts)
+    return {name: sum(result.metadata[name] for result in results) for name in COUNTS}
 
 
 def sum_by_split(results: Iterable[TaskResult], names: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -56,18 +56,24 @@ def sum_by_split(results: Iterable[TaskResult], names: Sequence[str]) -> dict[st
     return {split: dict(counts) for split, counts in splits.items()}
 
 
-def file_entry(result: TaskResult) -> Metadata:
-    """The manifest entry of a tokenized file or a shard."""
-    entry = {
-        "path": result.name,
-        "bytes": result.bytes,
-        "sha256": result.sha256,
-        "text_bytes": result.metadata["bytes"],
+def file_entry(result: TaskResult, extra: Metadata, keys: Sequence[str] = ENTRY_KEYS) -> Metadata:
+    """The manifest entry of a file: its name, size and hash, `extra`, and those of the keys that its metadata has."""
+    entry = {"path": result.name, "bytes": result.bytes, "sha256": result.sha256} | extra
+    return entry | {key: result.metadata[key] for key in keys if key in result.metadata}
+
+
+def token_metadata(flat: NDArray[Any], documents: int, text_bytes: int) -> Metadata:
+    """Counts of a tokenized file or a shard, and its range of ids."""
+    return {
+        "documents": documents,
+        "tokens": len(flat),
+        "bytes": text_bytes,
+        "min_id": int(flat.min()) if len(flat) else None,
+        "max_id": int(flat.max()) if len(flat) else None,
     }
-    return entry | {key: result.metadata[key] for key in ENTRY_KEYS if key in result.metadata}
 
 
 def result_of(entry: Metadata) -> TaskResult:
-    """The result that a manifest entry was made from."""
+    """The result that the manifest entry of a tokenized file was made from."""
     metadata = {key: entry[key] for key in ENTRY_KEYS if key in entry} | {"bytes": entry["text_bytes"]}
     return TaskResult(entry["path"], entry["bytes"], entry["sha256"], metadata)

@@ -13,12 +13,13 @@ import numpy as np
 
 from bertgpt.config.code_deps import code_hash
 from bertgpt.config.data_options import MaskOptions
-from bertgpt.data.build.files import FileSet, split_of, sum_by_split
+from bertgpt.data.build.files import FileSet, file_entry, split_of, sum_by_split
 from bertgpt.data.build.static_masks import StaticMaskWorker, static_mask_tasks
 from bertgpt.data.build.tokenizer_cache import remember_tokenizer, worker_tokenizer
-from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup, TaskResult
+from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup
 from bertgpt.data.execution.workdir import WorkDirectory
-from bertgpt.data.format import TokenFile, build_manifest, read_manifest, verify, verify_tokenizer
+from bertgpt.data.format import TokenFile, build_manifest, read_manifest
+from bertgpt.data.loading.open import open_artifact
 from bertgpt.data.loading.rows import write_spans
 from bertgpt.data.loading.segments import (
     IS_NEXT,
@@ -32,7 +33,7 @@ from bertgpt.data.loading.segments import (
 )
 from bertgpt.data.tokenizers.layouts import with_bert_specials
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import link_or_copy, sha256_of
+from bertgpt.utils.files import sha256_of
 
 SPANS_RATIO, MASKS_RATIO = 0.4, 0.7  # bytes on disk per byte of the shards, about; of masks: per stored epoch
 ROW_OPTIONS = ("seq_len", "sentence_pairs", "pack", "seed", "static", "dupe_factor")
@@ -45,11 +46,7 @@ class MaskInput:
     def __init__(self, options: MaskOptions) -> None:
         check_mask_options(options)
         self.options, self.folder, self.out = options, Path(options.shards), Path(options.out)
-        self.manifest = read_manifest(self.folder)
-        if self.manifest["kind"] != "shards":
-            raise BertGPTError("BG211", f"{self.folder} holds {self.manifest['kind']}, not shards")
-        verify(self.folder, self.manifest)
-        self.base_tokenizer = verify_tokenizer(self.folder, self.manifest)
+        self.manifest, self.base_tokenizer = open_artifact(self.folder, "shards")
         self.tokenizer = with_bert_specials(self.base_tokenizer)
         remember_tokenizer(self.tokenizer)
         self.parent = sha256_of(self.folder / "manifest.json")
@@ -101,17 +98,17 @@ def draw_static_masks(inputs: MaskInput, workdir: WorkDirectory, spans: FileSet)
 
 def publish_mask_plan(workdir: WorkDirectory, inputs: MaskInput, spans: FileSet, masks: FileSet) -> None:
     """Publish the spans, the static masks and the tokenizer."""
-    final = workdir.folder(inputs.config, "final", empty=True)
-    for path in (*spans.paths, *masks.paths):
-        link_or_copy(path, final / path.name)
     counts: Counter[str] = sum((Counter(result.metadata["counts"]) for result in spans.results), Counter())
-    files = [mask_file_entry(result) for result in (*spans.results, *masks.results)]
+    files = [
+        file_entry(result, {"split": split_of(result.name)}, ("rows", "max_segments"))
+        for result in (*spans.results, *masks.results)
+    ]
     manifest = build_manifest("mask_plan", inputs.config, inputs.tokenizer, dict(counts), files)
     manifest["tokenizer"]["base_sha256"] = inputs.base_tokenizer.fingerprint
     manifest["base"] = {"manifest_sha256": inputs.parent, "path": os.path.relpath(inputs.folder, inputs.out)}
     manifest["splits"] = sum_by_split(spans.results, ("rows", "tokens", "padding"))
     run_metadata = {"options": inputs.options.model_dump(mode="json")}
-    workdir.publish(final, manifest, inputs.tokenizer_folder(workdir), run_metadata)
+    workdir.publish_files([*spans.paths, *masks.paths], manifest, inputs.tokenizer_folder(workdir), run_metadata)
 
 
 def row_tasks(inputs: MaskInput) -> list[Task]:
@@ -152,7 +149,7 @@ class RowPlanWorker:
             "tokens": tokens,
             "rows": rows,
             "padding": rows * seq_len - int(lengths.sum()),
-            "max_segments": int(np.bincount(row_of).max(initial=0)) if rows else 0,
+            "max_segments": int(np.bincount(row_of).max(initial=0)),
             "counts": {
                 "rows": rows,
                 "segments": len(segments),
@@ -173,12 +170,6 @@ class RowPlanWorker:
         room = self.options.seq_len - 3
         pairs = split_into_pairs(start, stop, boundaries, room // 2, room - room // 2)
         return sample_negatives(pairs, self.options.sentence_pairs, self.options.seed, number, str(file.path))
-
-
-def mask_file_entry(result: TaskResult) -> Metadata:
-    """The manifest entry of a file of spans or masks."""
-    entry = {"path": result.name, "bytes": result.bytes, "sha256": result.sha256, "split": split_of(result.name)}
-    return entry | {key: result.metadata[key] for key in ("rows", "max_segments") if key in result.metadata}
 
 
 def summarize_mask_plan(folder: Path) -> Metadata:

@@ -1,7 +1,7 @@
 """Publish tokenized files and shards: link the files, write their manifest, move the folder into place."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from bertgpt.data.build.files import (
@@ -19,21 +19,16 @@ from bertgpt.data.build.shuffle import Shards
 from bertgpt.data.execution.tasks import Metadata, TaskResult
 from bertgpt.data.execution.workdir import WorkDirectory
 from bertgpt.data.format import build_manifest, read_manifest
-from bertgpt.utils.files import link_or_copy, sha256_of
+from bertgpt.utils.files import sha256_of
 
 
 def publish_tokenized(workdir: WorkDirectory, inputs: TextInput, tokenized: TokenizedFiles) -> None:
     """Publish tokenized files and their tokenizer."""
-    final = workdir.folder(inputs.config, "final", empty=True)
-    files = []
-    for path, result in zip(tokenized.paths, tokenized.results, strict=True):
-        name = result.name.replace(TRUNCATED, TOKENIZED)
-        link_or_copy(path, final / name)
-        files.append(file_entry(result) | {"path": name})
+    files = [text_file_entry(result) for result in tokenized.results]
     manifest = build_manifest("tokens", inputs.config, tokenized.tokenizer, total_counts(tokenized.results), files)
     manifest["sources"] = inputs.source_counts(tokenized.results)
     run_metadata = inputs.run_metadata(tokenized.results, workdir.start_time)
-    workdir.publish(final, manifest, tokenized.tokenizer_folder, run_metadata)
+    workdir.publish_files(tokenized.paths, manifest, tokenized.tokenizer_folder, run_metadata)
 
 
 def publish_shards(
@@ -44,10 +39,7 @@ def publish_shards(
     shards: Shards,
 ) -> None:
     """Publish shards and their tokenizer."""
-    final = workdir.folder(config, "final", empty=True)
-    for path in shards.paths:
-        link_or_copy(path, final / path.name)
-    files = [file_entry(result) | {"split": split_of(result.name)} for result in shards.results]
+    files = [text_file_entry(result) | {"split": split_of(result.name)} for result in shards.results]
     counts = total_counts(tokenized.results)
     counts |= {"duplicates": shards.plan.duplicates, "fragmented_documents": shards.plan.fragmented}
     manifest = build_manifest("shards", config, tokenized.tokenizer, counts, files)
@@ -55,12 +47,17 @@ def publish_shards(
     manifest["splits"] = sum_by_split(shards.results, COUNTS)
     manifest["parent"] = inputs.parent
     run_metadata = inputs.run_metadata(tokenized.results, workdir.start_time)
-    workdir.publish(final, manifest, tokenized.tokenizer_folder, run_metadata)
+    workdir.publish_files(shards.paths, manifest, tokenized.tokenizer_folder, run_metadata)
 
 
-def total_counts(results: Iterable[TaskResult]) -> dict[str, int]:
+def text_file_entry(result: TaskResult) -> Metadata:
+    """The manifest entry of a tokenized file or a shard; the one that a limit truncates gets the usual name."""
+    entry = file_entry(result, {"text_bytes": result.metadata["bytes"]})
+    return entry | {"path": result.name.replace(TRUNCATED, TOKENIZED)}
+
+
+def total_counts(results: Sequence[TaskResult]) -> dict[str, int]:
     """Documents, tokens and bytes of all tokenized files, and what was left out of them or stood out."""
-    results = list(results)
     counts = Counter(sum_counts(results))
     for result in results:
         counts.update(result.metadata["counts"])

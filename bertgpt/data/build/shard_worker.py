@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bertgpt.data.build.files import token_metadata
 from bertgpt.data.execution.tasks import Metadata
 from bertgpt.data.format import DOCUMENT, TokenFile, bit_array, column, list_array, shard_schema, write_batch
 
@@ -98,13 +99,8 @@ class ShardWriter:
         continued = payload.fragment[order] > 0
         columns = [list_array(flat, offsets), rows["doc_id"], bit_array(continued)]
         write_batch(path, pa.RecordBatch.from_arrays(columns, schema=shard_schema(flat.dtype)))
-        return {
-            "documents": int((~continued).sum()),
-            "tokens": len(flat),
-            "bytes": sum(file.text_bytes(*chosen) for file, *chosen in selected),
-            "min_id": int(flat.min()) if len(flat) else None,
-            "max_id": int(flat.max()) if len(flat) else None,
-        }
+        text_bytes = sum(file.text_bytes(*chosen) for file, *chosen in selected)
+        return token_metadata(flat, int((~continued).sum()), text_bytes)
 
     def append_end_ids(self, rows: pa.Array, last: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Ids as numbers, with the end id after each row that is the last of its document; and their offsets."""

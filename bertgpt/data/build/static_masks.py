@@ -1,5 +1,6 @@
 """Static masking: the masks of the first epochs, drawn ahead and stored beside the spans of the rows."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from bertgpt.data.format import TokenFile
 from bertgpt.data.loading.mask_file import write_masks
 from bertgpt.data.loading.masking import MaskBatch
 from bertgpt.data.loading.mlm import Masker
-from bertgpt.data.loading.rows import RowBuilder, SpanFile, SpecialIds
+from bertgpt.data.loading.rows import RowBuilder, SpanFile
 
 BLOCK_TOKENS = 1 << 21  # tokens of the rows that are masked at once
 
@@ -27,8 +28,8 @@ class StaticMaskWorker:
         """Write the masks of a shard for all epochs; `first_row` is the number of its first row within the split."""
         spans_path, shard, split, first_row = payload
         spans, tokens = SpanFile(Path(spans_path)), TokenFile(Path(shard)).flat
-        length, dtype = self.config["seq_len"], self.tokenizer.dtype
-        builder = RowBuilder(length, spans.max_segments, SpecialIds.from_tokenizer(self.tokenizer), dtype)
+        length = self.config["seq_len"]
+        builder = RowBuilder(length, spans.max_segments, self.tokenizer)
         masker = Masker(self.config, split, self.tokenizer)
         epochs = 1 if masker.fixed else self.config["dupe_factor"]
         step = max(1, BLOCK_TOKENS // length)
@@ -39,16 +40,16 @@ class StaticMaskWorker:
                 batch = builder.build([(spans, tokens, row) for row in rows.tolist()])
                 yield masker.masks(batch, first_row + rows, np.full_like(rows, epoch))
 
-        write_masks(path, dtype, map(masks_of, range(epochs)))
+        write_masks(path, self.tokenizer.dtype, map(masks_of, range(epochs)))
         return {"rows": epochs * len(spans)}
 
 
 def static_mask_tasks(folder: Path, span_tasks: Sequence[Task], results: Sequence[TaskResult]) -> list[Task]:
     """One task for each shard; rows are numbered through all shards of a split."""
-    tasks, rows = [], dict[str, int]()
+    tasks, rows = [], Counter[str]()  # the rows of each split so far
     for task, result in zip(span_tasks, results, strict=True):
         split = split_of(result.name)
-        first_row = rows.setdefault(split, 0)
+        first_row = rows[split]
         rows[split] += result.metadata["rows"]
         name = result.name.replace(".spans.arrow", ".masks.arrow")
         identity = task.identity | {"spans": result.sha256, "first": first_row}

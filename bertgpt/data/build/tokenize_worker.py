@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bertgpt.data.build.files import TOKENIZED
+from bertgpt.data.build.files import TOKENIZED, token_metadata
 from bertgpt.data.documents import DocumentBatch
 from bertgpt.data.execution.tasks import Metadata, Task
 from bertgpt.data.format import DOCUMENT, column, list_array, single_string, tokenized_schema, write_batch
@@ -65,7 +65,7 @@ class TokenizeWorker:
             n_bytes = np.concatenate([np.zeros(0, np.int64), *sizes]).astype(np.uint32)
             doc_ids = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16)
             write_tokenized(path, source.name, doc_ids, flat, offsets, n_bytes)
-            metadata = tokenized_metadata(flat, offsets, n_bytes)
+            metadata = token_metadata(flat, len(n_bytes), int(n_bytes.sum(dtype=np.int64)))
         return metadata | {
             "counts": {name: n for name, n in sorted((policy.counts + counts).items()) if n},
             "bad": sum(n for name, n in policy.counts.items() if name != "empty"),
@@ -145,17 +145,6 @@ def write_tokenized(
         column(n_bytes),
     ]
     write_batch(path, pa.RecordBatch.from_arrays(columns, schema=schema))
-
-
-def tokenized_metadata(flat: NDArray[Any], offsets: NDArray[np.int64], n_bytes: NDArray[np.uint32]) -> Metadata:
-    """Counts of a tokenized file and its range of ids."""
-    return {
-        "documents": len(offsets) - 1,
-        "tokens": len(flat),
-        "bytes": int(n_bytes.sum(dtype=np.int64)),
-        "min_id": int(flat.min()) if len(flat) else None,
-        "max_id": int(flat.max()) if len(flat) else None,
-    }
 
 
 def tokenize_tasks(splits: Sequence[InputSplit], tokenizer: Tokenizer) -> list[Task]:

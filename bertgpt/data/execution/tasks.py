@@ -6,7 +6,6 @@ So a run may be killed at any instant and started again, with any number of work
 Nothing is synced before the finished folder is: a power failure costs the files that were not yet on disk.
 """
 
-import hashlib
 import json
 import os
 import signal
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import atomic_write, disk_error, fault_point, sha256_of, write_json
+from bertgpt.utils.files import atomic_write, disk_error, fault_point, sha256_of, sha256_of_json, write_json
 
 SMALL_INPUT = 40_000_000  # bytes: one process is done with so few before others have started
 PRELOAD = "bertgpt.data.build.preload"  # as a string: this room does not import what it executes
@@ -103,17 +102,12 @@ def completed_result(group: TaskGroup, task: Task) -> TaskResult | None:
     """The result of a task that the same code has completed before, if its file is still intact."""
     try:
         stored = json.loads((group.folder / f"{task.name}.json").read_text(encoding="utf-8"))
-        same_task = (stored["task"], stored["code_hash"]) == (hash_of(task.identity), group.code_hash)
+        same_task = (stored["task"], stored["code_hash"]) == (sha256_of_json(task.identity), group.code_hash)
         if same_task and stored["sha256"] == sha256_of(group.folder / task.name):
             return TaskResult(task.name, stored["bytes"], stored["sha256"], stored["metadata"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return None
-
-
-def hash_of(identity: Metadata) -> str:
-    """The sha256 of a task's identity."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def run_serial(group: TaskGroup, tasks: Sequence[Task], pending: Sequence[int]) -> Iterator[tuple[int, TaskResult]]:
@@ -138,7 +132,7 @@ def run_task(worker: Worker, group: TaskGroup, task: Task) -> TaskResult:
         result = TaskResult(task.name, path.stat().st_size, sha256_of(path), metadata)
         fault_point("task.file_written")
         stored = {
-            "task": hash_of(task.identity),
+            "task": sha256_of_json(task.identity),
             "code_hash": group.code_hash,
             "bytes": result.bytes,
             "sha256": result.sha256,

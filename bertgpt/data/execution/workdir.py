@@ -26,10 +26,19 @@ from bertgpt.data.execution.tasks import (
     start_forkserver,
     worker_count,
 )
-from bertgpt.data.format import WRITTEN_BY, config_hash, read_manifest, verify
+from bertgpt.data.format import WRITTEN_BY, read_manifest, verify
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import disk_error, ensure_writable_folder, lock, publish_atomic, sync, write_json
+from bertgpt.utils.files import (
+    disk_error,
+    ensure_writable_folder,
+    link_or_copy,
+    lock,
+    publish_atomic,
+    sha256_of_json,
+    sync,
+    write_json,
+)
 from bertgpt.utils.version import __version__
 
 COUNTED = ("documents", "tokens", "rows")  # what progress shows, of the metadata that has it
@@ -67,7 +76,7 @@ class WorkDirectory:
 
     def folder(self, config: Metadata, name: str, empty: bool = False) -> Path:
         """The folder of this name for a config; created, and cleared if it should be `empty`."""
-        folder = self.root / config_hash(config)[:16] / name
+        folder = self.root / sha256_of_json(config)[:16] / name
         if empty:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,9 +131,7 @@ class WorkDirectory:
             for i, result in results:
                 if durable:
                     sync(group.folder / result.name)
-                counts = {
-                    key: result.metadata[key] for key in ("documents", "tokens", "rows") if key in result.metadata
-                }
+                counts = {key: result.metadata[key] for key in COUNTED if key in result.metadata}
                 done.update(weight=tasks[i].weight, **counts)
                 progress.update(done["weight"], **{key: done[key] for key in counts})
                 waiting[i] = result
@@ -132,6 +139,13 @@ class WorkDirectory:
                     yield waiting.pop(following)
                     following += 1
         progress.end()
+
+    def publish_files(self, paths: Sequence[Path], manifest: Metadata, tokenizer: Path, run_metadata: Metadata) -> None:
+        """Publish files that tasks have written, under the names that the manifest gives them."""
+        final = self.folder(manifest["config"], "final", empty=True)
+        for path, entry in zip(paths, manifest["files"], strict=True):
+            link_or_copy(path, final / entry["path"])
+        self.publish(final, manifest, tokenizer, run_metadata)
 
     def publish(self, final: Path, manifest: Metadata, tokenizer: Path | None, run_metadata: Metadata) -> None:
         """Move the finished folder into place; its manifest is written last."""

@@ -4,19 +4,15 @@ from pathlib import Path
 
 from bertgpt.data.execution.tasks import Metadata
 from bertgpt.data.execution.workdir import WorkDirectory
-from bertgpt.data.format import TokenFile, build_manifest, read_manifest, verify, verify_tokenizer
+from bertgpt.data.format import TokenFile, build_manifest, read_manifest
+from bertgpt.data.loading.open import open_artifact
 from bertgpt.utils import console
-from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import check_space, sha256_of
 
 
 def to_bin(shards: Path, out: Path, overwrite: bool) -> Metadata:
     """Write SPLIT.bin for each split: the ids of its files one after the other, without a header."""
-    manifest = read_manifest(shards)
-    if manifest["kind"] != "shards":
-        raise BertGPTError("BG211", f"{shards} contains {manifest['kind']}, not shards")
-    verify(shards, manifest)
-    tokenizer = verify_tokenizer(shards, manifest)
+    manifest, tokenizer = open_artifact(shards, "shards")
     parent = sha256_of(shards / "manifest.json")
     config = {"parent": parent, "to": "bin"}
     with WorkDirectory(out, overwrite) as workdir:

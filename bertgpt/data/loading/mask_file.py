@@ -1,6 +1,6 @@
 """Static masks on disk: an Arrow file for each shard, one record batch per epoch, one record per row."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bertgpt.data.format import column, list_of, required
+from bertgpt.data.format import list_array, list_of, numbers, required
 from bertgpt.data.loading.masking import MaskBatch
 
 
@@ -20,19 +20,17 @@ def masks_schema(dtype: np.dtype[Any]) -> pa.Schema:
 def write_masks(path: Path, dtype: np.dtype[Any], epochs: Iterable[Iterable[MaskBatch]]) -> None:
     """Write the masks of all rows for each epoch; the rows of an epoch come in blocks."""
     schema = masks_schema(dtype)
+    empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for masks in epochs:
-            blocks = [list(list_arrays(block, schema)) for block in masks]
-            columns = [pa.concat_arrays(arrays) for arrays in zip(*blocks, strict=True)]
-            empty = [pa.array([], field.type) for field in schema]
-            writer.write_batch(pa.RecordBatch.from_arrays(columns or empty, schema=schema))
+            blocks = [pa.RecordBatch.from_arrays(list_arrays(block), schema=schema) for block in masks]
+            writer.write_batch(pa.concat_batches(blocks) if blocks else empty)
 
 
-def list_arrays(masks: MaskBatch, schema: pa.Schema) -> Iterator[pa.Array]:
+def list_arrays(masks: MaskBatch) -> list[pa.Array]:
     """The columns of a block: lists without the padding of `masks`."""
     offsets = np.concatenate([np.zeros(1, np.int64), masks.valid.sum(axis=1).cumsum()])
-    for values, field in zip((masks.positions, masks.replacements), schema, strict=True):
-        yield pa.LargeListArray.from_arrays(column(offsets), column(values[masks.valid]), type=field.type)
+    return [list_array(values[masks.valid], offsets) for values in (masks.positions, masks.replacements)]
 
 
 class MaskFile:
@@ -40,18 +38,11 @@ class MaskFile:
 
     def __init__(self, path: Path) -> None:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self.batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        self.epochs = [(flat_lists(batch["positions"]), flat_lists(batch["replacements"])) for batch in self.batches]
+        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        self.epochs = [(numbers(pos.offsets), numbers(pos.values), numbers(new.values)) for pos, new in batches]
 
     def row(self, row: int, epoch: int) -> tuple[NDArray[np.uint16], NDArray[Any]]:
         """The masked positions of a row in an epoch, and the ids that replace the original ones."""
-        (positions, offsets), (replacements, _) = self.epochs[epoch % len(self.epochs)]
+        offsets, positions, replacements = self.epochs[epoch % len(self.epochs)]
         inside = slice(offsets[row], offsets[row + 1])
         return positions[inside], replacements[inside]
-
-
-def flat_lists(lists: pa.LargeListArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The values of a list column as one flat array, and the offset of each row in it."""
-    dtype = np.dtype(lists.type.value_type.to_pandas_dtype())
-    values = np.frombuffer(lists.values.buffers()[1] or b"", dtype, len(lists.values))
-    return values, np.frombuffer(lists.buffers()[1], np.int64, len(lists) + 1)

@@ -74,7 +74,7 @@ def draw_masks(
     if scheme.unit == "span" and words is not None:
         units = unit_starts(starts_sentence | starts_span(words, keys))
     index = np.arange(length, dtype=np.uint64)
-    draws = random_bits(keys, length, CHOICE) & ~POSITION_BITS  # (B, L)
+    draws = random_bits(keys, index, CHOICE) & ~POSITION_BITS  # (B, L)
     if units is None:
         draws |= index
     else:
@@ -101,16 +101,15 @@ def row_keys(seed: int, samples: NDArray[np.int64], epochs: NDArray[np.int64]) -
     return splitmix64(hash_key(seed, samples.astype(np.uint64)) + epochs.astype(np.uint64) * np.uint64(GOLDEN))
 
 
-def random_bits(keys: NDArray[np.uint64], length: int, purpose: int) -> NDArray[np.uint64]:
-    """64 random bits for each position of each row, (B, L)."""
-    steps = (np.arange(length, dtype=np.uint64) * np.uint64(PURPOSES) + np.uint64(purpose)) * np.uint64(GOLDEN)
+def random_bits(keys: NDArray[np.uint64], positions: NDArray[Any], purpose: int) -> NDArray[np.uint64]:
+    """64 random bits for some positions of each row: (L,) or (B, K) to (B, L) or (B, K)."""
+    steps = (positions.astype(np.uint64) * np.uint64(PURPOSES) + np.uint64(purpose)) * np.uint64(GOLDEN)
     return splitmix64(keys[:, None] + steps)
 
 
 def uniform_at(keys: NDArray[np.uint64], positions: NDArray[np.int64], purpose: int) -> NDArray[np.float64]:
     """Uniform random numbers in [0, 1) for some positions of each row, (B, K)."""
-    steps = (positions.astype(np.uint64) * np.uint64(PURPOSES) + np.uint64(purpose)) * np.uint64(GOLDEN)
-    return (splitmix64(keys[:, None] + steps) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (random_bits(keys, positions, purpose) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def unit_starts(starts: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -120,9 +119,9 @@ def unit_starts(starts: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 def starts_span(words: NDArray[np.int64], keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Whether a span starts at a position: each word does so with equal probability, so span lengths are geometric."""
-    length = words.shape[1]
-    starts_word: NDArray[np.bool_] = np.equal(words, np.arange(length))
-    drawn: NDArray[np.bool_] = random_bits(keys, length, SPAN) < np.uint64(SPAN_END_PROBABILITY * 2**64)
+    positions = np.arange(words.shape[1])
+    starts_word: NDArray[np.bool_] = np.equal(words, positions)
+    drawn: NDArray[np.bool_] = random_bits(keys, positions, SPAN) < np.uint64(SPAN_END_PROBABILITY * 2**64)
     return np.bitwise_and(starts_word, drawn)
 
 

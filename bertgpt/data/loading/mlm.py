@@ -15,7 +15,7 @@ from bertgpt.data.format import TokenFile
 from bertgpt.data.loading.mask_file import MaskFile
 from bertgpt.data.loading.masking import MaskBatch, MaskingScheme, MaskingVocab, draw_masks
 from bertgpt.data.loading.open import open_artifact, open_base_shards, split_files
-from bertgpt.data.loading.rows import Array, RowBatch, RowBuilder, SpanFile, SpecialIds
+from bertgpt.data.loading.rows import Array, RowBatch, RowBuilder, SpanFile
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
 Indices = NDArray[np.int64]
@@ -122,13 +122,13 @@ def open_mlm_dataset(folder: Path, split: str, shards: Path | None = None) -> ML
     """Open a split of a mask plan, over the base shards it was made for, or over `shards` if they have moved."""
     manifest, tokenizer = open_artifact(folder, "mask_plan")
     config = manifest["config"]
-    max_segments = max((file["max_segments"] for file in manifest["files"] if "max_segments" in file), default=1)
     names = split_files(manifest, split, ".spans.arrow")
+    max_segments = max(file["max_segments"] for file in manifest["files"] if file["path"].endswith(".spans.arrow"))
     base = open_base_shards(folder, manifest, shards)
     return MLMDataset(
         [SpanFile(folder / name) for name in names],
         [TokenFile(base / name.replace(".spans.", ".")).flat for name in names],
-        RowBuilder(config["seq_len"], max_segments, SpecialIds.from_tokenizer(tokenizer), tokenizer.dtype),
+        RowBuilder(config["seq_len"], max_segments, tokenizer),
         Masker(config, split, tokenizer),
         [MaskFile(folder / name.replace(".spans.", ".masks.")) for name in names if config["static"]],
     )

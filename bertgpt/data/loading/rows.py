@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bertgpt.data.format import column, list_of, required, write_batch
+from bertgpt.data.format import list_array, list_of, numbers, required, write_batch
 from bertgpt.data.loading.segments import UNPAIRED, SegmentSpans
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
@@ -20,20 +20,6 @@ Array = Any  # of NumPy in the loader, a torch.Tensor after `to_tensors`
 SPANS: dict[str, Any] = {
     "a_start": np.uint64, "a_len": np.uint16, "b_start": np.uint64, "b_len": np.uint16, "next_sentence": np.uint8,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SpecialIds:
-    """The special tokens of rows."""
-
-    pad: int
-    cls: int
-    sep: int
-
-    @classmethod
-    def from_tokenizer(cls, tokenizer: Tokenizer) -> "SpecialIds":
-        """Those of a tokenizer."""
-        return cls(*(tokenizer.roles[role] for role in ("pad", "cls", "sep")))
 
 
 @dataclass(frozen=True)
@@ -60,8 +46,8 @@ def write_spans(path: Path, segments: SegmentSpans, row_of: NDArray[np.int64], n
     offsets = np.concatenate([np.zeros(1, np.int64), np.bincount(row_of, minlength=num_rows).cumsum()])
     flat = (segments.a_start, segments.a_len, segments.b_start, segments.b_len, segments.label)
     columns = [
-        pa.LargeListArray.from_arrays(column(offsets), column(np.asarray(values)[order].astype(dtype)), type=field.type)
-        for values, dtype, field in zip(flat, SPANS.values(), spans_schema(), strict=True)
+        list_array(np.asarray(values)[order].astype(dtype), offsets)
+        for values, dtype in zip(flat, SPANS.values(), strict=True)
     ]
     write_batch(path, pa.RecordBatch.from_arrays(columns, schema=spans_schema()))
 
@@ -78,16 +64,12 @@ class SpanFile:
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
         """Where the segments of each row begin in the flat columns, and where the last ones end."""
-        return np.frombuffer(self.batch.column(0).buffers()[1], np.int64, len(self) + 1)
+        return numbers(self.batch.column(0).offsets)
 
     @cached_property
     def values(self) -> dict[str, NDArray[Any]]:
         """The flat columns."""
-        columns = {}
-        for name, dtype in SPANS.items():
-            values = self.batch.column(name).values
-            columns[name] = np.frombuffer(values.buffers()[1] or b"", dtype, len(values))
-        return columns
+        return {name: numbers(self.batch.column(name).values) for name in SPANS}
 
     @property
     def max_segments(self) -> int:
@@ -98,14 +80,15 @@ class SpanFile:
 class RowBuilder:
     """Builds rows of `seq_len` tokens from spans."""
 
-    def __init__(self, seq_len: int, max_segments: int, special_ids: SpecialIds, dtype: np.dtype[Any]) -> None:
-        self.seq_len, self.max_segments, self.special_ids, self.dtype = seq_len, max_segments, special_ids, dtype
+    def __init__(self, seq_len: int, max_segments: int, tokenizer: Tokenizer) -> None:
+        self.seq_len, self.max_segments, self.dtype = seq_len, max_segments, tokenizer.dtype
+        self.pad_id, self.cls_id, self.sep_id = (tokenizer.roles[role] for role in ("pad", "cls", "sep"))
 
     def build(self, rows: list[tuple[SpanFile, NDArray[Any], int]]) -> RowBatch:
         """Build rows, each given by the spans and the token stream of its shard, and its index there."""
         by_token, by_segment = (len(rows), self.seq_len), (len(rows), self.max_segments)
         batch = RowBatch(
-            input_ids=np.full(by_token, self.special_ids.pad, self.dtype),
+            input_ids=np.full(by_token, self.pad_id, self.dtype),
             maskable=np.zeros(by_token, np.bool_),
             starts_sentence=np.zeros(by_token, np.bool_),
             lengths=np.zeros(len(rows), np.uint16),
@@ -126,7 +109,7 @@ class RowBuilder:
         for segment, (a_start, a_len, b_start, b_len, label) in enumerate(zip(*columns, strict=True)):
             batch.segment_starts[i, segment] = end
             batch.next_sentence_labels[i, segment] = label
-            input_ids[end] = self.special_ids.cls
+            input_ids[end] = self.cls_id
             end += 1
             for start, size in ((a_start, a_len), (b_start, b_len)) if b_len else ((a_start, a_len),):
                 batch.sentence_b_starts[i, segment] = end
@@ -134,7 +117,7 @@ class RowBuilder:
                 maskable[end : end + size] = True
                 starts_sentence[end] = True
                 end += size
-                input_ids[end] = self.special_ids.sep
+                input_ids[end] = self.sep_id
                 end += 1
             if not b_len:
                 batch.sentence_b_starts[i, segment] = end

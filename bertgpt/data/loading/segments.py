@@ -4,7 +4,7 @@ A segment is `[CLS] A [SEP]`, or `[CLS] A [SEP] B [SEP]` if sentences are paired
 wherever a word ends in time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ IS_NEXT, NOT_NEXT, UNPAIRED = 0, 1, 2  # next-sentence labels; a segment without
 PAIR_SALT, ORDER_SALT = 5, 6
 
 Offsets = NDArray[np.int64]
+# Where the next segment of each document splits and where it ends, given where it starts and where the document ends.
+Cut = Callable[[Offsets, Offsets], tuple[Offsets, Offsets]]
 
 
 @dataclass(frozen=True)
@@ -65,53 +67,40 @@ class WordBoundaries:
 
 def split_into_segments(start: Offsets, stop: Offsets, boundaries: WordBoundaries, max_len: int) -> SegmentSpans:
     """Split documents into segments of one sentence each, of at most `max_len` tokens."""
-    starts, stops, documents = [], [], []
-    for position, document in iterate_cuts(start, stop):
-        end = boundaries.cut(position, stop[document], max_len)
-        starts.append(position.copy())
-        stops.append(end)
-        documents.append(document)
-        position[:] = end
-    return sort_spans(starts, stops, stops, documents)
+
+    def cut(position: Offsets, last: Offsets) -> tuple[Offsets, Offsets]:
+        end = boundaries.cut(position, last, max_len)
+        return end, end
+
+    return split_documents(start, stop, cut)
 
 
 def split_into_pairs(
     start: Offsets, stop: Offsets, boundaries: WordBoundaries, max_a_len: int, max_b_len: int
 ) -> SegmentSpans:
     """Split documents into segments of two consecutive sentences, of at most `max_a_len` and `max_b_len` tokens."""
-    starts, middles, stops, documents = [], [], [], []
-    for position, document in iterate_cuts(start, stop):
-        last = stop[document]
+
+    def cut(position: Offsets, last: Offsets) -> tuple[Offsets, Offsets]:
         fits = last - position <= max_a_len + max_b_len  # the rest of the document is one segment
         halved, full = boundaries.cut_middle(position, last, max_a_len), boundaries.cut(position, last, max_a_len)
         middle = np.where(fits, halved, full)
-        end = np.where(middle < last, boundaries.cut(middle, last, max_b_len), last)
-        starts.append(position.copy())
-        middles.append(middle)
-        stops.append(end)
-        documents.append(document)
-        position[:] = end
-    return sort_spans(starts, middles, stops, documents)
+        return middle, np.where(middle < last, boundaries.cut(middle, last, max_b_len), last)
+
+    return split_documents(start, stop, cut)
 
 
-def iterate_cuts(start: Offsets, stop: Offsets) -> Iterator[tuple[Offsets, Offsets]]:
-    """Yield the position in each unfinished document, and its number. The consumer advances the positions in place."""
+def split_documents(start: Offsets, stop: Offsets, cut: Cut) -> SegmentSpans:
+    """Cut segment after segment off all documents at once; returns them in the order of the token stream."""
     document = np.flatnonzero(start < stop)
-    position = start[document]
+    position, last = start[document], stop[document]
+    segments = [np.zeros((4, 0), np.int64)]
     while len(position):
-        yield position, document
-        unfinished = position < stop[document]
-        position, document = position[unfinished], document[unfinished]
-
-
-def sort_spans(
-    starts: list[Offsets], middles: list[Offsets], stops: list[Offsets], documents: list[Offsets]
-) -> SegmentSpans:
-    """The segments in the order of the token stream."""
-    empty = np.zeros(0, np.int64)
-    start, middle, stop, document = (np.concatenate([empty, *each]) for each in (starts, middles, stops, documents))
-    order = np.argsort(start, kind="stable")
-    start, middle, stop, document = start[order], middle[order], stop[order], document[order]
+        middle, end = cut(position, last)
+        segments.append(np.stack([position, middle, end, document]))
+        unfinished = end < last
+        position, last, document = end[unfinished], last[unfinished], document[unfinished]
+    columns = np.concatenate(segments, axis=1)
+    start, middle, stop, document = columns[:, np.argsort(columns[0], kind="stable")]
     paired = middle < stop
     label = np.where(paired, IS_NEXT, UNPAIRED).astype(np.uint8)
     return SegmentSpans(start, middle - start, np.where(paired, middle, 0), stop - middle, document, label)
@@ -125,17 +114,15 @@ def sample_negatives(segments: SegmentSpans, task: str, seed: int, shard: int, p
     pairs = np.flatnonzero(segments.label == IS_NEXT)
     draws = uniform(seed, hash_key(PAIR_SALT, pairs.astype(np.uint64) + np.uint64(shard << 40)), 1)[:, 0]
     negative = np.sort(pairs[np.argsort(draws, kind="stable")[: len(pairs) // 2]])
-    a_start, a_len = segments.a_start.copy(), segments.a_len.copy()
-    b_start, b_len = segments.b_start.copy(), segments.b_len.copy()
+    a, b = np.stack([segments.a_start, segments.a_len]), np.stack([segments.b_start, segments.b_len])
     label = segments.label.copy()
     label[negative] = NOT_NEXT
     if task == "sop":
-        a_start[negative], b_start[negative] = b_start[negative], a_start[negative]
-        a_len[negative], b_len[negative] = b_len[negative], a_len[negative]
+        a[:, negative], b[:, negative] = b[:, negative], a[:, negative]
     else:
         donor = derangement(segments.document[negative], seed, shard, path)
-        b_start[negative], b_len[negative] = b_start[negative[donor]], b_len[negative[donor]]
-    return SegmentSpans(a_start, a_len, b_start, b_len, segments.document, label)
+        b[:, negative] = b[:, negative[donor]]
+    return SegmentSpans(a[0], a[1], b[0], b[1], segments.document, label)
 
 
 def derangement(document: Offsets, seed: int, shard: int, path: str) -> Offsets:

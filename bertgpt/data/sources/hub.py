@@ -124,7 +124,8 @@ def range_fetcher(name: str, size: int) -> Fetch:
             response = get_session().get(url, headers=headers, timeout=TIMEOUT)
         status = response.status_code
         if status in TRANSIENT_STATUS:
-            raise TransientError(f"HTTP status {status}", parse_retry_after(response.headers.get("Retry-After", "")))
+            seconds = response.headers.get("Retry-After", "")
+            raise TransientError(f"HTTP status {status}", float(seconds) if seconds.isdecimal() else 0.0)
         if status in (401, 403):
             raise access_denied(repository)
         if status == 200 and size <= MAX_FULL_RESPONSE and len(response.content) == size:
@@ -136,11 +137,6 @@ def range_fetcher(name: str, size: int) -> Fetch:
         return bytes(response.content)
 
     return retrying_fetch(fetch, name)
-
-
-def parse_retry_after(header: str) -> float:
-    """Seconds of a Retry-After header; 0 if there is none."""
-    return float(header) if header.isdecimal() else 0.0
 
 
 def call_with_retries(call: Callable[[], T], repository: str) -> T:

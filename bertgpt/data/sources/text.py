@@ -33,16 +33,13 @@ def read_txt(input_split: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
         return
     with open_bytes(source, split_end(input_split)) as file:
         reject_utf16(file.peek(2)[:2], source)  # type: ignore[attr-defined]
-        whole = input_split.read_options.whole_files
-        documents = whole_file(file) if whole else iterate_documents(file, input_split)
+        if input_split.read_options.whole_files:
+            documents = iter([(file.read().removeprefix(BOM), 0)])
+        else:
+            documents = iterate_documents(file, input_split)
         while batch := list(islice(documents, 1000)):
             locations = [f"{source.path}, byte {offset}" for _, offset in batch]
             yield Chunk.from_list([document for document, _ in batch], locations.__getitem__)
-
-
-def whole_file(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
-    """A file that is one document."""
-    yield file.read().removeprefix(BOM), 0
 
 
 def iterate_documents(file: IO[bytes], input_split: InputSplit) -> Iterator[tuple[bytes, int]]:

@@ -220,17 +220,12 @@ def unsettled_character() -> re.Pattern[str]:
     old = unicodedata.ucd_3_2_0
     settled = [
         code
-        for code in range(0x10000)
-        if chr(code) in "\t\n\r"
-        or (unicodedata.category(chr(code))[0] != "C" and old.category(chr(code)) == unicodedata.category(chr(code)))
+        for code, char in enumerate(map(chr, range(0x10000)))
+        if char in "\t\n\r"
+        or (unicodedata.category(char)[0] != "C" and old.category(char) == unicodedata.category(char))
     ]
-    ranges: list[list[int]] = []
-    for code in settled:
-        if ranges and ranges[-1][1] == code - 1:
-            ranges[-1][1] = code
-        else:
-            ranges.append([code, code])
-    return re.compile("[^" + "".join(f"\\u{first:04x}-\\u{last:04x}" for first, last in ranges) + "]")
+    runs = np.split(settled, np.flatnonzero(np.diff(settled) > 1) + 1)
+    return re.compile("[^" + "".join(f"\\u{run[0]:04x}-\\u{run[-1]:04x}" for run in runs) + "]")
 
 
 def is_gpt2_like(tokenizer: Tokenizer) -> bool:

@@ -220,5 +220,4 @@ BYTE_OF = byte_alphabet()
 
 def write_compact_json(path: Path, content: Any) -> None:
     """Write reproducible JSON; on one line, since Python writes that ten times faster than indented JSON."""
-    text = json.dumps(content, ensure_ascii=False) + "\n"
-    write_text(path, text)
+    write_text(path, json.dumps(content, ensure_ascii=False) + "\n")
