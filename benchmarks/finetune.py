@@ -17,8 +17,8 @@ import transformers
 from generate import compare
 
 import bertgpt
-from bertgpt.config.options import FinetuneOptions
 from bertgpt.config.presets import MODERNBERT, make_config
+from bertgpt.config.training_options import FinetuneOptions
 from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.evals.tasks import load_task
 from bertgpt.hub import pretrained

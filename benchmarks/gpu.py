@@ -46,9 +46,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertgpt.config.options import PretrainOptions
 from bertgpt.config.presets import PRESETS, ModelConfig
 from bertgpt.config.resolve import resolve
+from bertgpt.config.training_options import PretrainOptions
 from bertgpt.data.loading.loader import Prefetcher, ShuffledStream, StepLoader
 from bertgpt.data.loading.mlm import MLMBatch
 from bertgpt.hub.mapping import layout_of, to_hf_config

@@ -33,8 +33,8 @@ from torch import Tensor
 
 import bertgpt
 from bertgpt.callbacks.validation import ValidationCallback
-from bertgpt.config.options import PretrainOptions
 from bertgpt.config.presets import BERT, GPT2, MODERNBERT, PRESETS, ModelConfig, Preset, make_config
+from bertgpt.config.training_options import PretrainOptions
 from bertgpt.data.format import read_manifest
 from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.stages.pretrain import PretrainSetup

@@ -13,9 +13,9 @@ from bertgpt.config.fields import (
     COMMON_OPTIONS,
     PANELS,
     arguments,
+    default_note,
     flag_name,
     flag_names,
-    format_default,
     metavar,
     panel_of,
 )
@@ -69,7 +69,7 @@ def options_page() -> str:
                 names = flag_names(key, field)[: 1 if field.default is False else 2]
                 value = "" if len(flag_names(key, field)) == 2 else f" {metavar(field)}"
                 option = metavar(field) if panel == "Arguments" else " / ".join(names) + value
-                default = "required" if field.is_required() else format_default(field)
+                default = default_note(model, key).removeprefix("default: ")
                 lines += [f"| `{option.replace('|', chr(92) + '|')}` | {default} | {field.description} |"]
     lines += [
         "",

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperCommand, TyperGroup
 
 from bertgpt.cli.registry import COMMANDS
 from bertgpt.config.fields import (
@@ -27,9 +27,9 @@ from bertgpt.config.fields import (
     arguments,
     base_type,
     choices,
+    default_note,
     flag_name,
     flag_names,
-    format_default,
     metavar,
     panel_of,
     takes_several,
@@ -162,11 +162,16 @@ class CommandHelp(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         model = COMMANDS[str(self.name)]
-        for param in self.params:  # both names of a switch in one column; only one if it is off by default
-            if isinstance(param, TyperOption) and param.secondary_opts:
-                is_off = model.model_fields[str(param.name)].default is False
-                param.opts = param.opts if is_off else [" / ".join(param.opts + param.secondary_opts)]
-                param.secondary_opts = []
+        param: Any
+        for param in self.get_params(ctx):
+            if param.param_type_name == "argument":
+                param.display_type_rich = lambda ctx: None  # not <str>
+                continue
+            field = model.model_fields.get(str(param.name))
+            is_off = field is not None and field.default is False  # both names in one column, or only --name
+            names = sorted(param.opts)  # --help before -h
+            param.opts = names if is_off else [" / ".join([*names, *param.secondary_opts])]
+            param.secondary_opts = []
         print_help(super().format_help, ctx, formatter)
 
     def get_help_option(self, ctx: Any) -> Any:
@@ -199,14 +204,13 @@ def examples(model: type[Options]) -> str:
 def option_metavar(field: FieldInfo) -> str:
     """The placeholder for the value of an option; many choices are broken into lines of a table column."""
     text = "" if base_type(field) is bool else metavar(field)
-    return re.sub(r"(.{12,21}\|)", r"\1\n", text) if len(text) > 24 else text
+    return re.sub(r"(.{4,16}\|)", r"\1\n", text) if len(text) > 17 else text
 
 
-def option_help(field: FieldInfo) -> str:
-    """The help of an option, with its default."""
-    default = format_default(field)
-    note = "required" if field.is_required() else f"default: {default}" if default else ""
-    return f"{field.description} [dim]\\[{note}][/dim]" if note else str(field.description)
+def option_help(model: type[Options], key: str) -> str:
+    """The help of an option or argument, with its default."""
+    note, text = default_note(model, key), str(model.model_fields[key].description)
+    return f"{text} [dim]\\[{note}][/dim]" if note else text
 
 
 # -------------------------------------------------------------------------------------------------- Typer app
@@ -247,7 +251,7 @@ def make_endpoint(name: str, model: type[Options]) -> Callable[..., Request]:
         return Request(name, {key: value for key, value in values.items() if value is not None}, **common)
 
     fields = sorted(model.model_fields.items(), key=lambda item: PANELS.index(panel_of(item[1])))
-    parameters = [typer_parameter(key, field) for key, field in fields]
+    parameters = [typer_parameter(model, key, field) for key, field in fields]
     for key, (text, value) in COMMON_OPTIONS.items():
         kind, default = (str | None, None) if value else (bool, False)
         option = typer.Option(flag_name(key), help=text, metavar=value, show_default=False, rich_help_panel="Run")
@@ -257,15 +261,15 @@ def make_endpoint(name: str, model: type[Options]) -> Callable[..., Request]:
     return collect
 
 
-def typer_parameter(key: str, field: FieldInfo) -> inspect.Parameter:
+def typer_parameter(model: type[Options], key: str, field: FieldInfo) -> inspect.Parameter:
     """A field as a Typer parameter. Values stay text: the options model checks them."""
     kind: Any = list[str] if takes_several(field) else str
     if panel_of(field) == "Arguments":
-        positional = typer.Argument(metavar=metavar(field), help=field.description)
+        positional = typer.Argument(metavar=metavar(field), help=option_help(model, key))
         return keyword_parameter(key, Annotated[kind | None, positional], None)  # may come from a config file instead
     option = typer.Option(
         "/".join(flag_names(key, field)),
-        help=option_help(field),
+        help=option_help(model, key),
         metavar=option_metavar(field),
         rich_help_panel=panel_of(field),
         autocompletion=completer(field),

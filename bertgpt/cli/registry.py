@@ -15,14 +15,13 @@ from bertgpt.config.fields import Options, arguments, takes_several
 from bertgpt.config.options import (
     EvalOptions,
     ExportOptions,
-    FinetuneOptions,
     GenerateOptions,
     ImportOptions,
     InspectOptions,
-    PretrainOptions,
     ReportOptions,
 )
 from bertgpt.config.resolve import resolve
+from bertgpt.config.training_options import FinetuneOptions, PretrainOptions
 from bertgpt.utils.errors import BertGPTError
 
 COMMANDS: dict[str, type[Options]] = {

@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from bertgpt.config.corpora import CORPORA
-from bertgpt.config.fields import MAX_SEED, Count, Options, argument, option
+from bertgpt.config.fields import MAX_SEED, OVERWRITE, TEXT_COLUMN, Count, Options, argument, option
+
+# Options of several commands.
+WORKERS = option("Run", 0, "Number of worker processes; 0 starts one per core.", ge=0, le=1024)
+DRY_RUN = option("Run", False, "Print the plan and exit without writing anything.")
 
 
 class TextOptions(Options):
@@ -19,47 +23,77 @@ class TextOptions(Options):
         "Files, globs or folders of txt, jsonl, csv, parquet or arrow (also .gz and .zst), local or at https://, s3:// "
         "or gs://; a named corpus (shard --list); hf:org/name; or tinyworld. SOURCE=0.25 samples a quarter of the "
         "documents.",
+        note="required",
     )
     subset: str | None = option(
-        "Data", None, "Subset of a named corpus, such as sample-100BT or 20231101.de.", metavar="NAME"
+        "Data", None, "Subset of a named corpus or of hf:org/name, such as sample-100BT or 20231101.de.", metavar="NAME"
     )
-    split: str | None = option("Data", None, "Split of hf:org/name to read; all splits by default.", metavar="NAME")
-    revision: str | None = option("Data", None, "Branch, tag or commit of hf:org/name.", metavar="REV")
-    text_column: str = option("Data", "text", "Column that holds the text.", metavar="NAME")
+    split: str | None = option(
+        "Data", None, "Split of hf:org/name to read.", metavar="NAME", note="default: all splits"
+    )
+    revision: str | None = option(
+        "Data", None, "Branch, tag or commit of hf:org/name.", metavar="REV", note="default: the main branch"
+    )
+    text_column: str = TEXT_COLUMN
     txt_documents: Literal["blank-line", "file"] = option(
-        "Data", "blank-line", "Boundary between documents in txt files."
+        "Data", "blank-line", "Where a document in a txt file ends: at a blank line, or at the end of the file."
     )
     separator: str | None = option(
         "Data", None, "String that separates documents in txt files, instead of --txt-documents.", min_length=1
     )
-    limit_docs: Count | None = option("Data", None, "Read at most this many documents.", ge=1)
+    limit_docs: Count | None = option("Data", None, "Stop after this many documents.", ge=1)
     limit_tokens: Count | None = option("Data", None, "Stop after the document that reaches this many tokens.", ge=1)
     limit_bytes: Count | None = option("Data", None, "Stop after the document that reaches this many bytes.", ge=1)
     max_doc_bytes: Count = option("Data", 100_000_000, "Longest document in bytes; anything longer is bad data.", ge=1)
     on_error: Literal["stop", "skip", "replace"] | None = option(
-        "Data", None, "How to handle bad data; by default stop, but skip in data from the hub."
+        "Data",
+        None,
+        "What to do with bad data: stop with an error, skip the document, or replace invalid bytes.",
+        note="default: stop, but skip for data from the hub",
     )
     tokenizer: str | None = option(
-        "Tokenizer", None, "Tokenizer to use: gpt2, or a folder or file with a tokenizer.", metavar="NAME|PATH"
+        "Tokenizer",
+        None,
+        "Tokenizer to use: gpt2, or a tokenizer folder, tokenizer.json or vocab.txt. Text needs either this or "
+        "--train-tokenizer.",
+        metavar="NAME|PATH",
+        note="default: gpt2 for a named corpus",
     )
     train_tokenizer: Literal["bpe", "wordpiece"] | None = option(
-        "Tokenizer", None, "Train a tokenizer of this type on the source, instead of --tokenizer."
+        "Tokenizer", None, "Train a tokenizer of this type on the text, instead of --tokenizer."
     )
     vocab_size: Count | None = option(
-        "Tokenizer", None, "Vocabulary size of the trained tokenizer, in tokens.", ge=300, le=1 << 24
+        "Tokenizer",
+        None,
+        "Number of tokens in the vocabulary of the trained tokenizer.",
+        ge=300,
+        le=1 << 24,
+        note="required with --train-tokenizer",
     )
     train_bytes: Count = option(
-        "Tokenizer", 50_000_000, "Bytes of text to train the tokenizer on, sampled from the whole source.", ge=1000
+        "Tokenizer", 50_000_000, "Bytes of text to train the tokenizer on, taken from all parts of the text.", ge=1000
     )
     out: str | None = option(
-        "Run", None, "Output folder; for a named corpus data/tokens/NAME or data/shards/NAME.", metavar="PATH"
+        "Run",
+        None,
+        "Output folder; required unless SOURCE is a single named corpus, hf:org/name or tinyworld.",
+        metavar="PATH",
+        note="default: data/tokens/NAME or data/shards/NAME",
     )
-    workers: int = option("Run", 0, "Number of worker processes; 0 starts one per core.", ge=0, le=1024)
-    task_index: int | None = option("Run", None, "Index of this task in an array job, counted from 0.", ge=0)
-    num_tasks: int | None = option("Run", None, "Number of tasks in the array job.", ge=1, le=100_000)
-    finalize: bool = option("Run", False, "Merge what all tasks of the array job have tokenized.")
-    overwrite: bool = option("Run", False, "Overwrite an output with different options.")
-    dry_run: bool = option("Run", False, "Print the plan and exit without writing anything.")
+    workers: int = WORKERS
+    task_index: int | None = option(
+        "Run",
+        None,
+        "Only tokenize the part of the text that falls to this task of an array job; tasks count from 0.",
+        ge=0,
+        note="default: all of the text",
+    )
+    num_tasks: int | None = option(
+        "Run", None, "Number of tasks in the array job.", ge=1, le=100_000, note="required with --task-index"
+    )
+    finalize: bool = option("Run", False, "Write the output from what all tasks of the array job have tokenized.")
+    overwrite: bool = OVERWRITE
+    dry_run: bool = DRY_RUN
 
     @classmethod
     def preset_of(cls, values: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
@@ -108,13 +142,18 @@ class ShardOptions(TextOptions):
         "bertgpt shard --list",
     )
 
-    shard_tokens: Count = option("Data", 100_000_000, "Approximate number of tokens per shard.", ge=1000)
+    shard_tokens: Count = option(
+        "Data", 100_000_000, "Tokens per shard, about.", ge=1000, note="default: 100M, or as the named corpus sets it"
+    )
     val_fraction: float = option("Data", 0.005, "Fraction of the documents in the validation split.", ge=0, lt=1)
     test_fraction: float = option("Data", 0.0, "Fraction of the documents in the test split.", ge=0, lt=1)
     dedup: bool = option("Data", True, "Drop exact duplicates of documents.")
     seed: int = option("Run", 1337, "Random seed of the split and the shuffle.", ge=0, lt=MAX_SEED)
     repair: str | None = option("Run", None, "Rebuild the corrupt files of this folder from SOURCE.", metavar="PATH")
-    list: bool = option("Run", False, "List the named corpora and exit.")
+    list: bool = option("Run", False, "List the named corpora and exit; needs no SOURCE.")
+
+
+SUM = "--mask-prob, --random-prob and --keep-prob must add up to 1."
 
 
 class MaskOptions(Options):
@@ -131,20 +170,30 @@ class MaskOptions(Options):
     )
 
     shards: str = argument("SHARDS", ..., "Folder of shards.")
-    seq_len: int = option("Data", 128, "Sequence length of a row, in tokens.", ge=8, le=32768)
+    seq_len: int = option("Data", 128, "Length of a row in tokens, with [CLS] and [SEP].", ge=8, le=32768)
     sentence_pairs: Literal["none", "nsp", "sop"] = option(
-        "Data", "none", "Sentence pairs: next sentence prediction or sentence order prediction."
+        "Data", "none", "Sentence pairs for next sentence prediction (nsp) or sentence order prediction (sop)."
     )
-    scheme: Literal["token", "whole-word", "span"] = option("Data", "token", "Unit that is masked together.")
-    mlm_probability: float = option("Data", 0.15, "Fraction of the tokens to predict.", gt=0, lt=1)
-    mask_prob: float = option("Data", 0.8, "Fraction of the predicted tokens replaced by [MASK].", ge=0, le=1)
-    random_prob: float = option("Data", 0.1, "Fraction of the predicted tokens replaced by a random one.", ge=0, le=1)
-    keep_prob: float = option("Data", 0.1, "Fraction of the predicted tokens left unchanged.", ge=0, le=1)
+    scheme: Literal["token", "whole-word", "span"] = option(
+        "Data", "token", "What is masked as a whole: single tokens, words, or spans of words."
+    )
+    mlm_probability: float = option(
+        "Data", 0.15, "Fraction of the tokens of each row to predict; special tokens do not count.", gt=0, lt=1
+    )
+    mask_prob: float = option(
+        "Data", 0.8, f"Probability that a token to predict is replaced by [MASK]. {SUM}", ge=0, le=1
+    )
+    random_prob: float = option(
+        "Data", 0.1, f"Probability that a token to predict is replaced by a random token. {SUM}", ge=0, le=1
+    )
+    keep_prob: float = option("Data", 0.1, f"Probability that a token to predict is left as it is. {SUM}", ge=0, le=1)
     pack: bool = option("Data", True, "Pack several segments into a row.")
     static: bool = option("Data", False, "Draw the masks once and store them, instead of new ones in each epoch.")
-    dupe_factor: int = option("Data", 1, "Number of epochs with different masks that --static stores.", ge=1, le=1000)
+    dupe_factor: int = option(
+        "Data", 1, "Number of epochs to store different masks for; needs --static if above 1.", ge=1, le=1000
+    )
     out: str = option("Run", ..., "Output folder.", metavar="PATH")
     seed: int = option("Run", 1337, "Random seed of sentence pairs and masks.", ge=0, lt=MAX_SEED)
-    workers: int = option("Run", 0, "Number of worker processes; 0 starts one per core.", ge=0, le=1024)
-    overwrite: bool = option("Run", False, "Overwrite an output with different options.")
-    dry_run: bool = option("Run", False, "Print the plan and exit without writing anything.")
+    workers: int = WORKERS
+    overwrite: bool = OVERWRITE
+    dry_run: bool = DRY_RUN

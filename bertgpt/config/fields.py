@@ -27,21 +27,36 @@ Panel = Literal[
 PANELS: tuple[str, ...] = get_args(Panel)  # the order of the panels on a help page
 
 
-def option(panel: Panel, default: Any, description: str, *, metavar: str = "", **constraints: Any) -> Any:
-    """A field that is set by --its-name: the panel of its help, its default (`...` if required), help and bounds."""
-    return Field(
-        default, description=description, json_schema_extra={"panel": panel, "metavar": metavar}, **constraints
-    )
+def option(
+    panel: Panel, default: Any, description: str, *, metavar: str = "", note: str = "", **constraints: Any
+) -> Any:
+    """A field that is set by --its-name: the panel of its help, its default (`...` if required), help and bounds.
+
+    The note stands for the default where None alone says too little: "required, or --init", "default: all".
+    """
+    extra: dict[str, Any] = {"panel": panel, "metavar": metavar, "note": note}
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
-def argument(metavar: str, default: Any, description: str) -> Any:
+def argument(metavar: str, default: Any, description: str, note: str = "") -> Any:
     """A field that is a positional argument of the command."""
-    return option("Arguments", default, description, metavar=metavar)
+    return option("Arguments", default, description, metavar=metavar, note=note)
 
+
+# Options of commands in different modules.
+Device = Literal["auto", "cuda", "mps", "cpu"]
+MODEL = "a run directory, its final/, a checkpoint, or a transformers model (a folder, or a name on the hub)."
+TEXT_COLUMN = option("Data", "text", "Column that holds the text.", metavar="NAME")
+REVISION = option("Data", None, "Commit of the dataset on the hub.", metavar="REV", note="default: pinned by bertgpt")
+DEVICE = option("Run", "auto", "Device to compute on; auto takes the first of CUDA, MPS and CPU that is available.")
+OVERWRITE = option(
+    "Run", False, "Replace an existing output; without this, an output with different options is an error."
+)
 
 COMMON_OPTIONS = {  # of every command; they change what is printed, not what is computed
     "config": (
-        "Read options from a YAML file, or from a section such as pretrain.bert.",
+        "Read options from a YAML file, or from a section of it such as pretrain.bert. Options on the command line "
+        "override it.",
         "FILE[:SECTION]",
     ),
     "show_config": ("Print the value and the source of every option, then exit.", ""),
@@ -138,7 +153,7 @@ def takes_several(field: FieldInfo) -> bool:
 
 
 def declared(field: FieldInfo, key: str) -> str:
-    """The panel or metavar that `option` declared; empty if the field was made without it."""
+    """The panel, metavar or note that `option` declared; empty if the field was made without it."""
     extra = field.json_schema_extra
     return str(extra.get(key, "")) if isinstance(extra, dict) else ""
 
@@ -176,6 +191,18 @@ def format_default(field: FieldInfo) -> str:
             if value and value % UNITS[unit] == 0:
                 return f"{value // UNITS[unit]}{unit}"
     return "yes" if value is True else str(value)
+
+
+def default_note(model: type[Options], key: str) -> str:
+    """What the help says about the default of a field: "required", "default: 10", or nothing."""
+    field = model.model_fields[key]
+    if field.is_required():
+        return "required"
+    if note := declared(field, "note"):
+        return note
+    default = format_default(field)
+    preset = ", or the preset's" if any(key in values for values in model.presets.values()) else ""
+    return f"default: {default}{preset}" if default else ""
 
 
 def flag_name(key: str) -> str:

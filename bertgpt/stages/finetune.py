@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from bertgpt.config.code_deps import code_hash
-from bertgpt.config.options import FinetuneOptions
+from bertgpt.config.training_options import FinetuneOptions
 from bertgpt.data.loading.classification import ClassificationDataset, EncodedExample, PackedBatch
 from bertgpt.data.loading.loader import BatchPartition, ShuffledStream, StepLoader
 from bertgpt.evals.labels import (

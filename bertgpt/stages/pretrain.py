@@ -9,8 +9,8 @@ import torch
 
 from bertgpt.callbacks.validation import ValidationCallback, target_bytes
 from bertgpt.config.code_deps import code_hash
-from bertgpt.config.options import PretrainOptions
 from bertgpt.config.presets import PRESETS, ModelConfig, Preset
+from bertgpt.config.training_options import PretrainOptions
 from bertgpt.data.execution.workdir import nearest_existing
 from bertgpt.data.format import read_manifest
 from bertgpt.data.loading.causal import CausalBatch, CausalDataset
@@ -140,7 +140,11 @@ class PretrainSetup:
             needs = {"shards": "shards", "mask_plan": "a mask plan"}[wanted]
             held = {"shards": "shards", "mask_plan": "a mask plan", "tokens": "tokenized files"}.get(kind, kind)
             raise BertGPTError("BG221", f"objective {objective} needs {needs}; {self.data} is {held}", hint=hint)
-        if kind == "mask_plan" and self.manifest["config"]["sentence_pairs"] != "none" and not self.preset.model.token_types:
+        if (
+            kind == "mask_plan"
+            and self.manifest["config"]["sentence_pairs"] != "none"
+            and not self.preset.model.token_types
+        ):
             hint = "make the plan with --sentence-pairs none, or use a preset such as bert-base"
             raise BertGPTError("BG221", "mask plan has sentence pairs but the model has no NSP head", hint=hint)
         return objective

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from bertgpt.config.options import FinetuneOptions, PretrainOptions
+from bertgpt.config.training_options import FinetuneOptions, PretrainOptions
 from bertgpt.training.device import peak_flops, tune_malloc, use_deterministic_algorithms
 from bertgpt.training.run_directory import RunDirectory
 from bertgpt.utils import console

@@ -20,9 +20,9 @@ from bertgpt.config.fields import (
     PANELS,
     base_type,
     choices,
+    default_note,
     flag_name,
     flag_names,
-    format_default,
     metavar,
     panel_of,
 )
@@ -95,8 +95,8 @@ def test_pages_show_every_option_with_its_default(
     for key, field in registry.COMMANDS[name].model_fields.items():
         names = [metavar(field)] if panel_of(field) == "Arguments" else flag_names(key, field)
         assert all(name in page for name in names[: 1 if field.default is False else 2])
-        default = format_default(field)
-        assert not default or f"[default: {default}]" in words_of(page)
+        note = default_note(registry.COMMANDS[name], key)
+        assert not note or f"{field.description} [{note}]" in words_of(page)
         assert words_of(str(field.description)) in words_of(page)
     assert all(flag_name(key) in page for key in COMMON_OPTIONS)
 

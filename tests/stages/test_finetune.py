@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import load_file
 
 import bertgpt
-from bertgpt.config.options import FinetuneOptions
+from bertgpt.config.training_options import FinetuneOptions
 from bertgpt.evals.labels import score_classifiers
 from bertgpt.evals.splits import normalize_text, train_val_split
 from bertgpt.evals.tasks import LabelledDataset, LabelledSplit

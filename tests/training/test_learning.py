@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import bertgpt
-from bertgpt.config.options import PretrainOptions
 from bertgpt.config.presets import PRESETS
+from bertgpt.config.training_options import PretrainOptions
 from bertgpt.data.format import TokenFile, read_manifest
 from bertgpt.hub import pretrained
 from bertgpt.stages import pretrain

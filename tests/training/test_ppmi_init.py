@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bertgpt
-from bertgpt.config.options import PretrainOptions
+from bertgpt.config.training_options import PretrainOptions
 from bertgpt.stages import pretrain
 from bertgpt.training import ppmi_init
 from bertgpt.training.ppmi_init import cooccurrence_counts, low_rank_factor, ppmi
