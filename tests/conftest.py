@@ -5,7 +5,9 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,8 @@ import pytest
 
 from bertgpt.cli import app, registry
 from bertgpt.config.fields import Options
+from tests.fixtures import forkserver as forking
+from tests.fixtures.forkserver import FOLDER, ForkServer
 
 if TYPE_CHECKING:
     from bertgpt.data.tokenizers.tokenizer import Tokenizer
@@ -22,10 +26,60 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.fixtures.training", "tests.fixtures.finetuning", "tests.fixtures.runs"]
 
 HERE = Path(__file__).parent
+OWN_FOLDER = pytest.StashKey[Path]()
+SERVER = pytest.StashKey[ForkServer]()
 
 # Parallel tests share the cores. torch reads this when it is imported, which happens later.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare the fork server, which all workers share."""
+    if not hasattr(config, "workerinput"):
+        config.stash[OWN_FOLDER] = forking.new_folder()
+    config.stash[SERVER] = ForkServer(Path(os.environ[FOLDER]))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if folder := config.stash.get(OWN_FOLDER, None):
+        forking.stop(folder)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with cpu_time(item, "setup"):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with cpu_time(item, "call"):
+        yield
+
+
+@contextmanager
+def cpu_time(item: pytest.Item, phase: str) -> Iterator[None]:
+    """Record the CPU seconds of this process and of the child and forked processes that end in a phase of a test."""
+    server = item.config.stash[SERVER]
+
+    def seconds() -> float:
+        return time.process_time() + subprocess_cpu_seconds() + server.cpu_seconds
+
+    start = seconds()
+    try:
+        yield
+    finally:
+        item.user_properties.append((phase, seconds() - start))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the ten tests that took the most CPU time."""
+    reports = [report for name in ("passed", "failed") for report in terminalreporter.stats.get(name, [])]
+    times = {report.nodeid: dict(report.user_properties) for report in reports if report.when == "call"}
+    terminalreporter.section("ten slowest tests: CPU seconds, and those of fixtures set up for them")
+    for nodeid, phases in sorted(times.items(), key=lambda pair: -pair[1].get("call", 0))[:10]:
+        terminalreporter.line(f"{phases.get('call', 0):6.1f} {phases.get('setup', 0):6.1f}  {nodeid}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,19 +131,29 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
-def process() -> Callable[..., Outcome]:
-    """Run a command line in a new process; `env` updates the environment, None removes a variable."""
+def forkserver(pytestconfig: pytest.Config) -> ForkServer:
+    """The server that forks processes which have imported everything."""
+    return pytestconfig.stash[SERVER]
 
-    def run_process(*argv: str, env: dict[str, str | None] | None = None, **options: Any) -> Outcome:
+
+@pytest.fixture(scope="session")
+def process(forkserver: ForkServer) -> Callable[..., Outcome]:
+    """Run a command line in a forked process; `env` updates the environment, None removes a variable."""
+
+    def run_process(*argv: str, **options: Any) -> Outcome:
+        return Outcome(*forkserver.run(list(argv), **options))
+
+    return run_process
+
+
+@pytest.fixture(scope="session")
+def fresh_process() -> Callable[..., Outcome]:
+    """Run a command line in a new interpreter, for what is decided when Python starts."""
+
+    def run_process(*argv: str, env: dict[str, str | None] | None = None) -> Outcome:
         merged = {k: v for k, v in (os.environ | (env or {})).items() if v is not None}
-        completed = subprocess.run(
-            [sys.executable, "-m", "bertgpt", *argv],
-            env=merged,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=60,
-            **options,
-        )
+        command = [sys.executable, "-m", "bertgpt", *argv]
+        completed = subprocess.run(command, env=merged, capture_output=True, encoding="utf-8", timeout=60)
         return Outcome(completed.returncode, completed.stdout, completed.stderr)
 
     return run_process

@@ -36,16 +36,16 @@ INSPECT = ("inspect", "tinyworld", "--docs", "1")
     ],
     ids=str,
 )
-def test_unusual_environments(env: dict[str, str | None], process: Callable[..., Any]) -> None:
+def test_unusual_environments(env: dict[str, str | None], fresh_process: Callable[..., Any]) -> None:
     outputs = []
     for argv in ([*INSPECT], [*INSPECT, "--show-config"], ["--help"], ["inspect", "--help"], [*INSPECT, "--json"]):
-        outcome = process(*argv, env=env)
+        outcome = fresh_process(*argv, env=env)
         assert outcome.code == 0, outcome.err
         assert outcome.err == ""
         outputs.append(outcome.out)
     assert "document 0 · market notice ·" in outputs[0]
     assert [line.split()[0] for line in outputs[1].splitlines()[2:]] == list(InspectOptions.model_fields)
-    assert process("inspect", "naïve", env=env).err.startswith("error[BG210]: no such folder: 'naïve'")
+    assert fresh_process("inspect", "naïve", env=env).err.startswith("error[BG210]: no such folder: 'naïve'")
 
 
 def test_no_colours_in_a_pipe(process: Callable[..., Any]) -> None:

@@ -115,13 +115,13 @@ def test_invalid_arguments_as_json(case: str, run: Callable[..., Any]) -> None:
     assert outcome.code == 2
 
 
-def test_errors_are_fast(process: Callable[..., Any]) -> None:
+def test_errors_are_fast(fresh_process: Callable[..., Any]) -> None:
     for argv in (["inspct"], ["inspect", "tinyworld", "--docs", "x"], ["inspect", "tinyworld", "--config", "/no/file"]):
         seconds, libraries = [], []
         for _ in range(3):
             libraries.append(libraries_cpu_seconds())
             start = subprocess_cpu_seconds()
-            assert process(*argv).code == 2
+            assert fresh_process(*argv).code == 2
             seconds.append(subprocess_cpu_seconds() - start)
         assert min(seconds) < max(0.5, 2.5 * min(libraries))
 

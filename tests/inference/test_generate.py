@@ -162,7 +162,7 @@ def test_prompts_from_a_file_or_a_pipe(process: Callable[..., Outcome], run: Run
     samples = json.loads(run(*argv, "--prompts-file", str(file), "--prompt", "A").out)["result"]["samples"]
     assert [sample["prompt"] for sample in samples] == ["A", "There was", "She"]
     for piped, prompt in (("It was\nso\n", "It was\nso"), ("", "")):
-        done = process(*argv, input=piped)
+        done = process(*argv, stdin=piped)
         assert json.loads(done.out)["result"]["samples"][0]["prompt"] == prompt
     assert run(*argv, "--prompts-file", str(tmp_path / "none")).code == 3
     (tmp_path / "blank").write_text("\n\n")
