@@ -140,11 +140,8 @@ class PretrainSetup:
             needs = {"shards": "shards", "mask_plan": "a mask plan"}[wanted]
             held = {"shards": "shards", "mask_plan": "a mask plan", "tokens": "tokenized files"}.get(kind, kind)
             raise BertGPTError("BG221", f"objective {objective} needs {needs}; {self.data} is {held}", hint=hint)
-        if (
-            kind == "mask_plan"
-            and self.manifest["config"]["sentence_pairs"] != "none"
-            and not self.preset.model.token_types
-        ):
+        has_pairs = kind == "mask_plan" and self.manifest["config"]["sentence_pairs"] != "none"
+        if has_pairs and not self.preset.model.token_types:
             hint = "make the plan with --sentence-pairs none, or use a preset such as bert-base"
             raise BertGPTError("BG221", "mask plan has sentence pairs but the model has no NSP head", hint=hint)
         return objective
@@ -306,13 +303,11 @@ class PretrainSetup:
         from bertgpt.callbacks.benchmarks import BenchmarkCallback
 
         model = (self.tokenizer, self.objective, self.length)
-        benchmarks = (
-            (options.probe, options.probe_every, options.probe_data),
-            (options.eval, options.eval_every, options.eval_data),
-        )
+        probe = (options.probe, options.probe_every, options.probe_data)
+        suite = (options.eval, options.eval_every, options.eval_data)
         return [
             BenchmarkCallback.load(name, every, data, options.eval_items, *model)
-            for name, every, data in benchmarks
+            for name, every, data in (probe, suite)
             if name
         ]
 
@@ -327,7 +322,7 @@ class PretrainSetup:
         model = (self.tokenizer, self.objective, self.length)
         return [SampleCallback(folder / "samples.txt", self.options.sample_every, *model, text, self.options.seed)]
 
-    # ------------------------------------------------------------------------- what is common.recorded and published
+    # ------------------------------------------------------------------------- what is recorded and published
 
     def record(self) -> RunRecord:
         """What the run directory records. Everything that decides the result is in `fixed`."""
