@@ -14,6 +14,7 @@ import bertgpt
 from bertgpt.data.format import TokenFile
 from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.utils.files import sha256_of
+from bertgpt.utils.version import FORMAT_VERSION
 
 TRAIN = ("--train-tokenizer", "bpe", "--vocab-size", "400")
 TEXTS = ["the first of three texts", "the second text is bad", "the third and last text"]
@@ -226,7 +227,7 @@ MANIFESTS: dict[str, Callable[[Path], Any]] = {
     "a folder": lambda folder: ((folder / "manifest.json").unlink(), (folder / "manifest.json").mkdir()),
     "of another format": lambda folder: edit(folder / "manifest.json", lambda it: it.update(format="parquet")),
     "newer": lambda folder: edit(folder / "manifest.json", lambda it: it.update(version=99)),
-    "without files": lambda folder: edit(folder / "manifest.json", lambda it: {"format": "bertgpt", "version": 1}),
+    "without files": lambda folder: edit(folder / "manifest.json", lambda it: it.pop("files") and it),
     "files that are not entries": lambda folder: edit(folder / "manifest.json", lambda it: it.update(files=[3])),
     "a path above": lambda folder: edit(folder / "manifest.json", lambda it: it["files"][0].update(path="../a.arrow")),
     "an absolute path": lambda folder: edit(folder / "manifest.json", lambda it: it["files"][0].update(path="/a.txt")),
@@ -239,6 +240,15 @@ def test_invalid_manifests(case: str, cwd: Path, fails: Any) -> None:
     MANIFESTS[case](cwd / "shards")
     for command in (["inspect", "shards"], ["inspect", "shards", "--doc", "0"], ["shard", "--repair", "shards"]):
         fails("BG307", command, "shards")
+
+
+@pytest.mark.parametrize("kind", ["tokens", "shards", "mask_plan"])
+def test_artifacts_of_the_previous_format_are_refused_with_the_command_to_run(
+    kind: str, cwd: Path, fails: Any
+) -> None:
+    edit(cwd / "shards" / "manifest.json", lambda it: it.update(version=FORMAT_VERSION - 1, kind=kind))
+    command = {"tokens": "tokenize", "shards": "shard", "mask_plan": "mask"}[kind]
+    fails("BG307", ["inspect", "shards"], "written by an older bertgpt", f"bertgpt {command} ... --overwrite")
 
 
 # -------------------------------------------------------------------------------------------------- bad text
