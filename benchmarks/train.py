@@ -331,7 +331,7 @@ def bert_quality(made: dict[str, Path]) -> dict[str, Curve]:
 
 def plot(curves: dict[str, Curve], path: Path) -> None:
     """An SVG chart of loss over steps."""
-    colours = ("#888", "#aaa", "#ccc", "#d33", "#36c", "#59d", "#8bf", "#c60")
+    colors = ("#888", "#aaa", "#ccc", "#d33", "#36c", "#59d", "#8bf", "#c60")
     losses = [loss for points in curves.values() for _, loss, _ in points]
     low, high = min(losses), max(losses)
 
@@ -339,9 +339,9 @@ def plot(curves: dict[str, Curve], path: Path) -> None:
         return f"{60 + 640 * step / STEPS:.1f},{20 + 380 * (high - loss) / (high - low):.1f}"
 
     lines = [
-        f'<polyline fill="none" stroke="{colour}" points="{" ".join(at(s, x) for s, x, _ in points)}"/>'
-        f'<text x="440" y="{40 + 18 * i}" fill="{colour}">{name}</text>'
-        for i, ((name, points), colour) in enumerate(zip(curves.items(), colours, strict=False))
+        f'<polyline fill="none" stroke="{color}" points="{" ".join(at(s, x) for s, x, _ in points)}"/>'
+        f'<text x="440" y="{40 + 18 * i}" fill="{color}">{name}</text>'
+        for i, ((name, points), color) in enumerate(zip(curves.items(), colors, strict=False))
     ]
     ticks = [f'<text x="8" y="{at(0, x).split(",")[1]}">{x:.1f}</text>' for x in np.linspace(low, high, 5)]
     ticks += [f'<text x="{at(s, low).split(",")[0]}" y="420">{s}</text>' for s in range(0, STEPS + 1, 50)]

@@ -1,4 +1,4 @@
-"""bertgpt: pretrain BERT and GPT from scratch, as the same model.
+"""bertgpt: pretrain BERT and GPT from scratch, with one architecture and one trainer.
 
 Every command of the command line is a function with the same options, which returns what `--json` prints as `result`:
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from bertgpt.data.loading.loader import Prefetcher, StepLoader
+from bertgpt.ops.torch_private import scale_all
 from bertgpt.training.callback import Callback, TrainerView
 from bertgpt.training.checkpoints import Checkpoints, load_checkpoint
 from bertgpt.training.device import DTYPES, peak_memory, seed_torch, to_device, to_tensors
@@ -104,7 +105,7 @@ class Trainer:
     def train_step(self, step_batch: StepBatch) -> dict[str, float] | None:
         """Accumulate gradients over all micro-batches and ranks, then update the parameters once.
 
-        Each loss term is normalised by its number of targets in the whole step. A step with a non-finite loss or
+        Each loss term is normalized by its number of targets in the whole step. A step with a non-finite loss or
         gradient is not applied. Returns the metrics, or None if a stop signal came in the middle.
         """
         self.model.train()
@@ -125,7 +126,7 @@ class Trainer:
         gradients = self.grad_reducer.finish()  # summed over ranks: `term_scales` have divided by the targets of all
         self.dist.all_reduce(sums.sums)  # in place
         if self.grad_scaler.scale != 1.0:
-            torch._foreach_mul_(gradients, 1 / self.grad_scaler.scale)
+            scale_all(gradients, 1 / self.grad_scaler.scale)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         lr = self.schedule.lr(self.step)
         metrics = sums.metrics(self.term_weights) | {"lr": lr, "grad_norm": float(norm)}

@@ -13,9 +13,9 @@ from bertgpt.config.options import EvalOptions
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.evals.choices import multiple_choice
 from bertgpt.evals.probe import check_probe_data, fit_and_predict
-from bertgpt.evals.suites import load_items, load_labelled
+from bertgpt.evals.suites import load_items, load_labeled
 from bertgpt.evals.tables import Row
-from bertgpt.evals.tasks import LabelledDataset
+from bertgpt.evals.tasks import LabeledDataset
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.embed import embed
 from bertgpt.training.callback import TrainerView
@@ -28,7 +28,7 @@ class BenchmarkCallback:
 
     name: str  # agnews (linear probe) or hellaswag (multiple choice)
     every: int
-    items: LabelledDataset | list[Row]
+    items: LabeledDataset | list[Row]
     tokenizer: Tokenizer
     objective: str
     length: int
@@ -40,7 +40,7 @@ class BenchmarkCallback:
         """Load the items of a suite, so that errors in them are reported before training starts."""
         options = EvalOptions.model_validate({"suite": name, "data": data, "limit": limit})
         if name == "agnews":
-            dataset = load_labelled(name, options)
+            dataset = load_labeled(name, options)
             check_probe_data(dataset)
             return cls(name, every, dataset, tokenizer, objective, length)
         if objective == "mlm":
@@ -50,7 +50,7 @@ class BenchmarkCallback:
     def __call__(self, view: TrainerView) -> dict[str, Any] | None:
         """Accuracy over all items; each rank evaluates its share."""
         model = PretrainedModel(view.model.eval(), self.tokenizer, self.objective, seq_len=self.length)
-        if isinstance(self.items, LabelledDataset):
+        if isinstance(self.items, LabeledDataset):
             splits = self.items.train, self.items.test
             train, test = (
                 gather_over_ranks(view, split.texts, partial(embed, model), model.model.config.dim) for split in splits

@@ -112,7 +112,7 @@ class PrintPage(Exception):
 
 
 class PageBuffer(io.StringIO):
-    """Collects a help page for stdout, on which rich prints in colour if it is a terminal."""
+    """Collects a help page for stdout, on which rich prints in color if it is a terminal."""
 
     is_terminal = False
 
@@ -143,7 +143,7 @@ def print_help(format_help: Callable[[Any, Any], None], ctx: Any, formatter: Any
     with redirect_stdout(buffer):
         format_help(ctx, formatter)
     page = "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n") + "\n"
-    if not buffer.is_terminal:  # $FORCE_COLOR would colour pipes too
+    if not buffer.is_terminal:  # $FORCE_COLOR would color pipes too
         page = re.sub(r"\x1b\[[0-9;]*m", "", page)
     raise PrintPage(page)
 
@@ -240,7 +240,10 @@ def main_options(
         typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Pretrain BERT and GPT from scratch, as the same model. Commands are listed in the order of the pipeline."""
+    """Pretrain BERT and GPT from scratch, with one architecture and one trainer.
+
+    COUNT in the help pages is a number with an optional unit: 250k, 1.5M, 10B, 64MiB.
+    """
 
 
 def make_endpoint(name: str, model: type[Options]) -> Callable[..., Request]:

@@ -21,8 +21,8 @@ class TextOptions(Options):
         "SOURCE...",
         [],
         "Files, globs or folders of txt, jsonl, csv, parquet or arrow (also .gz and .zst), local or at https://, s3:// "
-        "or gs://; a named corpus (shard --list); hf:org/name; or tinyworld. SOURCE=0.25 samples a quarter of the "
-        "documents.",
+        "or gs://; a named corpus (shard --list); hf:org/name, a dataset on the Hugging Face Hub; or tinyworld. Append "
+        "=0.25 to sample a quarter of its documents.",
         note="required",
     )
     subset: str | None = option(
@@ -36,15 +36,21 @@ class TextOptions(Options):
     )
     text_column: str = TEXT_COLUMN
     txt_documents: Literal["blank-line", "file"] = option(
-        "Data", "blank-line", "Where a document in a txt file ends: at a blank line, or at the end of the file."
+        "Data", "blank-line", "How txt files are split into documents: at blank lines, or one document per file."
     )
     separator: str | None = option(
         "Data", None, "String that separates documents in txt files, instead of --txt-documents.", min_length=1
     )
-    limit_docs: Count | None = option("Data", None, "Stop after this many documents.", ge=1)
-    limit_tokens: Count | None = option("Data", None, "Stop after the document that reaches this many tokens.", ge=1)
-    limit_bytes: Count | None = option("Data", None, "Stop after the document that reaches this many bytes.", ge=1)
-    max_doc_bytes: Count = option("Data", 100_000_000, "Longest document in bytes; anything longer is bad data.", ge=1)
+    limit_docs: Count | None = option("Data", None, "Stop after this many documents.", ge=1, note="default: all")
+    limit_tokens: Count | None = option(
+        "Data", None, "Stop after the document that reaches this many tokens.", ge=1, note="default: all"
+    )
+    limit_bytes: Count | None = option(
+        "Data", None, "Stop after the document that reaches this many bytes.", ge=1, note="default: all"
+    )
+    max_doc_bytes: Count = option(
+        "Data", 100_000_000, "Maximum size of a document in bytes; a longer one is bad data.", ge=1
+    )
     on_error: Literal["stop", "skip", "replace"] | None = option(
         "Data",
         None,
@@ -54,8 +60,8 @@ class TextOptions(Options):
     tokenizer: str | None = option(
         "Tokenizer",
         None,
-        "Tokenizer to use: gpt2, or a tokenizer folder, tokenizer.json or vocab.txt. Text needs either this or "
-        "--train-tokenizer.",
+        "Tokenizer to use: gpt2, or a tokenizer folder, tokenizer.json or vocab.txt. Required unless "
+        "--train-tokenizer is given or SOURCE is a named corpus.",
         metavar="NAME|PATH",
         note="default: gpt2 for a named corpus",
     )
@@ -71,14 +77,14 @@ class TextOptions(Options):
         note="required with --train-tokenizer",
     )
     train_bytes: Count = option(
-        "Tokenizer", 50_000_000, "Bytes of text to train the tokenizer on, taken from all parts of the text.", ge=1000
+        "Tokenizer", 50_000_000, "Bytes of text to train the tokenizer on, sampled across all of the text.", ge=1000
     )
     out: str | None = option(
         "Run",
         None,
         "Output folder; required unless SOURCE is a single named corpus, hf:org/name or tinyworld.",
         metavar="PATH",
-        note="default: data/tokens/NAME or data/shards/NAME",
+        note="default: data/{kind}/NAME",
     )
     workers: int = WORKERS
     task_index: int | None = option(
@@ -89,9 +95,16 @@ class TextOptions(Options):
         note="default: all of the text",
     )
     num_tasks: int | None = option(
-        "Run", None, "Number of tasks in the array job.", ge=1, le=100_000, note="required with --task-index"
+        "Run",
+        None,
+        "Number of tasks that the text is divided among.",
+        ge=1,
+        le=100_000,
+        note="required with --task-index",
     )
-    finalize: bool = option("Run", False, "Write the output from what all tasks of the array job have tokenized.")
+    finalize: bool = option(
+        "Run", False, "Write the output from what the array job has tokenized; run once, after all tasks."
+    )
     overwrite: bool = OVERWRITE
     dry_run: bool = DRY_RUN
 
@@ -115,7 +128,7 @@ class TokenizeOptions(TextOptions):
     """Tokenize text into Arrow files of token ids.
 
     Uses an existing tokenizer or trains one on the text. Documents stay in order and get no special tokens. A killed
-    command resumes when it is run again, and its output is the same, byte for byte.
+    command resumes when it is run again, and writes the same bytes as one that was never interrupted.
     """
 
     command = "tokenize"
@@ -129,8 +142,8 @@ class TokenizeOptions(TextOptions):
 class ShardOptions(TextOptions):
     """Build shuffled train, val and test shards from text or tokenized files.
 
-    Drops exact duplicates, splits documents by their hash and shuffles them. The output depends on the texts, the
-    tokenizer and the seed only, not on the number of workers, the order of the files or restarts.
+    Drops exact duplicates, assigns documents to splits by their hash and shuffles them. The same texts, tokenizer and
+    options give the same bytes, whatever the number of workers, the order of the files or restarts.
     """
 
     command = "shard"
@@ -143,12 +156,16 @@ class ShardOptions(TextOptions):
     )
 
     shard_tokens: Count = option(
-        "Data", 100_000_000, "Tokens per shard, about.", ge=1000, note="default: 100M, or as the named corpus sets it"
+        "Data",
+        100_000_000,
+        "Approximate number of tokens per shard.",
+        ge=1000,
+        note="default: 100M, or as the named corpus sets it",
     )
     val_fraction: float = option("Data", 0.005, "Fraction of the documents in the validation split.", ge=0, lt=1)
     test_fraction: float = option("Data", 0.0, "Fraction of the documents in the test split.", ge=0, lt=1)
-    dedup: bool = option("Data", True, "Drop exact duplicates of documents.")
-    seed: int = option("Run", 1337, "Random seed of the split and the shuffle.", ge=0, lt=MAX_SEED)
+    dedup: bool = option("Data", True, "Drop documents that are exact duplicates of earlier ones.")
+    seed: int = option("Run", 1337, "Random seed for the split and the shuffle.", ge=0, lt=MAX_SEED)
     repair: str | None = option("Run", None, "Rebuild the corrupt files of this folder from SOURCE.", metavar="PATH")
     list: bool = option("Run", False, "List the named corpora and exit; needs no SOURCE.")
 
@@ -159,7 +176,7 @@ SUM = "--mask-prob, --random-prob and --keep-prob must add up to 1."
 class MaskOptions(Options):
     """Build a mask plan: the rows of text that BERT trains on.
 
-    Splits documents at word boundaries into segments, adds [CLS] and [SEP], and packs segments into rows. Masks are
+    Splits documents at word boundaries into pieces, adds [CLS] and [SEP], and packs pieces into rows. Masks are
     drawn when the rows are read, new ones in each epoch, and depend only on the seed, the epoch and the row.
     """
 
@@ -170,30 +187,38 @@ class MaskOptions(Options):
     )
 
     shards: str = argument("SHARDS", ..., "Folder of shards.")
-    seq_len: int = option("Data", 128, "Length of a row in tokens, with [CLS] and [SEP].", ge=8, le=32768)
+    seq_len: int = option("Data", 128, "Length of a row in tokens, including [CLS] and [SEP].", ge=8, le=32768)
     sentence_pairs: Literal["none", "nsp", "sop"] = option(
         "Data", "none", "Sentence pairs for next sentence prediction (nsp) or sentence order prediction (sop)."
     )
     scheme: Literal["token", "whole-word", "span"] = option(
-        "Data", "token", "What is masked as a whole: single tokens, words, or spans of words."
+        "Data", "token", "Unit of masking: single tokens, whole words, or spans of words."
     )
     mlm_probability: float = option(
-        "Data", 0.15, "Fraction of the tokens of each row to predict; special tokens do not count.", gt=0, lt=1
+        "Data",
+        0.15,
+        "Fraction of the tokens of each row, special ones aside, that is selected for prediction.",
+        gt=0,
+        lt=1,
     )
     mask_prob: float = option(
-        "Data", 0.8, f"Probability that a token to predict is replaced by [MASK]. {SUM}", ge=0, le=1
+        "Data", 0.8, f"Probability that a selected token is replaced by [MASK]. {SUM}", ge=0, le=1
     )
     random_prob: float = option(
-        "Data", 0.1, f"Probability that a token to predict is replaced by a random token. {SUM}", ge=0, le=1
+        "Data", 0.1, f"Probability that a selected token is replaced by a random token. {SUM}", ge=0, le=1
     )
-    keep_prob: float = option("Data", 0.1, f"Probability that a token to predict is left as it is. {SUM}", ge=0, le=1)
-    pack: bool = option("Data", True, "Pack several segments into a row.")
-    static: bool = option("Data", False, "Draw the masks once and store them, instead of new ones in each epoch.")
+    keep_prob: float = option("Data", 0.1, f"Probability that a selected token is left unchanged. {SUM}", ge=0, le=1)
+    pack: bool = option("Data", True, "Pack several pieces into a row; they do not attend to each other.")
+    static: bool = option("Data", False, "Draw the masks once and store them, instead of redrawing them in each epoch.")
     dupe_factor: int = option(
-        "Data", 1, "Number of epochs to store different masks for; needs --static if above 1.", ge=1, le=1000
+        "Data",
+        1,
+        "Number of epochs with masks of their own, after which they repeat; needs --static if above 1.",
+        ge=1,
+        le=1000,
     )
     out: str = option("Run", ..., "Output folder.", metavar="PATH")
-    seed: int = option("Run", 1337, "Random seed of sentence pairs and masks.", ge=0, lt=MAX_SEED)
+    seed: int = option("Run", 1337, "Random seed for sentence pairs and masks.", ge=0, lt=MAX_SEED)
     workers: int = WORKERS
     overwrite: bool = OVERWRITE
     dry_run: bool = DRY_RUN

@@ -45,23 +45,29 @@ def argument(metavar: str, default: Any, description: str, note: str = "") -> An
 
 # Options of commands in different modules.
 Device = Literal["auto", "cuda", "mps", "cpu"]
-MODEL = "a run directory, its final/, a checkpoint, or a transformers model (a folder, or a name on the hub)."
+MODEL = (
+    "a run directory, its final/, a checkpoint, or a transformers model (a folder, or a name on the Hugging Face Hub)."
+)
 TEXT_COLUMN = option("Data", "text", "Column that holds the text.", metavar="NAME")
-REVISION = option("Data", None, "Commit of the dataset on the hub.", metavar="REV", note="default: pinned by bertgpt")
+REVISION = option(
+    "Data", None, "Commit of the dataset on the Hugging Face Hub.", metavar="REV", note="default: pinned by bertgpt"
+)
 DEVICE = option("Run", "auto", "Device to compute on; auto takes the first of CUDA, MPS and CPU that is available.")
 OVERWRITE = option(
-    "Run", False, "Replace an existing output; without this, an output with different options is an error."
+    "Run",
+    False,
+    "Replace an existing output; without this, one made with other options is an error, and the same one is kept.",
 )
 
 COMMON_OPTIONS = {  # of every command; they change what is printed, not what is computed
     "config": (
-        "Read options from a YAML file, or from a section of it such as pretrain.bert. Options on the command line "
+        "Read options from a YAML file, or from one section of it (FILE:SECTION). Options on the command line "
         "override it.",
         "FILE[:SECTION]",
     ),
     "show_config": ("Print the value and the source of every option, then exit.", ""),
     "json": ("Print the result, or the error, as one JSON object.", ""),
-    "quiet": ("Print no notes and no progress.", ""),
+    "quiet": ("Suppress notes and progress.", ""),
 }
 
 
@@ -199,10 +205,11 @@ def default_note(model: type[Options], key: str) -> str:
     if field.is_required():
         return "required"
     if note := declared(field, "note"):
-        return note
+        return note.replace("{kind}", getattr(model, "kind", ""))
     default = format_default(field)
-    preset = ", or the preset's" if any(key in values for values in model.presets.values()) else ""
-    return f"default: {default}{preset}" if default else ""
+    if any(key in values for values in model.presets.values()):
+        default = f"the preset's, else {default}"
+    return f"default: {default}" if default else ""
 
 
 def flag_name(key: str) -> str:

@@ -28,7 +28,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 PRECISION = option(
     "Run",
     "fp32",
-    "Precision of weights and activations; bf16 and fp16 are faster, but make results depend on the batch.",
+    "Precision of weights and activations; bf16 and fp16 are faster, but results then vary slightly with what else is "
+    "in the batch.",
 )
 
 
@@ -52,13 +53,13 @@ class EvalOptions(Options):
     data: str | None = option(
         "Data",
         None,
-        "Texts to evaluate on, required for lm and mlm (a file, a folder or tinyworld), probe, cloze and predict (a "
-        "file). For a published suite, a folder with its files.",
+        "Texts to evaluate on: a file, a folder or tinyworld for lm and mlm, a file for probe, cloze and predict (all "
+        "of which require it), a folder with its files for a published suite.",
         metavar="PATH",
-        note="default: published suites from the hub",
+        note="default: published suites from the Hugging Face Hub",
     )
     test_data: str | None = option(
-        "Data", None, "Test file, for probe only.", metavar="PATH", note="default: a fifth of --data"
+        "Data", None, "Test file, for probe only.", metavar="PATH", note="default: a held-out fifth of --data"
     )
     text_column: str = TEXT_COLUMN
     pair_column: str | None = option(
@@ -79,9 +80,9 @@ class EvalOptions(Options):
     stride: int | None = option(
         "Evaluation",
         None,
-        "For lm: new tokens that each window scores, after earlier ones as their context.",
+        "For lm: number of tokens by which the window slides; only the new ones are scored, the others are context.",
         ge=1,
-        note="default: the whole window",
+        note="default: the window length, no overlap",
     )
     full: bool = option(
         "Evaluation",
@@ -103,9 +104,9 @@ class EvalOptions(Options):
 class GenerateOptions(Options):
     """Generate text with a GPT, or fill masks with a BERT.
 
-    A GPT continues prompts: from --prompt, from a file, from standard input, or the empty one. A BERT predicts each
-    [MASK] of a prompt, or the tokens masked in --mask-text. A hybrid does both. The same seed gives the same text,
-    whatever else is generated in the same batch.
+    A GPT continues prompts: from --prompt, from a file, from standard input, or an empty prompt. A BERT predicts each
+    [MASK] of a prompt, or the tokens masked in --mask-text. A hybrid does both. In fp32, the same seed gives the
+    same text, whatever else is generated in the same batch.
     """
 
     command = "generate"
@@ -120,24 +121,30 @@ class GenerateOptions(Options):
         "Data", None, "File with one prompt per line, in addition to --prompt.", metavar="PATH"
     )
     mask_text: str | None = option(
-        "Data", None, "Mask 15 % of the tokens of this text or text file, and predict them.", metavar="TEXT|PATH"
+        "Data", None, "Mask 15% of the tokens of this text or text file, and predict them.", metavar="TEXT|PATH"
     )
-    truncate: bool = option("Data", True, "Truncate long prompts from the left, instead of rejecting them.")
+    truncate: bool = option(
+        "Data", True, "Truncate prompts longer than the context from the left, instead of rejecting them."
+    )
     model: str | None = option("Model", None, f"Model to generate with: {MODEL}", metavar="MODEL", note="required")
     num_samples: int = option("Sampling", 1, "Number of samples per prompt.", ge=1, le=100_000)
-    max_new_tokens: Count = option("Sampling", 200, "Largest number of tokens to generate per sample.", ge=0)
+    max_new_tokens: Count = option("Sampling", 200, "Maximum number of tokens to generate per sample.", ge=0)
     temperature: float = option("Sampling", 0.8, "Sampling temperature; 0 is greedy decoding.", ge=0)
     top_k: int = option("Sampling", 0, "Sample from the k most likely tokens only; 0 samples from all.", ge=0)
     top_p: float = option(
-        "Sampling", 1.0, "Sample from the fewest most likely tokens whose probabilities add up to p.", gt=0, le=1
+        "Sampling",
+        1.0,
+        "Sample from the smallest set of most likely tokens whose total probability is at least p; 1 samples from all.",
+        gt=0,
+        le=1,
     )
     repetition_penalty: float = option(
         "Sampling", 1.0, "Values above 1 make tokens that occurred before less likely.", gt=0
     )
     stop: StrList = option("Sampling", [], "Text that ends a sample and is not part of it; repeatable.")
     candidates: int = option("Sampling", 5, "Number of candidates shown for each mask.", ge=1, le=100)
-    logprobs: bool = option("Sampling", False, "Show the log probability of each token, as colour and number.")
-    seed: int = option("Run", 1337, "Random seed of sampling and masking.", ge=0, lt=MAX_SEED)
+    logprobs: bool = option("Sampling", False, "Show the log probability of each token, as color and number.")
+    seed: int = option("Run", 1337, "Random seed for sampling and masking.", ge=0, lt=MAX_SEED)
     device: Device = DEVICE
     precision: Precision = PRECISION
 
@@ -159,7 +166,10 @@ class InspectOptions(Options):
 
     path: str = argument("PATH", ..., "Folder that a command wrote, or tinyworld.")
     doc: int | None = option(
-        "Data", None, "Show only this document, token by token, or this row of a mask plan; counted from 0.", ge=0
+        "Data",
+        None,
+        "Index of one document, or of one row of a mask plan, to show token by token; counted from 0.",
+        ge=0,
     )
     docs: int = option(
         "Data", 3, "Number of tinyworld documents, or of rows of a mask plan, to show; at most 1000.", ge=0, le=1000
@@ -180,12 +190,18 @@ class InspectOptions(Options):
     data: str | None = option(
         "Evaluation",
         None,
-        "File or folder of the suite of --contamination; probe and cloze need it.",
+        "File or folder with the items of the --contamination suite; required for probe and cloze.",
         metavar="PATH",
-        note="default: from the hub",
+        note="default: from the Hugging Face Hub",
     )
-    seed: int = option("Run", 0, "Random seed of tinyworld; each seed is a different world.", ge=0, lt=MAX_SEED)
-    verify: bool = option("Run", False, "Verify the checksums of all files, also of those verified before.")
+    seed: int = option(
+        "Run",
+        0,
+        "Seed of tinyworld; each seed is a different world, and the other commands use world 0.",
+        ge=0,
+        lt=MAX_SEED,
+    )
+    verify: bool = option("Run", False, "Verify the checksums of all files again, also of those verified before.")
 
 
 class ExportOptions(Options):
@@ -207,7 +223,7 @@ class ExportOptions(Options):
 
 
 class ImportOptions(Options):
-    """Import a model of transformers: GPT-2, BERT or ModernBERT.
+    """Import a Hugging Face transformers model: GPT-2, BERT or ModernBERT.
 
     Reads safetensors only. The model may have language model heads or none. The result is a run, which every command
     accepts.
@@ -219,9 +235,9 @@ class ImportOptions(Options):
         "bertgpt import work/hf --out runs/theirs --overwrite --json",
     )
 
-    source: str = argument("SOURCE", ..., "Model folder of transformers, or the name of a model on the hub.")
+    source: str = argument("SOURCE", ..., "Folder of a transformers model, or its name on the Hugging Face Hub.")
     out: str = option("Run", ..., "Run directory to create.", metavar="PATH")
-    overwrite: bool = option("Run", False, "Overwrite an existing run; without this, it is an error.")
+    overwrite: bool = option("Run", False, "Replace an existing run; without this, an existing run is an error.")
 
 
 class ReportOptions(Options):
@@ -235,7 +251,7 @@ class ReportOptions(Options):
     examples = ("bertgpt report", "bertgpt report runs/gpt runs/bert --out work/report.html")
 
     runs: list[str] = argument("[RUN...]", [], "Run directories.", note="default: all in runs/")
-    results: str = option("Data", "results", "Folder where eval wrote its results, one folder per run.", metavar="PATH")
+    results: str = option("Data", "results", "Folder with the results of eval, one subfolder per run.", metavar="PATH")
     out: str = option("Run", "report.html", "HTML file to write.", metavar="PATH")
     metrics_dir: str | None = option(
         "Run",

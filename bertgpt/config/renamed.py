@@ -38,6 +38,7 @@ RENAMED_OPTIONS: dict[str, dict[str, str]] = {
     },
     "finetune": _TRAINING
     | {
+        "warmup": "warmup-ratio",
         "kind": "problem-type",
         "problem-type classes": "problem-type classification",
         "problem-type numbers": "problem-type regression",

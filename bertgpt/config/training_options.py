@@ -26,7 +26,7 @@ Precision = Literal["auto", "bf16", "fp16", "fp32"]
 OPTIMIZER = option(
     "Optimization", "adamw", "Optimizer of the weight matrices; AdamW always updates all other parameters."
 )
-GRAD_CLIP = option("Optimization", 1.0, "Largest norm of the gradient; a longer gradient is scaled down to it.", gt=0)
+GRAD_CLIP = option("Optimization", 1.0, "Maximum gradient norm; larger gradients are rescaled to it.", gt=0)
 LOG_EVERY = option("Checkpoints and logging", 10, "Steps between lines of metrics.jsonl.", ge=1)
 PRECISION = option(
     "Run", "auto", "Precision of matrix products; auto is bf16 where supported, else fp32. Weights stay fp32."
@@ -55,7 +55,7 @@ class PretrainOptions(Options):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: preset.training for name, preset in PRESETS.items()}
     alternatives = ("max_steps", "max_tokens", "max_time", "epochs")
 
-    data: str = argument("DATA", ..., "Folder of shards, or a mask plan, which mask makes from shards.")
+    data: str = argument("DATA", ..., "Folder of shards, or a mask plan written by bertgpt mask.")
     seq_len: int = option(
         "Data",
         256,
@@ -85,22 +85,26 @@ class PretrainOptions(Options):
         note="default: the preset's",
     )
     mlm_ratio: float = option(
-        "Model", 0.5, "Share of each batch that is masked rows; only for --objective hybrid.", gt=0, lt=1
+        "Model", 0.5, "Share of each batch made up of masked rows; only for --objective hybrid.", gt=0, lt=1
     )
     init: str | None = option(
         "Model",
         None,
-        "Start from the weights and the shape of this run, checkpoint or transformers model.",
-        metavar="RUN",
+        "Start from the architecture and weights of this run, checkpoint or transformers model.",
+        metavar="MODEL",
         note="default: random weights",
     )
     embedding_init: Literal["random", "ppmi"] = option(
-        "Model", "random", "Initialize embeddings at random, or by factorizing the PPMI of token co-occurrences."
+        "Model",
+        "random",
+        "Initialize embeddings at random, or by factorizing the positive pointwise mutual information (PPMI) of "
+        "tokens.",
     )
     tokenizer: str | None = option(
         "Model",
         None,
-        "Use the tokenizer of this mask plan of the same shards, which adds [MASK] and other special tokens.",
+        "Use the tokenizer of this mask plan, made from the same shards, so that a GPT shares the vocabulary of a "
+        "BERT, with [MASK].",
         metavar="PATH",
         note="default: the tokenizer of DATA",
     )
@@ -110,16 +114,14 @@ class PretrainOptions(Options):
     embedding_lr_scale: float = option(
         "Optimization",
         1.0,
-        "Learning rate of embeddings and heads as a fraction of --lr; only with --optimizer muon.",
+        "Learning rate of embeddings and heads as a multiple of --lr; only with --optimizer muon.",
         ge=0,
         le=1,
     )
     weight_decay: float = option("Optimization", 0.1, "Weight decay of the weight matrices.", ge=0)
     beta2: float = option("Optimization", 0.95, "Adam's beta2.", gt=0, lt=1)
     grad_clip: float = GRAD_CLIP
-    tokens_per_step: Count = option(
-        "Optimization", 16_384, "Batch size in tokens: of one optimizer step, on all devices together.", ge=1
-    )
+    tokens_per_step: Count = option("Optimization", 16_384, "Tokens per optimizer step, summed over all devices.", ge=1)
     micro_batch_size: int = option(
         "Optimization", 0, "Rows per forward pass on each device; 0 takes as many as fit into 32,768 tokens.", ge=0
     )
@@ -141,27 +143,39 @@ class PretrainOptions(Options):
         gt=0,
     )
     schedule: Schedule = option(
-        "Schedule", "cosine", "Shape of the learning rate decay after warmup; wsd stays constant first."
+        "Schedule",
+        "cosine",
+        "Learning rate after warmup; wsd (warmup-stable-decay) is constant and decays over the last 20%.",
     )
-    warmup: int = option("Schedule", 50, "Linear warmup of the learning rate, in steps.", ge=0)
+    warmup: int = option("Schedule", 50, "Length of the linear warmup of the learning rate, in steps.", ge=0)
     min_lr_ratio: float = option("Schedule", 0.1, "Final learning rate as a fraction of --lr.", ge=0, le=1)
     eval_every: int = option("Evaluation", 250, "Steps between evaluations on the validation split.", ge=1)
-    eval_tokens: Count = option("Evaluation", 500_000, "Number of validation tokens, the same ones each time.", ge=1)
+    eval_tokens: Count = option(
+        "Evaluation", 500_000, "Number of validation tokens to evaluate on, the same ones each time.", ge=1
+    )
     eval: Literal["hellaswag"] | None = option(
         "Evaluation", None, "Also score this benchmark every --eval-every steps.", note="default: none"
     )
     eval_data: str | None = option(
-        "Evaluation", None, "Folder with the files of --eval.", metavar="PATH", note="default: from the hub"
+        "Evaluation",
+        None,
+        "Folder with the dataset of --eval.",
+        metavar="PATH",
+        note="default: from the Hugging Face Hub",
     )
     probe: Literal["agnews"] | None = option(
         "Evaluation", None, "Also train a linear probe on this task every --probe-every steps.", note="default: none"
     )
     probe_every: int = option("Evaluation", 200, "Steps between linear probes.", ge=1)
     probe_data: str | None = option(
-        "Evaluation", None, "Folder with the files of --probe.", metavar="PATH", note="default: from the hub"
+        "Evaluation",
+        None,
+        "Folder with the dataset of --probe.",
+        metavar="PATH",
+        note="default: from the Hugging Face Hub",
     )
     eval_items: Count = option(
-        "Evaluation", 2000, "Number of items that --eval and --probe use, the first ones of their files.", ge=10
+        "Evaluation", 2000, "Number of items that --eval and --probe use: the first ones of their dataset.", ge=10
     )
     save_every: int = option("Checkpoints and logging", 500, "Steps between checkpoints.", ge=1)
     log_every: int = LOG_EVERY
@@ -170,24 +184,29 @@ class PretrainOptions(Options):
     )
     tensorboard: bool = option("Checkpoints and logging", False, "Write TensorBoard logs too.")
     out: str = option("Run", ..., "Run directory to create, or to resume.", metavar="PATH")
-    seed: int = option("Run", 1337, "Random seed of initial weights, data order and dropout.", ge=0, lt=MAX_SEED)
+    seed: int = option("Run", 1337, "Random seed for initial weights, data order and dropout.", ge=0, lt=MAX_SEED)
     device: Device = DEVICE
     precision: Precision = PRECISION
     compile: bool | None = option("Run", None, "Compile the training step.", note="default: on CUDA only")
     deterministic: bool = option(
-        "Run", False, "Use deterministic algorithms: identical results on CUDA or compiled, slower."
+        "Run",
+        False,
+        "Use deterministic algorithms, so that results on CUDA or with --compile are the same bit for bit; slower.",
     )
     overwrite: bool = OVERWRITE
     overwrite_if_changed: bool = OVERWRITE_IF_CHANGED
-    dry_run: bool = option("Run", False, "Print size, memory and steps of the run, then exit without training.")
+    dry_run: bool = option(
+        "Run", False, "Print the model size, the estimated memory and the number of steps, then exit."
+    )
 
 
 class FinetuneOptions(Options):
     """Fine-tune a model for classification or regression.
 
     TASK is a GLUE task (sst2, cola, mrpc, stsb, qqp, mnli, qnli, rte, wnli), agnews, imdb, a tinyworld task (topic,
-    sentiment, acceptability), or a csv, tsv, jsonl or parquet file of labelled texts. Checkpoints are selected on a
-    validation split of the training texts; test data is never used for model selection. Interrupted seeds resume.
+    sentiment, acceptability), or a csv, tsv, jsonl or parquet file of labeled texts. Checkpoints are selected on a
+    validation split of the training texts; test data is never used for model selection. An interrupted run
+    resumes where it was.
     """
 
     command = "finetune"
@@ -196,12 +215,16 @@ class FinetuneOptions(Options):
         "bertgpt finetune topic --model runs/gpt --limit 200 --max-steps 4 --freeze-layers 2 --out runs/desk",
     )
 
-    task: str = argument("TASK", ..., "Name of a task, or a file of labelled texts.")
+    task: str = argument("TASK", ..., "Name of a task, or a file of labeled texts.")
     data: str | None = option(
-        "Data", None, "Folder with the published files of a named TASK.", metavar="PATH", note="default: from the hub"
+        "Data",
+        None,
+        "Folder with the published files of a named TASK.",
+        metavar="PATH",
+        note="default: from the Hugging Face Hub",
     )
     test_data: str | None = option(
-        "Data", None, "Test file, if TASK is a file.", metavar="PATH", note="default: a fifth of TASK"
+        "Data", None, "Test file, if TASK is a file.", metavar="PATH", note="default: a held-out fifth of TASK"
     )
     text_column: str = TEXT_COLUMN
     pair_column: str | None = option(
@@ -223,33 +246,41 @@ class FinetuneOptions(Options):
         "Data", 0.05, "Fraction of the training texts to validate on, for selecting checkpoints.", gt=0, lt=1
     )
     seq_len: int | None = option(
-        "Data", None, "Truncate texts to this many tokens.", ge=8, le=32768, note="default: the model's length"
+        "Data", None, "Truncate texts to this many tokens.", ge=8, le=32768, note="default: the model's maximum"
     )
     model: str = option("Model", ..., f"Model to fine-tune: {MODEL}", metavar="MODEL")
-    freeze_layers: int = option("Model", 0, "Freeze the embeddings and this many of the first layers.", ge=0)
+    freeze_layers: int = option(
+        "Model", 0, "Freeze the embeddings and this many of the first layers; 0 freezes nothing.", ge=0
+    )
     dropout: float = option("Model", 0.1, "Dropout probability.", ge=0, lt=1)
     optimizer: Optimizer = OPTIMIZER
-    lr: float = option("Optimization", 3e-4, "Peak learning rate; large models need about a tenth of it.", gt=0)
+    lr: float = option(
+        "Optimization", 3e-4, "Peak learning rate; models from about 100M parameters on need 1e-5 to 5e-5.", gt=0
+    )
     layerwise_lr_decay: float = option(
         "Optimization", 1.0, "Learning rate of each layer as a fraction of that of the layer above it.", gt=0, le=1
     )
     weight_decay: float = option("Optimization", 0.01, "Weight decay of the weight matrices.", ge=0)
     beta2: float = option("Optimization", 0.999, "Adam's beta2.", gt=0, lt=1)
     grad_clip: float = GRAD_CLIP
-    batch_size: int = option(
-        "Optimization", 32, "Batch size in texts: of one optimizer step, on all devices together.", ge=1
-    )
+    batch_size: int = option("Optimization", 32, "Texts per optimizer step, summed over all devices.", ge=1)
     micro_batch_size: int = option(
         "Optimization", 0, "Texts per forward pass on each device; 0 takes the whole batch.", ge=0
     )
     epochs: float = option("Schedule", 3.0, "Train for this many passes over the training texts.", gt=0)
     max_steps: int | None = option("Schedule", None, "Train for this many steps, instead of --epochs.", ge=1)
     schedule: Schedule = option(
-        "Schedule", "linear", "Shape of the learning rate decay after warmup; wsd stays constant first."
+        "Schedule",
+        "linear",
+        "Learning rate after warmup; wsd (warmup-stable-decay) is constant and decays over the last 20%.",
     )
-    warmup: float = option("Schedule", 0.06, "Linear warmup, as a fraction of all steps.", ge=0, le=1)
+    warmup_ratio: float = option(
+        "Schedule", 0.06, "Length of the linear warmup of the learning rate, as a fraction of all steps.", ge=0, le=1
+    )
     min_lr_ratio: float = option("Schedule", 0.0, "Final learning rate as a fraction of --lr.", ge=0, le=1)
-    eval_every: int = option("Evaluation", 0, "Steps between validations; 0 validates four times per epoch.", ge=0)
+    eval_every: int = option(
+        "Evaluation", 0, "Steps between evaluations on the validation split; 0 evaluates four times per epoch.", ge=0
+    )
     random_baseline: bool = option(
         "Evaluation", True, "Also fine-tune the same architecture from random weights, as a baseline."
     )
@@ -257,11 +288,13 @@ class FinetuneOptions(Options):
     out: str = option("Run", ..., "Output folder to create, or to resume.", metavar="PATH")
     seeds: int = option("Run", 1, "Number of runs, with the seeds --seed, --seed + 1 and so on.", ge=1, le=100)
     seed: int = option(
-        "Run", 1337, "First random seed; it sets the initial head, data order and dropout.", ge=0, lt=MAX_SEED
+        "Run", 1337, "Random seed of the first run, for initial head, data order and dropout.", ge=0, lt=MAX_SEED
     )
     device: Device = DEVICE
     precision: Precision = PRECISION
-    deterministic: bool = option("Run", False, "Use deterministic algorithms: identical results on CUDA, slower.")
+    deterministic: bool = option(
+        "Run", False, "Use deterministic algorithms, so that results on CUDA are the same bit for bit; slower."
+    )
     overwrite: bool = OVERWRITE
     overwrite_if_changed: bool = OVERWRITE_IF_CHANGED
-    dry_run: bool = option("Run", False, "Print texts, steps and size of the run, then exit without training.")
+    dry_run: bool = option("Run", False, "Print the number of texts and steps and the model size, then exit.")

@@ -17,7 +17,7 @@ from bertgpt.evals.metrics import compute_metric, score_over_seeds
 from bertgpt.evals.probe import fit_and_predict, single_threaded_blas, tf_idf_features
 from bertgpt.evals.results import EvalResult, ScoreWithInterval
 from bertgpt.evals.tables import read_records, text_column
-from bertgpt.evals.tasks import LabelledDataset
+from bertgpt.evals.tasks import LabeledDataset
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.classify import classify, probabilities
 from bertgpt.inference.embed import embed
@@ -29,7 +29,7 @@ Labels = NDArray[Any]
 
 
 def score_classifiers(
-    task: LabelledDataset,
+    task: LabeledDataset,
     models: Sequence[PretrainedModel],
     baselines: dict[str, ScoreWithInterval],
     metadata: dict[str, Any],
@@ -56,7 +56,7 @@ def score_classifiers(
     return EvalResult(task.name, f"{task.name}.{main}/1", len(labels), scores, baselines, items, metadata, notes)
 
 
-def text_baselines(task: LabelledDataset) -> dict[str, ScoreWithInterval]:
+def text_baselines(task: LabeledDataset) -> dict[str, ScoreWithInterval]:
     """Baselines that need no pretrained model: the majority class (of numbers, the mean), and TF-IDF."""
     main, train, test = task.metrics[0], task.train, task.test
     labels, train_labels = test.label_ids(task.classes), train.label_ids(task.classes)
@@ -69,7 +69,7 @@ def text_baselines(task: LabelledDataset) -> dict[str, ScoreWithInterval]:
     }
 
 
-def linear_probe_baseline(task: LabelledDataset, pretrained: PretrainedModel) -> ScoreWithInterval:
+def linear_probe_baseline(task: LabeledDataset, pretrained: PretrainedModel) -> ScoreWithInterval:
     """Score of a linear model on the features of the model before fine-tuning."""
     train = task.train.select(range(min(MAX_PROBE_TEXTS, len(task.train))))
     features = embed(pretrained, train.joined_texts()), embed(pretrained, task.test.joined_texts())
@@ -102,7 +102,7 @@ def label_names(answers: Labels, classes: Sequence[str]) -> list[Any]:
     return [classes[i] for i in answers] if classes else [float(value) for value in answers]
 
 
-def check_labels_match(pretrained: PretrainedModel, task: LabelledDataset) -> None:
+def check_labels_match(pretrained: PretrainedModel, task: LabeledDataset) -> None:
     """Require a classification head with the labels of the task."""
     if pretrained.head is None:
         hint = f"bertgpt finetune {task.name} --model RUN --out RUN2 trains one"

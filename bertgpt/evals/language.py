@@ -1,4 +1,4 @@
-"""Language modelling quality: perplexity and bits per byte of causal models, accuracy of masked language models."""
+"""Language modeling quality: perplexity and bits per byte of causal models, accuracy of masked language models."""
 
 import math
 from collections import defaultdict

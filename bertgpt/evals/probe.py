@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from bertgpt.evals.results import EvalResult, ScoreWithInterval
-from bertgpt.evals.tasks import LabelledDataset, check_classes
+from bertgpt.evals.tasks import LabeledDataset, check_classes
 from bertgpt.hub.pretrained import PretrainedModel, weights_of
 from bertgpt.inference.embed import Pooling, embed, embed_all_layers
 from bertgpt.training.init import init_model
@@ -37,12 +37,12 @@ LEGACY_TRAIN, LEGACY_TEST = 10_000, 2_500
 CACHE_BYTES = 2 << 30
 
 
-def check_probe_data(data: LabelledDataset) -> None:
+def check_probe_data(data: LabeledDataset) -> None:
     """Require two classes among the training labels, and no others among the test labels; after `limit`, too."""
     check_classes(sorted({str(label) for label in data.train.labels}), [str(label) for label in data.test.labels])
 
 
-def probe(pretrained: PretrainedModel, data: LabelledDataset, suite: str, full: bool) -> EvalResult:
+def probe(pretrained: PretrainedModel, data: LabeledDataset, suite: str, full: bool) -> EvalResult:
     """Accuracy of a linear probe on mean-pooled features, with baselines.
 
     `full` tries more values of C, with cross-validation, and adds a learning curve and a probe of each layer.

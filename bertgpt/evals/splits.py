@@ -1,12 +1,12 @@
-"""The train/validation split of labelled texts."""
+"""The train/validation split of labeled texts."""
 
 from hashlib import sha256
 
-from bertgpt.evals.tasks import LabelledDataset, LabelledSplit
+from bertgpt.evals.tasks import LabeledDataset, LabeledSplit
 from bertgpt.utils.errors import BertGPTError
 
 
-def train_val_split(task: LabelledDataset, fraction: float) -> tuple[LabelledSplit, LabelledSplit, int]:
+def train_val_split(task: LabeledDataset, fraction: float) -> tuple[LabeledSplit, LabeledSplit, int]:
     """Split the training texts by a hash of each text, so that duplicates stay on one side.
 
     Texts of the test split are in neither; their number comes third.

@@ -22,7 +22,7 @@ from bertgpt.evals.tables import Row, read_records, round_robin, stratified_head
 from bertgpt.evals.tasks import (
     TASKS,
     TINYWORLD_TASKS,
-    LabelledDataset,
+    LabeledDataset,
     load_file_task,
     load_task,
     load_tinyworld_task,
@@ -125,8 +125,8 @@ def hellaswag_context(row: Row) -> str:
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 
-def load_labelled(suite: str, options: EvalOptions) -> LabelledDataset:
-    """The labelled dataset of a task, of agnews, or of probe (a file)."""
+def load_labeled(suite: str, options: EvalOptions) -> LabeledDataset:
+    """The labeled dataset of a task, of agnews, or of probe (a file)."""
     columns = (options.text_column, None, options.label_column)
     if suite != "probe":
         return load_task(suite, options.data, None, columns, "auto", options.limit, options.revision)
@@ -162,9 +162,9 @@ def tinyworld_documents(world: World, limit: int | None) -> list[Document]:
 
 
 def contamination_texts(suite: str, options: EvalOptions) -> list[str]:
-    """The texts of a suite that must not occur in training data; of labelled datasets, the test split."""
+    """The texts of a suite that must not occur in training data; of labeled datasets, the test split."""
     if suite in ("agnews", "probe"):
-        return load_labelled(suite, options).test.texts
+        return load_labeled(suite, options).test.texts
     return [item_text(row) for row in load_items(suite, options)[0]]
 
 
@@ -179,10 +179,10 @@ def evaluate_suite(pretrained: PretrainedModel, suite: str, options: EvalOptions
         raise not_a_language_model(pretrained.head)
     metadata: Metadata = {}
     if is_probe:
-        dataset = load_labelled(suite, options)
+        dataset = load_labeled(suite, options)
         result, metadata = probe(pretrained, dataset, suite, options.full), dataset.metadata
     elif is_task:
-        dataset = load_labelled(suite, options)
+        dataset = load_labeled(suite, options)
         check_labels_match(pretrained, dataset)
         result, metadata = score_classifiers(dataset, [pretrained], text_baselines(dataset), {}), dataset.metadata
     elif suite in ("lm", "mlm"):

@@ -1,4 +1,4 @@
-"""Readers of labelled files: csv, tsv, jsonl and parquet, also compressed."""
+"""Readers of labeled files: csv, tsv, jsonl and parquet, also compressed."""
 
 import csv
 import io
@@ -88,7 +88,7 @@ def label_column(rows: Sequence[Row], column: str, where: str) -> list[str]:
 
 def hidden_labels_error(where: str) -> BertGPTError:
     """The error for a test split as published for a leaderboard."""
-    cause = "labels are hidden (-1 or empty): unlabelled test split"
+    cause = "labels are hidden (-1 or empty): unlabeled test split"
     return BertGPTError("BG322", "some rows have no label", path=where, cause=cause)
 
 

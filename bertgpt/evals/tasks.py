@@ -1,6 +1,6 @@
-"""Labelled datasets for fine-tuning, linear probes and contamination checks.
+"""Labeled datasets for fine-tuning, linear probes and contamination checks.
 
-A task is a published dataset (GLUE, AG News, IMDB), a tinyworld counterpart of one, or a labelled file. Each has a
+A task is a published dataset (GLUE, AG News, IMDB), a tinyworld counterpart of one, or a labeled file. Each has a
 training split and a test split; test data is never used for model selection.
 """
 
@@ -37,8 +37,8 @@ Columns = tuple[str, str | None, str]  # names of the columns of the text, of a 
 
 
 @dataclass(frozen=True)
-class LabelledTask:
-    """Where a published dataset of labelled texts or text pairs is, and how to read it."""
+class LabeledTask:
+    """Where a published dataset of labeled texts or text pairs is, and how to read it."""
 
     repository: str
     revision: str
@@ -56,9 +56,9 @@ class LabelledTask:
 
 
 def glue(subset: str, folder: str, columns: tuple[str, ...], labels: tuple[str, ...], *metrics: str,
-         **options: Any) -> LabelledTask:  # fmt: skip
+         **options: Any) -> LabeledTask:  # fmt: skip
     """A task of GLUE (Wang et al., 2019)."""
-    return LabelledTask(GLUE, GLUE_COMMIT, subset, columns, labels, metrics or ("accuracy",), folder, **options)
+    return LabeledTask(GLUE, GLUE_COMMIT, subset, columns, labels, metrics or ("accuracy",), folder, **options)
 
 
 PAIR_COLUMNS = ("sentence1", "sentence2", "label")
@@ -79,12 +79,12 @@ TASKS = {
     "qnli": glue("qnli", "QNLI", ("question", "sentence", "label"), ENTAILMENT_LABELS),
     "rte": glue("rte", "RTE", PAIR_COLUMNS, ENTAILMENT_LABELS),
     "wnli": glue("wnli", "WNLI", PAIR_COLUMNS, ENTAILMENT_LABELS[::-1]),
-    "agnews": LabelledTask(
+    "agnews": LabeledTask(
         CORPORA["agnews"].repository, CORPORA["agnews"].revision, None, ("text", "label"),
         ("World", "Sports", "Business", "Sci/Tech"), ("accuracy",), "agnews", test_split="test",
         files=("train*.csv", "test.csv"), first_local_label=1,
     ),
-    "imdb": LabelledTask(
+    "imdb": LabeledTask(
         "stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31", None, ("text", "label"), ("neg", "pos"),
         ("accuracy",), "aclImdb", test_split="test", files=("train", "test"), sorted_by_class=True,
     ),
@@ -93,7 +93,7 @@ TINYWORLD_TASKS = ("topic", "sentiment", "acceptability")  # counterparts of AG 
 
 
 @dataclass(frozen=True)
-class LabelledSplit:
+class LabeledSplit:
     """Texts or text pairs with their labels: class names, or numbers."""
 
     texts: list[str]
@@ -103,11 +103,11 @@ class LabelledSplit:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def select(self, indices: Sequence[int]) -> "LabelledSplit":
+    def select(self, indices: Sequence[int]) -> "LabeledSplit":
         """The examples with these indices."""
         second_texts = None if self.second_texts is None else [self.second_texts[i] for i in indices]
         labels: Any = [self.labels[i] for i in indices]
-        return LabelledSplit([self.texts[i] for i in indices], second_texts, labels)
+        return LabeledSplit([self.texts[i] for i in indices], second_texts, labels)
 
     def label_ids(self, classes: Sequence[str]) -> NDArray[Any]:
         """Labels as class ids; without classes, the labels themselves, which are numbers."""
@@ -123,12 +123,12 @@ class LabelledSplit:
 
 
 @dataclass(frozen=True)
-class LabelledDataset:
+class LabeledDataset:
     """The splits of a task."""
 
     name: str
-    train: LabelledSplit
-    test: LabelledSplit
+    train: LabeledSplit
+    test: LabeledSplit
     classes: tuple[str, ...]  # names in the order of their ids; empty for regression
     metrics: tuple[str, ...]  # the first one selects the model
     revision: dict[str, str] = field(default_factory=dict)  # hub repository -> commit
@@ -149,7 +149,7 @@ class LabelledDataset:
 
 
 def load_task(name: str, data: str | None, test_data: str | None, columns: Columns, problem_type: ProblemType,
-              limit: int | None, revision: str | None) -> LabelledDataset:  # fmt: skip
+              limit: int | None, revision: str | None) -> LabeledDataset:  # fmt: skip
     """Load a dataset by task name or file name. `limit` keeps the first rows of each split."""
     if name in TINYWORLD_TASKS:
         sizes = [min(size, limit or size) for size in (TINYWORLD_TRAIN, TINYWORLD_TEST)]
@@ -163,21 +163,21 @@ def load_task(name: str, data: str | None, test_data: str | None, columns: Colum
     return load_file_task(name, test_data, columns, problem_type, limit)
 
 
-def load_tinyworld_task(name: str, train_size: int, test_size: int) -> LabelledDataset:
+def load_tinyworld_task(name: str, train_size: int, test_size: int) -> LabeledDataset:
     """Generate a tinyworld task."""
     splits = []
     for split, size in (("train", train_size), ("dev", test_size)):
         rows = list(islice(examples(World(0), name, split), size))
-        splits.append(LabelledSplit([row["text"] for row in rows], None, [str(row["label"]) for row in rows]))
+        splits.append(LabeledSplit([row["text"] for row in rows], None, [str(row["label"]) for row in rows]))
     classes = tuple(sorted({str(label) for split in splits for label in split.labels}))
     metrics = ("matthews", "accuracy") if name == "acceptability" else ("accuracy",)
-    return LabelledDataset(name, splits[0], splits[1], classes, metrics, {"tinyworld": "0"})
+    return LabeledDataset(name, splits[0], splits[1], classes, metrics, {"tinyworld": "0"})
 
 
 # ----------------------------------------------------------------------------------------- published datasets
 
 
-def load_published_task(name: str, data: str | None, limit: int | None, revision: str | None) -> LabelledDataset:
+def load_published_task(name: str, data: str | None, limit: int | None, revision: str | None) -> LabeledDataset:
     """Load a published dataset: from the hub, or from `data`, a folder with its files as published."""
     task = TASKS[name]
     commit = revision or task.revision
@@ -191,10 +191,10 @@ def load_published_task(name: str, data: str | None, limit: int | None, revision
         columns = task.local_columns if task.local_columns and task.local_columns[-1] in rows[0] else task.columns
         splits.append(parse_rows(task, head(task, rows, limit), columns, str(file), task.first_local_label))
     source = {task.repository: commit} if data is None else {}
-    return LabelledDataset(name, splits[0], splits[1], task.labels, task.metrics, source)
+    return LabeledDataset(name, splits[0], splits[1], task.labels, task.metrics, source)
 
 
-def load_hub_rows(task: LabelledTask, split: str, limit: int | None, revision: str) -> list[Row]:
+def load_hub_rows(task: LabeledTask, split: str, limit: int | None, revision: str) -> list[Row]:
     """The rows of a split on the hub."""
     from bertgpt.data.sources.hub import stream_dataset, translate_datasets_errors
 
@@ -203,12 +203,12 @@ def load_hub_rows(task: LabelledTask, split: str, limit: int | None, revision: s
         return head(task, list(rows if task.sorted_by_class else islice(rows, limit)), limit)
 
 
-def head(task: LabelledTask, rows: list[Row], limit: int | None) -> list[Row]:
+def head(task: LabeledTask, rows: list[Row], limit: int | None) -> list[Row]:
     """The first rows; of each class, where rows are sorted by class."""
     return stratified_head(rows, task.columns[-1], limit) if task.sorted_by_class else rows[:limit]
 
 
-def find_split_file(task: LabelledTask, data: Path, pattern: str) -> Path:
+def find_split_file(task: LabeledTask, data: Path, pattern: str) -> Path:
     """The file or folder of a split: in `data`, in the task's folder in it, or in that of GLUE."""
     for folder in (data / "glue" / task.folder, data / task.folder, data):
         matches = sorted(folder.glob(pattern)) if folder.is_dir() else []
@@ -217,7 +217,7 @@ def find_split_file(task: LabelledTask, data: Path, pattern: str) -> Path:
     raise BertGPTError("BG211", f"file not found: {task.folder}/{pattern}", path=str(data))
 
 
-def read_split_file(task: LabelledTask, path: Path) -> list[Row]:
+def read_split_file(task: LabeledTask, path: Path) -> list[Row]:
     """The rows of a published file, or of a folder with a file for each text."""
     if path.is_dir():
         return read_imdb_folder(path)
@@ -241,8 +241,8 @@ def read_imdb_folder(folder: Path) -> list[Row]:
     return rows
 
 
-def parse_rows(task: LabelledTask, rows: Sequence[Row], columns: tuple[str, ...], where: str,
-               first_label: int = 0) -> LabelledSplit:  # fmt: skip
+def parse_rows(task: LabeledTask, rows: Sequence[Row], columns: tuple[str, ...], where: str,
+               first_label: int = 0) -> LabeledSplit:  # fmt: skip
     """Texts and labels of rows; `first_label` is the id of the first class in them."""
     *text_columns, label = columns
     texts = [text_column(rows, column, where) for column in text_columns]
@@ -250,10 +250,10 @@ def parse_rows(task: LabelledTask, rows: Sequence[Row], columns: tuple[str, ...]
         class_name(value, task, where, first_label) if task.labels else parse_number(value, where)
         for value in column_values(rows, label, where)
     ]
-    return LabelledSplit(texts[0], texts[1] if len(texts) > 1 else None, labels)
+    return LabeledSplit(texts[0], texts[1] if len(texts) > 1 else None, labels)
 
 
-def class_name(value: Any, task: LabelledTask, where: str, first_label: int) -> str:
+def class_name(value: Any, task: LabeledTask, where: str, first_label: int) -> str:
     """The class of a label that is a class name or a class id."""
     text = str(value).strip()
     if text in task.labels:
@@ -276,13 +276,13 @@ def parse_number(value: Any, where: str) -> float:
         raise BertGPTError("BG322", "regression labels must be numbers", path=where, cause=cause) from None
 
 
-# --------------------------------------------------------------------------------------------- labelled files
+# --------------------------------------------------------------------------------------------- labeled files
 
 
 def load_file_task(file: str, test_file: str | None, columns: Columns, problem_type: ProblemType,
-                   limit: int | None) -> LabelledDataset:  # fmt: skip
-    """Load a labelled file. Every fifth row is test data, unless there is a test file."""
-    splits = [read_labelled_file(name, columns) for name in (file, test_file) if name is not None]
+                   limit: int | None) -> LabeledDataset:  # fmt: skip
+    """Load a labeled file. Every fifth row is test data, unless there is a test file."""
+    splits = [read_labeled_file(name, columns) for name in (file, test_file) if name is not None]
     if test_file is None:
         indices = range(len(splits[0]))
         splits = [splits[0].select([i for i in indices if (i % 5 == 4) == is_test]) for is_test in (False, True)]
@@ -302,16 +302,16 @@ def load_file_task(file: str, test_file: str | None, columns: Columns, problem_t
         check_classes(classes, test_labels, file)
     metrics = ("accuracy", "matthews") if classes else ("pearson", "spearman")
     train, test = (split.select(range(len(split))[:limit]) for split in splits)
-    return LabelledDataset(Path(file).name, train, test, classes, metrics)
+    return LabeledDataset(Path(file).name, train, test, classes, metrics)
 
 
-def read_labelled_file(file: str, columns: Columns) -> LabelledSplit:
+def read_labeled_file(file: str, columns: Columns) -> LabeledSplit:
     """The texts of a file, with labels as strings."""
     text, second, label = columns
     rows = read_records(file)
     labels = label_column(rows, label, file)
     second_texts = None if second is None else text_column(rows, second, file, "--pair-column")
-    return LabelledSplit(text_column(rows, text, file), second_texts, labels)
+    return LabeledSplit(text_column(rows, text, file), second_texts, labels)
 
 
 def is_regression(values: Sequence[str]) -> bool:

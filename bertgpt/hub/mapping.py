@@ -109,7 +109,7 @@ def modernbert_mappings(config: ModelConfig, layout: str) -> Iterator[TensorMapp
     yield TensorMapping("lm_bias", ("decoder.bias",))
     for i in range(config.layers):
         block, hf_block = f"blocks.{i}", f"model.layers.{i}"
-        if i:  # the first block's input is already normalised by embed_norm
+        if i:  # the first block's input is already normalized by embed_norm
             yield TensorMapping(f"{block}.attention_norm.weight", (f"{hf_block}.attn_norm.weight",))
         separate = tuple(f"{hf_block}.attn.{name}_proj.weight" for name in "qkv")
         yield TensorMapping(f"{block}.qkv_proj.weight", separate if decoder else (f"{hf_block}.attn.Wqkv.weight",))
@@ -137,7 +137,7 @@ CLASSIFIER_CLASSES = {
 
 
 def classifier_to_hf(config: ModelConfig, layout: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert a classifier's state dict: the transformer without its language-modelling heads, and the classifier."""
+    """Convert a classifier's state dict: the transformer without its language-modeling heads, and the classifier."""
     prefix = "classifier."
     body = {name.removeprefix("transformer."): t for name, t in state_dict.items() if not name.startswith(prefix)}
     converted = {name.replace("lm_head.", "head."): t for name, t in to_hf(config, layout, body).items()}

@@ -32,7 +32,7 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 class ClassificationHead:
     """The head of a fine-tuned model: its task, labels and classifier."""
 
-    task: str  # name of a task, or file of the labelled examples
+    task: str  # name of a task, or file of the labeled examples
     labels: tuple[str, ...]  # class names; empty for regression
     classifier: SequenceClassifier
 
@@ -183,7 +183,7 @@ def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
 
 
 def not_a_language_model(head: ClassificationHead) -> BertGPTError:
-    """The error of generating or filling masks with a fine-tuned model: it has no language-modelling head any more."""
+    """The error of generating or filling masks with a fine-tuned model: it has no language-modeling head any more."""
     predicts = "labels" if head.labels else "numbers"
     hint = "use the run that it was fine-tuned from, or bertgpt eval predict --model for its predictions"
     return BertGPTError("BG222", f"model was fine-tuned for {head.task}: it predicts {predicts}, not text", hint=hint)

@@ -145,7 +145,7 @@ def sample_mask_positions(tokenizer: Tokenizer, ids: Sequence[int], number: int,
 def to_segments(tokenizer: Tokenizer, ids: Sequence[int], masks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Split a text for display into unmasked `text` and masked words with `prediction` and `correct`.
 
-    Neighbouring masks of the same word are one segment.
+    Neighboring masks of the same word are one segment.
     """
     words: list[list[dict[str, Any]]] = []
     for mask in masks:
@@ -172,7 +172,7 @@ def to_segments(tokenizer: Tokenizer, ids: Sequence[int], masks: Sequence[dict[s
 
 
 def format_segment(segment: dict[str, Any]) -> tuple[str, str]:
-    """A segment as text and its colour: {word} was masked and predicted correctly, {word: prediction} was not."""
+    """A segment as text and its color: {word} was masked and predicted correctly, {word: prediction} was not."""
     text = str(segment["text"])
     if "prediction" not in segment:
         return text, ""

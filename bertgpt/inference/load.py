@@ -77,7 +77,7 @@ def load_checkpoint(folder: Path) -> PretrainedModel:
 
 
 def extend_vocabulary(pretrained: PretrainedModel, tokenizer: Tokenizer, dropout: float, seed: int) -> Transformer:
-    """A copy of a model for a tokenizer that extends its own; the embeddings of new ids are initialised at random."""
+    """A copy of a model for a tokenizer that extends its own; the embeddings of new ids are initialized at random."""
     num_known = len(pretrained.tokenizer.tokens)
     if tokenizer.tokens[:num_known] != pretrained.tokenizer.tokens:
         cause = f"model {pretrained.tokenizer.fingerprint[:12]}, data {tokenizer.fingerprint[:12]}"

@@ -13,12 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
+from bertgpt.ops.torch_private import (
+    ONEDNN,
+    compile_backward_at_once,
+    compile_error,
+    cpu_has_bf16,
+    onednn_layout,
+    onednn_linear,
+)
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 
 MATH_ATTENTION_MAX_KEYS = 512  # bf16 attention on CPUs uses separate products up to this many keys
-PREPACK_BATCH = 16  # the number of rows of x that prepacked weights are laid out for
-ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 # ------------------------------------------------------------------------------------------------------- linear
@@ -42,8 +48,7 @@ def prepack(weight: Tensor) -> Tensor | None:
     if not ONEDNN or weight.device.type != "cpu" or not supported:
         return None
     with torch.no_grad():
-        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PREPACK_BATCH)
-    return packed
+        return onednn_layout(weight.detach())
 
 
 def use_onednn(x: Tensor) -> bool:
@@ -56,14 +61,7 @@ def has_bf16(device: torch.device) -> bool:
     """Whether the device computes bf16 in hardware, without emulation."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
-
-
-def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Linear layer by oneDNN, in the precision of its arguments; no autograd."""
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return y
+    return device.type == "cpu" and cpu_has_bf16()
 
 
 class OneDNNLinear(torch.autograd.Function):
@@ -145,8 +143,7 @@ def block_mask(causal: bool, document_ids: Tensor | None, window: int, length: i
 
 def compile_or_fallback(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """torch.compile for fixed shapes; a function that cannot be compiled runs uncompiled, with a note that names it."""
-    if hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"):
-        torch._functorch.config.force_non_lazy_backward_lowering = True  # errors of the backward come in the first call
+    compile_backward_at_once()
     compiled = torch.compile(function, dynamic=False)
     failed = False
 
@@ -155,7 +152,7 @@ def compile_or_fallback(function: Callable[..., Any], name: str) -> Callable[...
         if not failed:
             try:
                 return compiled(*args, **kwargs)
-            except torch._dynamo.exc.TorchDynamoException as error:
+            except compile_error() as error:
                 message = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
                 console.info(f"{name} is not compiled: {message}")
                 failed = True

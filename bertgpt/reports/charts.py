@@ -1,7 +1,7 @@
 """Line charts for the report: scales, ticks and SVG paths. `templates/charts.html.j2` draws them.
 
 The SVG stretches to any width. Labels are HTML beside it and keep their size. A chart is readable without scripts and
-without colour: lines also differ in their dashes, and a table below holds the values.
+without color: lines also differ in their dashes, and a table below holds the values.
 """
 
 import json
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-STYLES = 6  # colours and dashes of page.css
+STYLES = 6  # colors and dashes of page.css
 MAX_ROWS = 40  # of one series, in the table below a chart
 Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart. Series of one `style` share a colour; `faint` ones are drawn thin."""
+    """One line of a chart. Series of one `style` share a color; `faint` ones are drawn thin."""
 
     name: str
     points: Points

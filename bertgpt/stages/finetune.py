@@ -31,7 +31,7 @@ from bertgpt.evals.labels import (
 from bertgpt.evals.metrics import compute_metric
 from bertgpt.evals.results import EvalResult
 from bertgpt.evals.splits import train_val_split
-from bertgpt.evals.tasks import LabelledSplit, load_task
+from bertgpt.evals.tasks import LabeledSplit, load_task
 from bertgpt.hub import pretrained
 from bertgpt.hub.pretrained import ClassificationHead, PretrainedModel
 from bertgpt.inference.classify import encode_examples, predict_logits
@@ -165,7 +165,7 @@ class FinetuneSetup:
         """Tokens per training example."""
         return sum(len(example.input_ids) for example in self.examples.examples) / len(self.examples)
 
-    def encode(self, split: LabelledSplit) -> list[EncodedExample]:
+    def encode(self, split: LabeledSplit) -> list[EncodedExample]:
         """Texts to token ids, truncated to the model's length."""
         return encode_examples(self.pretrained, split.texts, split.second_texts, self.length)
 
@@ -286,7 +286,7 @@ class SeedRun:
         run.update_metadata({"flops_per_step": config.flops_per_step})
         common.check_checkpoint_space(run, classifier.transformer.num_parameters())
         partition = BatchPartition(dist.world_size, dist.rank, setup.accumulation(dist.world_size))
-        warmup = round(options.warmup * setup.steps)
+        warmup = round(options.warmup_ratio * setup.steps)
         labels = setup.val.label_ids(setup.task.classes)
         validation = ClassificationValidationCallback(
             setup.encode(setup.val), labels, setup.task.metrics[0], setup.eval_every

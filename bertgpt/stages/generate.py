@@ -188,7 +188,7 @@ class LiveDisplay:
         self.console.inline(sample.prompt, "bold")
 
     def with_probability(self, text: str, logprob: float) -> tuple[str, str]:
-        """A piece of text with its probability, in tenths after it, and as a colour."""
+        """A piece of text with its probability, in tenths after it, and as a color."""
         prob = min(math.exp(logprob), 1 - 1e-9)
         body = text.rstrip("\n")
         return body + SUPERSCRIPTS[int(prob * 10)] + text[len(body) :], COLORS[int(prob * 5)]

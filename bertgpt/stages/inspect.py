@@ -115,15 +115,15 @@ def show_rows(rows: list[dict[str, Any]], console: Console) -> None:
 
 
 def styled_span(span: dict[str, str]) -> tuple[str, str]:
-    """A span of a row, and its colour."""
+    """A span of a row, and its color."""
     text = span["text"]
     if "masked" not in span:
         return text, ""
     space = " " if text.startswith(" ") else ""
     text = text.replace("\n", "\\n")
     end = {"mask": "", "kept": "=", "random": f">{span.get('replacement', '').strip(' ')}"}[span["masked"]]
-    colour = {"mask": "yellow", "kept": "green", "random": "magenta"}[span["masked"]]
-    return f"{space}{{{text.strip(' ')}{end}}}", colour
+    color = {"mask": "yellow", "kept": "green", "random": "magenta"}[span["masked"]]
+    return f"{space}{{{text.strip(' ')}{end}}}", color
 
 
 def show_document(document: dict[str, Any], console: Console) -> None:

@@ -1,4 +1,4 @@
-"""tinyworld counterparts of evaluation sets: labelled examples from documents that no training corpus contains.
+"""tinyworld counterparts of evaluation sets: labeled examples from documents that no training corpus contains.
 
     topic          AG News    a document without its first sentence, and its domain
     sentiment      SST-2      the sentences with sentiment words, and their polarity

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bertgpt.ops.torch_private import adamw_, add_one
+
 EPS = 1e-8
 BETA1 = 0.9
 
@@ -34,10 +36,5 @@ class AdamW:
                     state["step"] = torch.zeros((), device=parameter.device)
                     state["exp_avg"] = torch.zeros_like(parameter)
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
-            steps = [state["step"] for state in states]
-            torch._foreach_add_(steps, 1)
-            torch._fused_adamw_(
-                parameters, [parameter.grad for parameter in parameters], [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states], [], steps, lr=group["lr"], beta1=BETA1, beta2=self.beta2,
-                weight_decay=group["weight_decay"], eps=EPS, amsgrad=False, maximize=False,
-            )  # fmt: skip
+            add_one([state["step"] for state in states])
+            adamw_(parameters, states, group["lr"], (BETA1, self.beta2), group["weight_decay"], EPS)

@@ -17,7 +17,7 @@ from bertgpt.utils.errors import BertGPTError
 
 # Unicode categories that are escaped: controls, bidi and other format marks, surrogates, line separators.
 INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-COLOURS = {"red": "1;31", "green": "1;32", "yellow": "1;33", "magenta": "1;35", "bold": "1"}
+COLORS = {"red": "1;31", "green": "1;32", "yellow": "1;33", "magenta": "1;35", "bold": "1"}
 JOINERS = "\u200c\u200d"  # not escaped: Persian, Hindi and emoji need them, and they control no terminal
 
 
@@ -83,19 +83,19 @@ class Console:
         write(printable(text) + "\n")
 
     def heading(self, text: str) -> None:
-        """Print a heading, in colour on a terminal."""
+        """Print a heading, in color on a terminal."""
         write(f"\x1b[1;36m{printable(text)}\x1b[0m\n" if supports_color(sys.stdout) else printable(text) + "\n")
 
     def inline_styled(self, parts: Iterable[tuple[str, str]]) -> None:
-        """Print a line of (text, colour) parts; elsewhere than on a terminal the text alone must be clear."""
-        for text, colour in parts:
-            self.inline(text, colour)
+        """Print a line of (text, color) parts; elsewhere than on a terminal the text alone must be clear."""
+        for text, color in parts:
+            self.inline(text, color)
         write("\n")
 
-    def inline(self, text: str, colour: str) -> None:
+    def inline(self, text: str, color: str) -> None:
         """Print text without ending the line."""
         shown = printable(text)
-        write(f"\x1b[{COLOURS[colour]}m{shown}\x1b[0m" if colour and supports_color(sys.stdout) else shown)
+        write(f"\x1b[{COLORS[color]}m{shown}\x1b[0m" if color and supports_color(sys.stdout) else shown)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table: fitted to a terminal, as wide as its content elsewhere."""
@@ -109,9 +109,9 @@ class Console:
             table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell, one_line=True)) for cell in row))
-        colour = supports_color(sys.stdout)
+        color = supports_color(sys.stdout)
         width = None if sys.stdout.isatty() else 100_000
-        rich = Rich(force_terminal=colour, no_color=not colour, highlight=False, width=width)
+        rich = Rich(force_terminal=color, no_color=not color, highlight=False, width=width)
         with rich.capture() as printed:
             rich.print(table)
         write("".join(line.rstrip() + "\n" for line in printed.get().splitlines()))
@@ -204,5 +204,5 @@ def write_stderr(text: str) -> None:
 
 
 def supports_color(stream: Any) -> bool:
-    """Whether a stream is a terminal with colours, and $NO_COLOR is not set."""
+    """Whether a stream is a terminal with colors, and $NO_COLOR is not set."""
     return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")

@@ -48,7 +48,7 @@ def test_unusual_environments(env: dict[str, str | None], fresh_process: Callabl
     assert fresh_process("inspect", "naïve", env=env).err.startswith("error[BG210]: no such folder: 'naïve'")
 
 
-def test_no_colours_in_a_pipe(process: Callable[..., Any]) -> None:
+def test_no_colors_in_a_pipe(process: Callable[..., Any]) -> None:
     for argv in ([*INSPECT], ["--help"], [*INSPECT, "--show-config"]):
         assert "\x1b" not in process(*argv, env={"FORCE_COLOR": "1", "TERM": "xterm-256color"}).out
 
@@ -143,8 +143,8 @@ def test_tables_are_not_folded_in_a_pipe(process: Callable[..., Any], tmp_path: 
     assert ["docs", "1", str(file)] in [line.split() for line in shown.splitlines()]
 
 
-@pytest.mark.parametrize(("variable", "coloured"), [(None, True), ("1", False), ("", True)])
-def test_colours_on_a_terminal_without_no_color(variable: str | None, coloured: bool) -> None:
+@pytest.mark.parametrize(("variable", "colored"), [(None, True), ("1", False), ("", True)])
+def test_colors_on_a_terminal_without_no_color(variable: str | None, colored: bool) -> None:
     env = {k: v for k, v in (os.environ | {"TERM": "xterm", "NO_COLOR": variable}).items() if v is not None}
     reader, terminal = os.openpty()
     with subprocess.Popen([sys.executable, "-m", "bertgpt", *INSPECT], stdout=terminal, env=env) as running:
@@ -152,7 +152,7 @@ def test_colours_on_a_terminal_without_no_color(variable: str | None, coloured: 
         os.close(terminal)
         shown = os.read(reader, 10_000)
     os.close(reader)
-    assert (b"\x1b[1;36mdocument 0" in shown) is coloured
+    assert (b"\x1b[1;36mdocument 0" in shown) is colored
 
 
 def test_quiet_still_prints_results_and_errors(process: Callable[..., Any]) -> None:

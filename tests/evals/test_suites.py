@@ -23,7 +23,7 @@ from bertgpt.evals.probe import probe
 from bertgpt.evals.requests import encode_pair, loglikelihood
 from bertgpt.evals.results import EvalResult, ScoreWithInterval
 from bertgpt.evals.tables import read_records
-from bertgpt.evals.tasks import LabelledDataset, LabelledSplit
+from bertgpt.evals.tasks import LabeledDataset, LabeledSplit
 from bertgpt.hub import pretrained
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference import batching
@@ -82,7 +82,7 @@ def test_nan_is_an_error(tmp_path: Path, tokenizer: Tokenizer) -> None:
             evaluate()
         assert raised.value.code == "BG321"
     with pytest.raises(BertGPTError, match="features are NaN"):
-        probe(model, labelled_texts(), "probe", full=False)
+        probe(model, labeled_texts(), "probe", full=False)
 
 
 def test_tie_credit() -> None:
@@ -181,20 +181,20 @@ def test_masked_accuracy_by_replacement(tmp_path: Path, tokenizer: Tokenizer) ->
 # -------------------------------------------------------------------------------------------------- probes
 
 
-def make_dataset(train: LabelledSplit, test: LabelledSplit) -> LabelledDataset:
+def make_dataset(train: LabeledSplit, test: LabeledSplit) -> LabeledDataset:
     classes = tuple(sorted({str(label) for split in (train, test) for label in split.labels}))
-    return LabelledDataset("probe", train, test, classes, ("accuracy",))
+    return LabeledDataset("probe", train, test, classes, ("accuracy",))
 
 
-def labelled_texts(count: int = 200) -> LabelledDataset:
+def labeled_texts(count: int = 200) -> LabeledDataset:
     texts = [f"{'rain and frost' if i % 2 else 'a purse and a clock'} number {i}" for i in range(count)]
     labels = ["weather" if i % 2 else "things" for i in range(count)]
     cut = count * 3 // 4
-    return make_dataset(LabelledSplit(texts[:cut], None, labels[:cut]), LabelledSplit(texts[cut:], None, labels[cut:]))
+    return make_dataset(LabeledSplit(texts[:cut], None, labels[:cut]), LabeledSplit(texts[cut:], None, labels[cut:]))
 
 
 def test_linear_probe_learns_labels_but_not_shuffled_ones(models: dict[str, PretrainedModel]) -> None:
-    result = probe(models["bert"], labelled_texts(), "probe", full=False)
+    result = probe(models["bert"], labeled_texts(), "probe", full=False)
     assert result.scores["accuracy"].value > 0.9
     assert result.baselines["TF-IDF baseline"].value == 1.0
     assert result.baselines["majority class"].value == 0.5
@@ -204,10 +204,10 @@ def test_linear_probe_learns_labels_but_not_shuffled_ones(models: dict[str, Pret
 
 
 def test_full_probe_adds_layers_and_learning_curve(models: dict[str, PretrainedModel]) -> None:
-    result = probe(models["bert"], labelled_texts(400), "probe", full=True)
+    result = probe(models["bert"], labeled_texts(400), "probe", full=True)
     assert {f"layer {layer}" for layer in range(5)} <= result.scores.keys()
     assert "accuracy, 100 training texts" in result.scores
-    quick = probe(models["bert"], labelled_texts(400), "probe", full=False)
+    quick = probe(models["bert"], labeled_texts(400), "probe", full=False)
     assert result.scores["layer 4"].value == quick.scores["accuracy"].value
 
 
@@ -216,23 +216,23 @@ def test_probe_that_does_not_converge_is_an_error(
 ) -> None:
     monkeypatch.setattr("bertgpt.evals.probe.MAX_ITER", 1)
     with pytest.raises(BertGPTError, match="does not converge") as raised:
-        probe(models["bert"], labelled_texts(), "probe", full=False)
+        probe(models["bert"], labeled_texts(), "probe", full=False)
     assert raised.value.code == "BG323"
 
 
 def test_probe_with_few_texts_and_many_classes(models: dict[str, PretrainedModel]) -> None:
     """The validation split for choosing C must be larger than a tenth to hold each class."""
     texts = [f"number {i} of {i % 6}" for i in range(36)]
-    split = LabelledSplit(texts, None, [str(i % 6) for i in range(36)])
+    split = LabeledSplit(texts, None, [str(i % 6) for i in range(36)])
     assert probe(models["bert"], make_dataset(split, split), "probe", full=False).n == 36
 
 
 def test_probe_errors(models: dict[str, PretrainedModel]) -> None:
-    train, test = labelled_texts().train, labelled_texts().test
-    one_class = make_dataset(LabelledSplit(train.texts, None, ["x"] * 150), test)
+    train, test = labeled_texts().train, labeled_texts().test
+    one_class = make_dataset(LabeledSplit(train.texts, None, ["x"] * 150), test)
     with pytest.raises(BertGPTError, match="only one class"):
         probe(models["bert"], one_class, "probe", full=False)
-    unseen = make_dataset(train, LabelledSplit(test.texts, None, ["other"] * 50))
+    unseen = make_dataset(train, LabeledSplit(test.texts, None, ["other"] * 50))
     with pytest.raises(BertGPTError, match="missing from the training data"):
         probe(models["bert"], unseen, "probe", full=False)
 
@@ -319,7 +319,7 @@ def test_comparison_names_the_better_model(tmp_path: Path) -> None:
         ("x.tsv", "text\tlabel\n" + "same\tone\n" * 30, [], "BG322"),
     ],
 )
-def test_bad_labelled_files(
+def test_bad_labeled_files(
     name: str, content: Any, columns: list[str], code: str, run: Run, folder: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / name

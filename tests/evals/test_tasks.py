@@ -1,4 +1,4 @@
-"""Tasks in their published files, labelled files, and errors."""
+"""Tasks in their published files, labeled files, and errors."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import bertgpt
 from bertgpt.evals.tasks import TASKS, load_task
 from bertgpt.utils.errors import BertGPTError
 from tests.conftest import Outcome
-from tests.fixtures.finetuning import Sheet, labelled_texts
+from tests.fixtures.finetuning import Sheet, labeled_texts
 from tests.fixtures.training import flags
 
 Run = Callable[..., Outcome]
@@ -99,19 +99,19 @@ def test_malformed_published_files(tmp_path: Path) -> None:
 
 
 BAD_FILES: list[tuple[list[Any], dict[str, Any], str, str]] = [
-    (labelled_texts(), {"text_column": "txet"}, "BG212", "text"),
-    (labelled_texts(), {"pair_column": "other"}, "BG212", "other"),
-    ([(text, "same") for text, _ in labelled_texts()], {}, "BG322", "one class"),
-    ([(text, -1 if i == 3 else i % 2) for i, (text, _) in enumerate(labelled_texts())], {}, "BG322", "no label"),
-    (labelled_texts(), {"problem_type": "regression"}, "BG322", "numbers"),
+    (labeled_texts(), {"text_column": "txet"}, "BG212", "text"),
+    (labeled_texts(), {"pair_column": "other"}, "BG212", "other"),
+    ([(text, "same") for text, _ in labeled_texts()], {}, "BG322", "one class"),
+    ([(text, -1 if i == 3 else i % 2) for i, (text, _) in enumerate(labeled_texts())], {}, "BG322", "no label"),
+    (labeled_texts(), {"problem_type": "regression"}, "BG322", "numbers"),
     ([], {}, "BG310", "no rows"),
-    (labelled_texts(3), {}, "BG3", ""),
-    ([(text, "rare" if i == 4 else label) for i, (text, label) in enumerate(labelled_texts())], {}, "BG322", "rare"),
+    (labeled_texts(3), {}, "BG3", ""),
+    ([(text, "rare" if i == 4 else label) for i, (text, label) in enumerate(labeled_texts())], {}, "BG322", "rare"),
 ]
 
 
 @pytest.mark.parametrize(("rows", "options", "code", "word"), BAD_FILES)
-def test_bad_labelled_files(
+def test_bad_labeled_files(
     rows: list[Any], options: dict[str, Any], code: str, word: str, sheet: Sheet, tmp_path: Path, run: Run,
     bases: dict[str, Path],
 ) -> None:  # fmt: skip
@@ -132,7 +132,7 @@ def test_pretrain_run_is_not_overwritten(run: Run, sheet: Sheet, judge: Path, tm
     options = {"preset": "tiny-gpt", "seq_len": 32, "tokens_per_step": 64, "max_steps": 1, "device": "cpu"}
     bertgpt.pretrain(source, out=str(out), **options)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    argv = ["finetune", str(sheet(labelled_texts())), "--model", str(out), "--no-random-baseline", "--out"]
+    argv = ["finetune", str(sheet(labeled_texts())), "--model", str(out), "--no-random-baseline", "--out"]
     assert "error[BG213]" in run(*argv, str(out)).err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert "error[BG404]" in run(*argv, str(tmp_path / "t.csv"), "--dry-run").err
@@ -166,7 +166,7 @@ def test_unknown_tasks_and_bad_options(run: Run, bases: dict[str, Path], judge: 
 
 
 def test_text_pairs(sheet: Sheet) -> None:
-    rows = [(text, "again", label) for text, label in labelled_texts()]
+    rows = [(text, "again", label) for text, label in labeled_texts()]
     file = sheet(rows, ("text", "then", "label"))
     dataset = load_task(str(file), None, None, ("text", "then", "label"), "auto", None, None)
     assert dataset.train.second_texts is not None

@@ -16,13 +16,13 @@ import bertgpt
 from bertgpt.config.training_options import FinetuneOptions
 from bertgpt.evals.labels import score_classifiers
 from bertgpt.evals.splits import normalize_text, train_val_split
-from bertgpt.evals.tasks import LabelledDataset, LabelledSplit
+from bertgpt.evals.tasks import LabeledDataset, LabeledSplit
 from bertgpt.hub import pretrained
 from bertgpt.inference.classify import classify
 from bertgpt.stages.finetune import FinetuneSetup, SeedRun
 from bertgpt.trainer import Trainer
 from tests.conftest import Outcome
-from tests.fixtures.finetuning import QUICK, Sheet, labelled_texts, saved_of
+from tests.fixtures.finetuning import QUICK, Sheet, labeled_texts, saved_of
 from tests.fixtures.training import assert_identical_runs, flags, logged_metrics
 from tests.training.test_resume import interrupt, killed
 
@@ -72,7 +72,7 @@ def test_validation_score_selects_checkpoint_and_seed(judge: Path) -> None:
 def test_accuracy_improves(bases: Bases, sheet: Sheet, tmp_path: Path) -> None:
     for family, options in (("encoder", {}), ("gpt2", {"optimizer": "muon"})):
         out = tmp_path / family
-        bertgpt.finetune(str(sheet(labelled_texts(100))), model=str(bases[family]), out=str(out),
+        bertgpt.finetune(str(sheet(labeled_texts(100))), model=str(bases[family]), out=str(out),
                          **(QUICK | {"max_steps": 60, "eval_every": 20, "lr": 2e-3} | options))  # fmt: skip
         assert json.loads((out / "metrics.json").read_text())["accuracy"] > 0.9
 
@@ -83,7 +83,7 @@ def test_losses_do_not_depend_on_micro_batch_size(family: str, bases: Bases, she
     for micro in (8, 2, 1):
         out = tmp_path / str(micro)
         options = QUICK | {"dropout": 0.0, "max_steps": 10, "micro_batch_size": micro, "eval_every": 10}
-        bertgpt.finetune(str(sheet(labelled_texts())), model=str(bases[family]), out=str(out), **options)
+        bertgpt.finetune(str(sheet(labeled_texts())), model=str(bases[family]), out=str(out), **options)
         lines = logged_metrics(out / "seed-1337")
         losses.append([line["loss"] for line in lines if line["split"] == "train"])
     assert len(losses[0]) == 10
@@ -93,7 +93,7 @@ def test_losses_do_not_depend_on_micro_batch_size(family: str, bases: Bases, she
 
 def test_interrupted_seeds_resume(bases: Bases, sheet: Sheet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the first and in the second seed, with dropout, to the same bytes."""
-    file, options = str(sheet(labelled_texts())), QUICK | {"seeds": 2, "micro_batch_size": 4}
+    file, options = str(sheet(labeled_texts())), QUICK | {"seeds": 2, "micro_batch_size": 4}
     bertgpt.finetune(file, model=str(bases["encoder"]), out=str(tmp_path / "straight"), **options)
     for step in (4, 8):  # of the second seed
         with monkeypatch.context() as patched:
@@ -120,16 +120,14 @@ def test_train_val_split() -> None:
     """Duplicates stay on one side, whatever else is in the data; test texts are on neither."""
     texts = [f"Text {i}." for i in range(400)] + ["text  7.", "TEXT 7."]
     labels = ["a", "b"] * 201
-    dev = LabelledSplit(["Text 3.", "text 4. "], None, ["a", "b"])
-    task = LabelledDataset("t", LabelledSplit(texts, None, labels), dev, ("a", "b"), ("accuracy",), {})
+    dev = LabeledSplit(["Text 3.", "text 4. "], None, ["a", "b"])
+    task = LabeledDataset("t", LabeledSplit(texts, None, labels), dev, ("a", "b"), ("accuracy",), {})
     train, val, left_out = train_val_split(task, 0.2)
     assert left_out == 2
     assert len(train) + len(val) == 400
     assert not {normalize_text(text) for text in train.texts} & {normalize_text(text) for text in val.texts}
     assert 50 < len(val) < 110
-    more = LabelledDataset(
-        "t", LabelledSplit(["New.", *texts], None, ["a", *labels]), dev, ("a", "b"), ("accuracy",), {}
-    )
+    more = LabeledDataset("t", LabeledSplit(["New.", *texts], None, ["a", *labels]), dev, ("a", "b"), ("accuracy",), {})
     again = train_val_split(more, 0.2)[1].texts
     assert [text for text in again if text != "New."] == val.texts
 
@@ -139,8 +137,8 @@ def test_collapsed_seed_is_reported(judge: Path) -> None:
     assert model.head is not None
     with torch.no_grad():
         model.head.classifier.classifier.weight.zero_()
-    split = LabelledSplit([text for text, _ in labelled_texts(20)], None, [label for _, label in labelled_texts(20)])
-    task = LabelledDataset("t", split, split, ("bad", "good"), ("accuracy",), {})
+    split = LabeledSplit([text for text, _ in labeled_texts(20)], None, [label for _, label in labeled_texts(20)])
+    task = LabeledDataset("t", split, split, ("bad", "good"), ("accuracy",), {})
     result = score_classifiers(task, [model], {}, {})
     assert result.scores["accuracy"].value == 0.5
     assert any(note.startswith("collapsed: seed 1") for note in result.notes)
@@ -148,9 +146,7 @@ def test_collapsed_seed_is_reported(judge: Path) -> None:
 
 def setup_of(bases: Bases, sheet: Sheet, tmp_path: Path, **options: Any) -> FinetuneSetup:
     given = (
-        QUICK
-        | {"model": str(bases["bert"]), "out": str(tmp_path / "x"), "task": str(sheet(labelled_texts()))}
-        | options
+        QUICK | {"model": str(bases["bert"]), "out": str(tmp_path / "x"), "task": str(sheet(labeled_texts()))} | options
     )
     return FinetuneSetup(FinetuneOptions.model_validate(given))
 
@@ -184,7 +180,7 @@ def test_seed_decides_head_and_order(bases: Bases, sheet: Sheet, tmp_path: Path)
 
 
 def test_regression(bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
-    rows = [(text, 4.5 if label == "good" else 0.5) for text, label in labelled_texts(100)]
+    rows = [(text, 4.5 if label == "good" else 0.5) for text, label in labeled_texts(100)]
     out = tmp_path / "x"
     options = QUICK | {"max_steps": 40, "eval_every": 20, "lr": 3e-3}
     del options["random_baseline"]
@@ -203,7 +199,7 @@ def test_exported_classifier_predicts_the_same_labels(
     family: str, bases: Bases, sheet: Sheet, tmp_path: Path, run: Run
 ) -> None:
     """Loaded by transformers with its tokenizer, for texts and pairs, in padded batches."""
-    rows = [(text, "and so on" * (i % 4), label) for i, (text, label) in enumerate(labelled_texts())]
+    rows = [(text, "and so on" * (i % 4), label) for i, (text, label) in enumerate(labeled_texts())]
     file = str(sheet(rows, ("text", "then", "label")))
     bertgpt.finetune(file, model=str(bases[family]), out=str(tmp_path / "x"), pair_column="then", **QUICK)
     done = run("export", str(tmp_path / "x"), "--out", str(tmp_path / "hf"), "--json")
@@ -221,7 +217,7 @@ def test_exported_classifier_predicts_the_same_labels(
 
 
 def test_predict_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -> None:
-    file = sheet([(text,) for text, _ in labelled_texts(10)], ("text",), "new.csv")
+    file = sheet([(text,) for text, _ in labeled_texts(10)], ("text",), "new.csv")
     for ending in ("csv", "jsonl", "parquet"):
         out = tmp_path / f"predictions.{ending}"
         done = run("eval", "predict", "--model", str(judge), "--data", str(file), "--out", str(out), "--json")
@@ -229,7 +225,7 @@ def test_predict_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run
         from bertgpt.evals.tables import read_records as read
 
         rows = read(str(out))
-        assert [row["text"] for row in rows] == [text for text, _ in labelled_texts(10)]
+        assert [row["text"] for row in rows] == [text for text, _ in labeled_texts(10)]
         logits = classify(saved_of(judge), [row["text"] for row in rows])
         assert [row["label"] for row in rows] == [("bad", "good")[i] for i in logits.argmax(axis=1)]
         assert all(abs(float(row["p(bad)"]) + float(row["p(good)"]) - 1) < 1e-4 for row in rows)
@@ -237,7 +233,7 @@ def test_predict_labels_of_a_file(judge: Path, sheet: Sheet, tmp_path: Path, run
 
 def test_predictions_keep_the_other_columns(judge: Path, sheet: Sheet, tmp_path: Path, run: Run) -> None:
     """So that rows can be joined."""
-    rows = [(f"m{i}", text, label) for i, (text, label) in enumerate(labelled_texts(10))]
+    rows = [(f"m{i}", text, label) for i, (text, label) in enumerate(labeled_texts(10))]
     file, out = sheet(rows, ("id", "body", "label"), "mail.csv"), tmp_path / "predictions.csv"
     argv = ["--model", str(judge), "--data", str(file), "--text-column", "body", "--out", str(out)]
     assert run("eval", "predict", *argv).code == 0
@@ -249,7 +245,7 @@ def test_predictions_keep_the_other_columns(judge: Path, sheet: Sheet, tmp_path:
 
 
 def test_predictions_in_bf16(judge: Path) -> None:
-    texts = [text for text, _ in labelled_texts(6)]
+    texts = [text for text, _ in labeled_texts(6)]
     full, half = (classify(bertgpt.load(judge, "cpu", precision).pretrained, texts) for precision in ("fp32", "bf16"))
     assert np.abs(full - half).max() < 0.1
 
@@ -267,7 +263,7 @@ def test_eval_repeats_the_scores_of_finetune(bases: Bases, tmp_path: Path, run: 
 
 
 def test_dry_run(bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
-    done = run("finetune", str(sheet(labelled_texts())), "--model", str(bases["gpt2"]), "--out", str(tmp_path / "x"),
+    done = run("finetune", str(sheet(labeled_texts())), "--model", str(bases["gpt2"]), "--out", str(tmp_path / "x"),
                "--dry-run", "--json")  # fmt: skip
     result = json.loads(done.out)["result"]
     assert result["train"] + result["val"] == 48
@@ -277,9 +273,9 @@ def test_dry_run(bases: Bases, sheet: Sheet, tmp_path: Path, run: Run) -> None:
 
 
 def test_label_ids() -> None:
-    part = LabelledSplit(["x", "y"], None, ["b", "a"])
+    part = LabeledSplit(["x", "y"], None, ["b", "a"])
     assert part.label_ids(("a", "b")).tolist() == [1, 0]
-    assert LabelledSplit(["x"], None, [0.5]).label_ids(()).tolist() == [0.5]
+    assert LabeledSplit(["x"], None, [0.5]).label_ids(()).tolist() == [0.5]
 
 
 def test_fine_tuned_model_loads(judge: Path) -> None:

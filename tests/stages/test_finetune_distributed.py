@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 import bertgpt
-from tests.fixtures.finetuning import QUICK, Sheet, labelled_texts
+from tests.fixtures.finetuning import QUICK, Sheet, labeled_texts
 from tests.fixtures.training import flags, logged_metrics
 from tests.training.test_distributed import TORCHRUN
 
 
 def test_two_ranks_train_the_same_model(bases: dict[str, Path], sheet: Sheet, tmp_path: Path) -> None:
     """Each rank reads its half of every batch; rank 0 evaluates, writes and prints."""
-    file, options = str(sheet(labelled_texts())), QUICK | {"dropout": 0.0}
+    file, options = str(sheet(labeled_texts())), QUICK | {"dropout": 0.0}
     bertgpt.finetune(file, model=str(bases["bert"]), out=str(tmp_path / "one"), **options)
     del options["random_baseline"]
     argv = ["finetune", file, "--model", str(bases["bert"]), "--out", str(tmp_path / "two"), "--no-random-baseline"]

@@ -8,11 +8,11 @@ import pytest
 
 from bertgpt.evals.tasks import TASKS
 from tests.evals.test_published import parquet
-from tests.fixtures.finetuning import QUICK, labelled_texts
+from tests.fixtures.finetuning import QUICK, labeled_texts
 from tests.fixtures.hub_server import Dataset, serve_hub
 from tests.fixtures.training import flags
 
-TEXTS, LABELS = [text for text, _ in labelled_texts(40)], [int(label == "good") for _, label in labelled_texts(40)]
+TEXTS, LABELS = [text for text, _ in labeled_texts(40)], [int(label == "good") for _, label in labeled_texts(40)]
 COLUMNS: dict[str, dict[str, list[Any]]] = {
     "sst2": {"sentence": TEXTS, "label": LABELS},
     "mnli": {"premise": TEXTS, "hypothesis": TEXTS[::-1], "label": [label + 1 for label in LABELS]},

@@ -1,4 +1,4 @@
-"""tinyworld tasks: what is labelled correct parses, what is labelled wrong does not."""
+"""tinyworld tasks: what is labeled correct parses, what is labeled wrong does not."""
 
 import re
 from collections import Counter
@@ -52,7 +52,7 @@ def test_topic_labels_and_missing_place() -> None:
 
 
 def test_sentiment_labels_follow_from_words_and_negation() -> None:
-    """Labelled here by word lists, sentence by sentence, without the grammar."""
+    """Labeled here by word lists, sentence by sentence, without the grammar."""
     rows = take("sentiment", 600)
     good, bad = set(lexicon.FINE + lexicon.GLAD), set(lexicon.POOR + lexicon.SORRY)
     negations = 0

@@ -16,7 +16,7 @@ def test_trigram_probability_by_hand() -> None:
     third, second, first = (order.discount for order in reversed(model.orders))
     # Trigram counts: (., ., a) 3, (., a, b) 3, (a, b, c) 2, (a, b, d) 1. Discount: one occurs once, one twice.
     assert third == pytest.approx(1 / 3)
-    # Every bigram has one left context, every word one left neighbour: discounts 4 / (4 + 0) for both.
+    # Every bigram has one left context, every word one left neighbor: discounts 4 / (4 + 0) for both.
     assert (second, first) == (pytest.approx(1.0), pytest.approx(1.0))
     uniform = 1 / 5  # a, b, c, d and the unknown word
     unigram = (1 - 1) / 4 + 1 * 4 / 4 * uniform

@@ -1,4 +1,4 @@
-"""Labelled texts as batches without padding: several texts are packed into a row, and each attends only to itself.
+"""Labeled texts as batches without padding: several texts are packed into a row, and each attends only to itself.
 
     padded to the longest           packed
     a a a a a a a a                 a a a a a a a a
@@ -76,7 +76,7 @@ def pack_batch(examples: Sequence[EncodedExample], labels: NDArray[Any], causal:
 
 @dataclass(frozen=True)
 class ClassificationDataset:
-    """Labelled texts."""
+    """Labeled texts."""
 
     examples: Sequence[EncodedExample]
     labels: NDArray[Any]

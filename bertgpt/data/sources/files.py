@@ -24,8 +24,8 @@ def local_sources(name: str) -> list[Source]:
         message = f"no file matches {short_repr(name)}"
     files = [file for file in files if detect_format(file) and file.is_file()]
     if not files:
-        neighbours = [file.name for file in path.parent.glob("*")] if os.path.isdir(path.parent) else []  # noqa: PTH112
-        hint = did_you_mean(path.name, [neighbour for neighbour in neighbours if neighbour != path.name])
+        neighbors = [file.name for file in path.parent.glob("*")] if os.path.isdir(path.parent) else []  # noqa: PTH112
+        hint = did_you_mean(path.name, [neighbor for neighbor in neighbors if neighbor != path.name])
         hint = hint or did_you_mean(name, ["tinyworld", *CORPORA])
         raise BertGPTError("BG211", message, cause=f"searched in {Path.cwd()}", hint=hint)
     return [describe_file(file) for file in files]

@@ -1,6 +1,6 @@
 """Datasets on the Hugging Face Hub: list the files of a revision, and fetch byte ranges of them.
 
-Requests go through `huggingface_hub`, so HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE are honoured. A file that is
+Requests go through `huggingface_hub`, so HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE are honored. A file that is
 complete in its cache is read from there.
 """
 

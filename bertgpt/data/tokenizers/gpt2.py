@@ -1,4 +1,4 @@
-"""GPT-2's tokenizer, from the vocabulary that `tiktoken` downloads and caches ($TIKTOKEN_CACHE_DIR is honoured)."""
+"""GPT-2's tokenizer, from the vocabulary that `tiktoken` downloads and caches ($TIKTOKEN_CACHE_DIR is honored)."""
 
 from collections.abc import Mapping
 from itertools import pairwise

@@ -243,9 +243,7 @@ def test_invalid_manifests(case: str, cwd: Path, fails: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tokens", "shards", "mask_plan"])
-def test_artifacts_of_the_previous_format_are_refused_with_the_command_to_run(
-    kind: str, cwd: Path, fails: Any
-) -> None:
+def test_artifacts_of_the_previous_format_are_refused_with_the_command_to_run(kind: str, cwd: Path, fails: Any) -> None:
     edit(cwd / "shards" / "manifest.json", lambda it: it.update(version=FORMAT_VERSION - 1, kind=kind))
     command = {"tokens": "tokenize", "shards": "shard", "mask_plan": "mask"}[kind]
     fails("BG307", ["inspect", "shards"], "written by an older bertgpt", f"bertgpt {command} ... --overwrite")

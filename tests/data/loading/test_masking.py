@@ -73,7 +73,7 @@ def test_whole_words_are_masked_within_the_budget(unit: str) -> None:
 
 
 def test_spans_are_runs_of_words() -> None:
-    """Neighbours are masked together far more often than with whole-word masking."""
+    """Neighbors are masked together far more often than with whole-word masking."""
 
     def adjacent(unit: str) -> float:
         row, position, _ = flat(masked_rows(unit, count=1000)[3])

@@ -92,7 +92,7 @@ def test_short_and_long_responses_are_retried() -> None:
     assert len(fetch(0, 100)) == 100
 
 
-def test_retry_after_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_is_honored(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(http.time, "sleep", waits.append)
     outcomes = iter([TransientError("busy", 12.0), TransientError("busy"), None])
