@@ -1,6 +1,7 @@
 """The default pipeline under real DVC, in a copy of the tracked files, as a fresh clone would have it.
 
-All stages are run, on so little that each takes seconds; the `long` test runs them as they are.
+All stages are run, on so little that each takes a second, and DVC and the stages as forked processes; the `exhaustive`
+test runs them as they are.
 """
 
 import json
@@ -12,8 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -21,6 +23,7 @@ import pytest
 import yaml
 
 from bertgpt.cli import app
+from tests.fixtures.forkserver import ForkedProcess, ForkServer
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -83,18 +86,43 @@ def commit(folder: Path) -> None:
         subprocess.run([*git, *argv], cwd=folder, check=True)
 
 
-def surroundings(clone: Path) -> dict[str, str]:
-    """An environment in which `bertgpt` is this checkout."""
+@dataclass
+class Project:
+    """A clone, and how to run commands in it."""
+
+    folder: Path
+    server: ForkServer
+    env: Mapping[str, str]
+
+    def dvc(self, *argv: str) -> str:
+        """Run DVC, whose stages find `bertgpt` on PATH."""
+        code, out, err = self.server.run(list(argv), module="dvc", cwd=self.folder, env=self.env, timeout=600)
+        assert code == 0, out + err
+        return out
+
+    def start_dvc(self, *argv: str) -> ForkedProcess:
+        """Start DVC without its output."""
+        with Path(os.devnull).open("r+") as nothing:
+            streams = (nothing.fileno(),) * 3
+            return self.server.popen(list(argv), module="dvc", cwd=self.folder, env=self.env, streams=streams)
+
+
+@pytest.fixture
+def project(clone: Path, forkserver: ForkServer) -> Project:
+    """The clone, with forked processes: each has imported all that it needs."""
+    scripts = clone.parent / "bin"
+    scripts.mkdir()
+    forkserver.write_script(scripts, "bertgpt")
+    env = {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    return Project(clone, forkserver, env)
+
+
+def real_dvc(clone: Path, *argv: str) -> None:
+    """Run DVC and `bertgpt` as installed, with the code of the clone."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "PYTHONPATH": str(clone), "DVC_NO_ANALYTICS": "1"}
-
-
-def dvc(clone: Path, *argv: str, code: int = 0) -> str:
-    """Run DVC."""
-    command = [sys.executable, "-m", "dvc", *argv]
-    done = subprocess.run(command, cwd=clone, env=surroundings(clone), capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+    env = os.environ | {"PATH": path, "PYTHONPATH": str(clone), "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run([sys.executable, "-m", "dvc", *argv], cwd=clone, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def table_values(page: str) -> list[str]:
@@ -103,9 +131,9 @@ def table_values(page: str) -> list[str]:
     return re.findall(r'<td class="figure">([^<]*)</td>', table)
 
 
-@pytest.mark.timeout(900)  # all stages
-def test_repro_succeeds_and_is_idempotent(clone: Path) -> None:
-    said = dvc(clone, "repro")
+def test_repro_succeeds_and_is_idempotent(project: Project) -> None:
+    clone = project.folder
+    said = project.dvc("repro")
     first = (clone / "dvc.lock").read_text()
     assert (clone / "data" / "shards" / "manifest.json").exists()
     sample = (clone / "data" / "tinyworld-sample.txt").read_text(encoding="utf-8")
@@ -117,34 +145,38 @@ def test_repro_succeeds_and_is_idempotent(clone: Path) -> None:
     scores = json.loads((clone / "results" / "gpt" / "tinyworld.json").read_text())["scores"]
     excess = scores["excess over the true entropy"]["value"]
     assert f"{100 * excess:.1f} %" in table_values(page)
-    names, *rows = dvc(clone, "metrics", "show").splitlines()
+    names, *rows = project.dvc("metrics", "show").splitlines()
     assert len(rows) == 3
     labels = ("excess over the true entropy", "share of the Bayes optimum", "sentiment, fine-tuned: accuracy")
     assert all(label in names for label in labels)
 
-    assert "didn't change, skipping" in dvc(clone, "repro")
+    assert "didn't change, skipping" in project.dvc("repro")
     assert (clone / "dvc.lock").read_text() == first
     assert "report" not in first.partition("stages:")[2].partition("deps:")[0]
 
     params = (clone / "params.yaml").read_text()
     (clone / "params.yaml").write_text(params.replace("eval:\n  limit: 8", "eval:\n  limit: 9"))
-    planned = dvc(clone, "repro", "--dry")
+    planned = project.dvc("repro", "--dry")
     assert "Running stage 'eval@gpt'" in planned
     assert not re.search("Running stage '(tokenize|shard|mask|pretrain|finetune|generate)", planned)
-    (clone / "params.yaml").write_text(params)
 
-    dvc(clone, "remote", "add", "--local", "--default", "folder", str(clone.parent / "remote"))
-    dvc(clone, "push")
+
+@pytest.mark.slow
+def test_outputs_can_be_pushed_and_pulled(project: Project) -> None:
+    """And stages that are repeated write the same bytes."""
+    clone = project.folder
+    stages = ["tokenize", "shard", "mask", "pretrain@bert", "pretrain@gpt", "finetune@bert"]
+    project.dvc("repro", *stages)
+    first = (clone / "dvc.lock").read_text()
+    project.dvc("remote", "add", "--local", "--default", "folder", str(clone.parent / "remote"))
+    project.dvc("push", *stages)
     shutil.rmtree(clone / "runs")
     shutil.rmtree(clone / ".dvc" / "cache")
-    dvc(clone, "pull")
+    project.dvc("pull", *stages)
     prompt = ["generate", "--model", "runs/gpt/final", "--prompt", "There", "--max-new-tokens", "4"]
-    made = subprocess.run(
-        [sys.executable, "-m", "bertgpt", *prompt], cwd=clone, env=surroundings(clone), capture_output=True, text=True
-    )
-    assert made.stdout.startswith("There"), made.stderr
+    assert project.server.run(prompt, cwd=clone)[1].startswith("There")
 
-    dvc(clone, "repro", "--force", "--single-item", "tokenize", "shard", "mask", "pretrain@bert", "finetune@bert")
+    project.dvc("repro", "--force", "--single-item", "tokenize", "shard", "mask", "pretrain@bert", "finetune@bert")
     assert (clone / "dvc.lock").read_text() == first
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True).stdout
     assert set(changed.split()) <= {"??", "dvc.lock"}
@@ -154,16 +186,18 @@ STOPS = [signal.SIGINT, signal.SIGTERM]  # by Ctrl-C, and by whoever shuts a mac
 KILLS = [signal.SIGKILL] * 10
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("signals", [STOPS, pytest.param(KILLS, marks=pytest.mark.long)])
-def test_stopped_pipeline_resumes(clone: Path, signals: list[signal.Signals]) -> None:
+@pytest.mark.parametrize("signals", [STOPS, pytest.param(KILLS, marks=pytest.mark.exhaustive)])
+def test_stopped_pipeline_resumes(project: Project, signals: list[signal.Signals]) -> None:
     """Within the stage that was stopped, which does not count as finished, to the same dvc.lock."""
+    clone = project.folder
     path, steps = clone / "params.yaml", 300 if signals == KILLS else 60  # more than all of them see
     params = yaml.safe_load(path.read_text())
     params["pretrain"]["gpt"] |= {"max-steps": steps, "eval-every": steps, "save-every": 20}
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     stages, lines = ["repro", "pretrain@gpt"], clone / "runs" / "gpt" / "metrics.jsonl"
-    dvc(clone, *stages)
+    project.dvc(*stages)
     straight = (clone / "dvc.lock").read_text()
     if signals == KILLS:  # anywhere in the pipeline
         (clone / "dvc.lock").unlink()
@@ -173,17 +207,15 @@ def test_stopped_pipeline_resumes(clone: Path, signals: list[signal.Signals]) ->
         gone = ("runs", ".dvc/cache/runs")
     for made in gone:
         shutil.rmtree(clone / made)
-    random, command, nowhere = Random(0), [sys.executable, "-m", "dvc", *stages], subprocess.DEVNULL
+    random = Random(0)
     for number in signals:
         before = lines_in(lines)
-        process = subprocess.Popen(
-            command, cwd=clone, env=surroundings(clone), stdout=nowhere, stderr=nowhere, start_new_session=True
-        )
+        process = project.start_dvc(*stages)
         if number in STOPS:
             wait_until(lambda before=before: lines_in(lines) > before)
         else:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=random.uniform(2, 7))
+                process.wait(timeout=random.uniform(1, 4))
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         ended = process.wait(timeout=60)
@@ -191,7 +223,7 @@ def test_stopped_pipeline_resumes(clone: Path, signals: list[signal.Signals]) ->
         if number in STOPS:
             assert "pretrain@gpt" not in (clone / "dvc.lock").read_text()
             wait_until(lambda: '"interrupted"' in (clone / "runs" / "gpt" / "run.json").read_text())
-    dvc(clone, *stages)
+    project.dvc(*stages)
     assert (clone / "dvc.lock").read_text() == straight
     if signals == STOPS:
         assert (clone / "runs" / "gpt" / "log.txt").read_text().count("resuming from step") == 2
@@ -210,16 +242,16 @@ def wait_until(so: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 def test_full_pipeline(tmp_path: Path) -> None:
     """From a fresh clone to the report in less than eight minutes, and again to the same bytes."""
     clone, begun = cloned(tmp_path), time.monotonic()
-    dvc(clone, "repro")
+    real_dvc(clone, "repro")
     assert time.monotonic() - begun < 480
     assert (clone / "report.html").exists()
     first = (clone / "dvc.lock").read_text()
-    dvc(clone, "repro", "--force")
+    real_dvc(clone, "repro", "--force")
     assert (clone / "dvc.lock").read_text() == first
 
 

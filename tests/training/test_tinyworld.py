@@ -23,6 +23,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # where a processor has neither bf16 nor AVX512
 def test_gpt_approaches_the_true_entropy_from_above(shards: Path, tmp_path: Path) -> None:
     bertgpt.pretrain(str(shards), preset="tiny-gpt", out=str(tmp_path / "run"), **RUN)
@@ -33,7 +34,7 @@ def test_gpt_approaches_the_true_entropy_from_above(shards: Path, tmp_path: Path
     assert all(part["nll"] > part["true_nll"] for part in result["by_category"].values())
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
 def test_bert_approaches_the_bayes_optimum(tmp_path: Path) -> None:
     """Overall and in each category: names and possessions, which need long-range attention, come last."""

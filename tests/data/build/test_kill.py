@@ -155,7 +155,7 @@ def test_killed_eight_times(corpus: Path, undisturbed: dict[str, str], tmp_path:
     check_kills(corpus, undisturbed, tmp_path, 8)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.timeout(600)
 def test_killed_fifty_times(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
     check_kills(corpus, undisturbed, tmp_path, 50)

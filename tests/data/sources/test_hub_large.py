@@ -59,7 +59,7 @@ def size_of(folder: Path) -> int:
     return sum(seen.values())
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_memory_disk_and_kills(hub: Hub, tmp_path: Path) -> None:
     from bertgpt.data.tokenizers.train import train_tokenizer

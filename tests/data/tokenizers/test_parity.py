@@ -46,7 +46,7 @@ def batches(data: Path) -> Iterator[DocumentBatch]:
     )
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["gpt2", "bert-base-uncased"])
 def test_every_document(name: str, data: Path) -> None:
