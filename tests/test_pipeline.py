@@ -32,13 +32,13 @@ pytest.importorskip("dvc")
 
 
 LITTLE = {
-    "tokenize": {"limit-docs": 700},
+    "tokenize": {"limit-docs": 400, "vocab-size": 500},
     "shard": {"shard-tokens": "20k"},
     "mask": {"seq-len": 128},
     "finetune": {"limit": 40, "epochs": 1, "seeds": 1},
-    "eval": {"limit": 8},
+    "eval": {"limit": 4},
     "pretrain": {
-        name: {"max-steps": 6, "warmup": 2, "eval-every": 3, "tokens-per-step": 512}
+        name: {"max-steps": 4, "warmup": 2, "eval-every": 2, "tokens-per-step": 512}
         for name in ("gpt", "bert", "hybrid")
     },
     "generate": {name: {"max-new-tokens": 8} for name in ("gpt", "hybrid")},
@@ -131,6 +131,7 @@ def table_values(page: str) -> list[str]:
     return re.findall(r'<td class="figure">([^<]*)</td>', table)
 
 
+@pytest.mark.slow
 def test_repro_succeeds_and_is_idempotent(project: Project) -> None:
     clone = project.folder
     said = project.dvc("repro")
@@ -155,7 +156,7 @@ def test_repro_succeeds_and_is_idempotent(project: Project) -> None:
     assert "report" not in first.partition("stages:")[2].partition("deps:")[0]
 
     params = (clone / "params.yaml").read_text()
-    (clone / "params.yaml").write_text(params.replace("eval:\n  limit: 8", "eval:\n  limit: 9"))
+    (clone / "params.yaml").write_text(params.replace("eval:\n  limit: 4", "eval:\n  limit: 5"))
     planned = project.dvc("repro", "--dry")
     assert "Running stage 'eval@gpt'" in planned
     assert not re.search("Running stage '(tokenize|shard|mask|pretrain|finetune|generate)", planned)

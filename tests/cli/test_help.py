@@ -119,6 +119,7 @@ def test_pages_fit_the_terminal(columns: int, run: Callable[..., Any], monkeypat
         assert max(map(len, help_page(page, run).splitlines())) <= columns
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # all commands, one after the other
 def test_examples_run_and_python_returns_the_json_result(
     run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -12,6 +12,7 @@ from tests.fixtures.training import flags, logged_metrics
 from tests.training.test_distributed import TORCHRUN
 
 
+@pytest.mark.slow
 def test_two_ranks_train_the_same_model(bases: dict[str, Path], sheet: Sheet, tmp_path: Path) -> None:
     """Each rank reads its half of every batch; rank 0 evaluates, writes and prints."""
     file, options = str(sheet(labeled_texts())), QUICK | {"dropout": 0.0}
