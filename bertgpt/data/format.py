@@ -32,6 +32,10 @@ WRITTEN_BY = {
     "bin": "export",
     "hf": "export",
 }
+KIND_NAMES = {
+    "tokens": "tokenized files", "shards": "shards", "mask_plan": "a mask plan", "model": "a model",
+    "bin": "binary files", "hf": "a transformers model",
+}  # fmt: skip
 DOCUMENT = pa.binary(16)  # blake2b-128 of the exact UTF-8 bytes
 
 
@@ -211,6 +215,11 @@ def no_artifact_error(folder: Path) -> BertGPTError:
         siblings = [str(sibling) for sibling in folder.parent.glob("*/")] if folder.parent.is_dir() else []
         hint = did_you_mean(str(folder), siblings)
         return BertGPTError("BG307", "no such folder", path=str(folder), hint=hint)
+    if (folder / "run.json").exists():
+        finished = (folder / "final").exists()
+        hint = f"its model is {folder / 'final'}" if finished else "rerun the command that trains it, which resumes"
+        kind = "a run" if finished else "an unfinished run"
+        return BertGPTError("BG307", f"this is {kind}, not the output of another command", path=str(folder), hint=hint)
     return BertGPTError("BG307", "folder has no manifest: it is not a finished artifact", path=str(folder))
 
 

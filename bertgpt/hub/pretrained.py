@@ -18,7 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bertgpt.config.presets import ModelConfig
-from bertgpt.data.format import build_manifest, read_manifest, resolve_artifact, verify, verify_tokenizer
+from bertgpt.data.format import (
+    KIND_NAMES,
+    build_manifest,
+    read_manifest,
+    resolve_artifact,
+    verify,
+    verify_tokenizer,
+)
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.model import SequenceClassifier, Transformer
 from bertgpt.utils.errors import BertGPTError
@@ -125,7 +132,8 @@ def load(path: Path) -> PretrainedModel:
         raise no_model_error(path)
     manifest = read_manifest(folder)
     if manifest["kind"] != "model":
-        raise BertGPTError("BG211", f"{folder} contains {manifest['kind']}, not a model")
+        held = KIND_NAMES.get(manifest["kind"], manifest["kind"])
+        raise BertGPTError("BG211", f"{folder} is {held}, not a model")
     verify(folder, manifest)
     tokenizer = verify_tokenizer(folder, manifest)
     try:

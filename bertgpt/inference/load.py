@@ -76,13 +76,16 @@ def load_checkpoint(folder: Path) -> PretrainedModel:
     return build(config, settings, weights, load_tokenizer(run / "tokenizer"), str(folder))
 
 
-def extend_vocabulary(pretrained: PretrainedModel, tokenizer: Tokenizer, dropout: float, seed: int) -> Transformer:
-    """A copy of a model for a tokenizer that extends its own; the embeddings of new ids are initialized at random."""
-    num_known = len(pretrained.tokenizer.tokens)
-    if tokenizer.tokens[:num_known] != pretrained.tokenizer.tokens:
-        cause = f"model {pretrained.tokenizer.fingerprint[:12]}, data {tokenizer.fingerprint[:12]}"
+def check_extends(tokenizer: Tokenizer, other: Tokenizer) -> None:
+    """Refuse data whose tokenizer does not begin with the tokens of the model's, `other`."""
+    if tokenizer.tokens[: len(other.tokens)] != other.tokens:
+        cause = f"model {other.fingerprint[:12]}, data {tokenizer.fingerprint[:12]}"
         hint = "make the data with the model's tokenizer: --tokenizer RUN/final/tokenizer"
         raise BertGPTError("BG308", "model and data use different tokenizers", cause=cause, hint=hint)
+
+
+def extend_vocabulary(pretrained: PretrainedModel, tokenizer: Tokenizer, dropout: float, seed: int) -> Transformer:
+    """A copy of a model for a tokenizer that extends its own; the embeddings of new ids are initialized at random."""
     vocab_size = max(pretrained.model.config.vocab_size, tokenizer.max_id + 1)
     config = pretrained.model.config.model_copy(update={"vocab_size": vocab_size, "dropout": dropout})
     model = init_model(config, seed)

@@ -46,6 +46,11 @@ def run(options: GenerateOptions) -> dict[str, Any]:
             raise BertGPTError("BG203", "--mask-text and prompts are mutually exclusive", hint="leave out the prompts")
         require_mask_filling(model, options.model)
         text = read_text_argument(options.mask_text)
+        if model.mask_token in text:
+            hint = f"to fill the {model.mask_token} of a text: --prompt TEXT"
+            raise BertGPTError(
+                "BG222", f"--mask-text chooses the masks itself; its text has {model.mask_token}", hint=hint
+            )
         return {"masked_prediction": model.mask_and_predict(text, options.candidates, options.seed)}
     prompts = read_prompts(options)
     warn_top_k(model, options)

@@ -12,7 +12,7 @@ from bertgpt.config.code_deps import code_hash
 from bertgpt.config.presets import PRESETS, ModelConfig, Preset
 from bertgpt.config.training_options import PretrainOptions
 from bertgpt.data.execution.workdir import nearest_existing
-from bertgpt.data.format import read_manifest
+from bertgpt.data.format import KIND_NAMES, read_manifest
 from bertgpt.data.loading.causal import CausalBatch, CausalDataset
 from bertgpt.data.loading.loader import BatchPartition, Dataset, ShuffledStream, StepLoader, hybrid_split
 from bertgpt.data.loading.mlm import MLMBatch, longest_segment, open_mlm_dataset
@@ -103,8 +103,7 @@ class PretrainSetup:
         if self.options.init is None:
             return None, None
         if self.options.embedding_init == "ppmi":
-            hint = "drop --embedding-init: the embeddings come from --init"
-            raise BertGPTError("BG204", "--init cannot be combined with --embedding-init", hint=hint)
+            raise BertGPTError("BG204", "--init cannot be combined with --embedding-init", hint="drop one of them")
         from bertgpt.inference.load import load_model
 
         return load_model(self.options.init)
@@ -121,8 +120,7 @@ class PretrainSetup:
             return Preset("", config, "clm" if self.manifest["kind"] == "shards" else "mlm", {})
         preset = PRESETS[name]
         if config.model_dump(exclude=free) != preset.model.model_dump(exclude=free):
-            hint = "drop --preset, or give the one that --init was trained with"
-            raise BertGPTError("BG221", f"--init architecture does not match preset {name}", hint=hint)
+            raise BertGPTError("BG221", f"--init architecture does not match preset {name}", hint="drop --preset")
         return Preset(preset.about, config, preset.objective, preset.training, preset.cross_document_attention)
 
     def resolve_objective(self) -> str:
@@ -137,8 +135,7 @@ class PretrainSetup:
                 names = [name for name, preset in PRESETS.items() if preset.objective == other]
                 nearest = min(names, key=lambda name: abs(PRESETS[name].model.dim - self.preset.model.dim))
                 hint = f"{make}, or use a preset such as {nearest}"
-            needs = {"shards": "shards", "mask_plan": "a mask plan"}[wanted]
-            held = {"shards": "shards", "mask_plan": "a mask plan", "tokens": "tokenized files"}.get(kind, kind)
+            needs, held = (KIND_NAMES.get(name, name) for name in (wanted, kind))
             raise BertGPTError("BG221", f"objective {objective} needs {needs}; {self.data} is {held}", hint=hint)
         has_pairs = kind == "mask_plan" and self.manifest["config"]["sentence_pairs"] != "none"
         if has_pairs and not self.preset.model.token_types:
@@ -148,13 +145,16 @@ class PretrainSetup:
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer of the data, or the one of --tokenizer, which extends it."""
-        tokenizer = load_tokenizer(self.data / "tokenizer")
-        if self.options.tokenizer is None:
-            return tokenizer
-        extended = load_tokenizer(Path(self.options.tokenizer) / "tokenizer")
-        if extended.tokens[: len(tokenizer.tokens)] != tokenizer.tokens:
-            raise BertGPTError("BG308", "mask plan and data use different tokenizers", path=self.options.tokenizer)
-        return extended
+        tokenizer = own = load_tokenizer(self.data / "tokenizer")
+        if self.options.tokenizer is not None:
+            tokenizer = load_tokenizer(Path(self.options.tokenizer) / "tokenizer")
+            if tokenizer.tokens[: len(own.tokens)] != own.tokens:
+                raise BertGPTError("BG308", "mask plan and data use different tokenizers", path=self.options.tokenizer)
+        if self.init is not None:
+            from bertgpt.inference.load import check_extends
+
+            check_extends(tokenizer, self.init.tokenizer)
+        return tokenizer
 
     @property
     def shards(self) -> Path:

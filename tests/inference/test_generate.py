@@ -224,6 +224,7 @@ def test_unsupported_use_is_refused_with_a_hint(run: Run, runs: Path, monkeypatc
         ([bert], "[MASK]"),
         ([gpt, "--prompt", "a [MASK]"], f'--model {gpt} --prompt "..."'),
         ([gpt, "--mask-text", "a text"], "mask filling is not supported"),
+        ([bert, "--mask-text", "a [MASK] text"], "to fill the [MASK] of a text: --prompt TEXT"),
         ([both, "--prompt", "a [MASK]", "--prompt", "a"], "hybrid either fills masks"),
     ):
         done = run("generate", "--model", *argv)

@@ -186,6 +186,12 @@ def test_vocabulary_larger_than_the_data(data: Path, tmp_path: Path) -> None:
     bertgpt.shard("tinyworld", out=str(tmp_path / "own"), train_tokenizer="bpe", vocab_size=300, limit_docs=40)
     with pytest.raises(BertGPTError, match="use different tokenizers"):
         bertgpt.pretrain(str(tmp_path / "own"), out=str(tmp_path / "x"), tokenizer=str(pairs), **given)
+    for dry_run in (False, True):  # both refuse, and neither leaves a folder
+        with pytest.raises(BertGPTError, match="use different tokenizers"):
+            bertgpt.pretrain(
+                str(tmp_path / "own"), out=str(tmp_path / "y"), init=str(few), max_steps=1, dry_run=dry_run
+            )
+    assert not (tmp_path / "y").exists()
 
 
 def test_tensorboard(training_data: TrainingData, tmp_path: Path) -> None:

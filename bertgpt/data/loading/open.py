@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bertgpt.data.format import TokenFile, read_manifest, verify, verify_tokenizer
+from bertgpt.data.format import KIND_NAMES, TokenFile, read_manifest, verify, verify_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import sha256_of
@@ -13,7 +13,8 @@ def open_artifact(folder: Path, kind: str) -> tuple[dict[str, Any], Tokenizer]:
     """The manifest and the tokenizer of a folder. Raises if files are corrupt or have ids that the tokenizer lacks."""
     manifest = read_manifest(folder)
     if manifest["kind"] != kind:
-        raise BertGPTError("BG211", f"{folder} contains {manifest['kind']}, not {kind}")
+        held, wanted = (KIND_NAMES.get(name, name) for name in (manifest["kind"], kind))
+        raise BertGPTError("BG211", f"{folder} is {held}, not {wanted}")
     verify(folder, manifest)
     tokenizer = verify_tokenizer(folder, manifest)
     for file in manifest["files"]:

@@ -242,6 +242,14 @@ def test_invalid_manifests(case: str, cwd: Path, fails: Any) -> None:
         fails("BG307", command, "shards")
 
 
+def test_runs_are_named_as_runs(cwd: Path, fails: Any) -> None:
+    (cwd / "run").mkdir()
+    (cwd / "run" / "run.json").write_text("{}")
+    fails("BG307", ["mask", "run", "--out", "plan"], "an unfinished run", "rerun the command that trains it")
+    (cwd / "run" / "final").mkdir()
+    fails("BG307", ["mask", "run", "--out", "plan"], "this is a run", "its model is run/final")
+
+
 @pytest.mark.parametrize("kind", ["tokens", "shards", "mask_plan"])
 def test_artifacts_of_the_previous_format_are_refused_with_the_command_to_run(kind: str, cwd: Path, fails: Any) -> None:
     edit(cwd / "shards" / "manifest.json", lambda it: it.update(version=FORMAT_VERSION - 1, kind=kind))

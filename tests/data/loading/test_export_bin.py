@@ -49,7 +49,7 @@ def test_only_valid_shards_can_be_exported(shards: Path, run: Run) -> None:
     options = ["--limit-docs", "100", "--tokenizer", "shards/tokenizer"]
     assert run("tokenize", "tinyworld", *options, "--out", "tokens").code == 0
     result = run("export", "tokens", "--out", "bin")
-    assert (result.code, "contains tokens, not shards" in result.err) == (2, True)
+    assert (result.code, "is tokenized files, not shards" in result.err) == (2, True)
     assert run("export", "nowhere", "--out", "bin").code == 3
     (shards / "train-00000.arrow").write_bytes(b"")
     assert run("export", "shards", "--out", "bin").code == 3
