@@ -11,6 +11,7 @@ from bertgpt.trainer import Trainer
 from tests.fixtures.training import SMALL_RUN, TrainingData, assert_identical_runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["clm", "mlm", "hybrid"])
 def test_resumed_run_writes_the_same_samples(
     objective: str, tiny_training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -30,6 +30,7 @@ def prompts_of_many_lengths(count: int) -> list[str]:
     return [" ".join(text.split()[: number % 23]) for number, text in enumerate(texts)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt", "modern"])
 def test_greedy_decoding_matches_transformers(name: str, runs: Path, tmp_path: Path) -> None:
     """Token for token over 100 prompts, in batches and one by one."""

@@ -149,6 +149,7 @@ def test_mutable_options_on_resume(training_data: TrainingData, tmp_path: Path, 
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_init_from_another_run(training_data: TrainingData, corpus: Path, tmp_path: Path) -> None:
     """A GPT is continued as a BERT and as a GPT again, with its shape and parameters."""
     source, options = training_data["clm"]
@@ -167,6 +168,7 @@ def test_init_from_another_run(training_data: TrainingData, corpus: Path, tmp_pa
         bertgpt.pretrain(source, out=str(tmp_path / "no"), init=gpt, preset="modern-gpt-tiny")
 
 
+@pytest.mark.slow
 def test_vocabulary_larger_than_the_data(data: Path, tmp_path: Path) -> None:
     """GPT-2's vocabulary plus four special tokens of a mask plan; --init with the smaller one keeps its embeddings."""
     corpus, pairs = tmp_path / "shards", tmp_path / "plan"

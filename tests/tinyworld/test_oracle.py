@@ -13,6 +13,7 @@ from bertgpt.tinyworld.world import World
 PREFIX = "There is fog on the north pier of Penwick. Agnes and Tom are there early."
 
 
+@pytest.mark.slow
 def test_posterior_against_all_documents_of_a_small_world(
     small_world: Callable[[int], World], texts: Callable[..., Iterator[str]]
 ) -> None:

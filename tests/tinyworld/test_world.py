@@ -61,6 +61,7 @@ def test_seeds_give_different_documents() -> None:
     assert not {d.text for d in World(1).documents(0, 200)} & {d.text for d in World(2).documents(0, 200)}
 
 
+@pytest.mark.slow
 def test_every_document_parses(world: World) -> None:
     """10 000 documents: the parser recovers the choices, and from them the same text, labels and probability."""
     for document in world.documents(0, 10_000):
@@ -92,6 +93,7 @@ def test_probabilities_of_all_documents_of_a_small_world_sum_to_1(
     assert abs(math.fsum(math.exp(world.parse(text).logp) for text in documents) - 1) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sentences", "prefix"), PREFIXES)
 def test_probabilities_of_all_continuations_sum_to_1(
     small_world: Callable[[int], World], texts: Callable[..., Iterator[str]], sentences: int, prefix: str

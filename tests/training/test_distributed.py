@@ -33,6 +33,7 @@ def torchrun(source: str, out: Path, options: dict[str, Any], **env: str) -> sub
     return subprocess.run(argv, capture_output=True, text=True, timeout=110, env=os.environ | env)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["mlm", "hybrid", "clm"])
 def test_two_ranks_take_the_same_steps_as_one(objective: str, training_data: TrainingData, tmp_path: Path) -> None:
     """Losses and the first gradient norm equal those of one process, which can also resume the run."""
@@ -62,6 +63,7 @@ def test_two_ranks_take_the_same_steps_as_one(objective: str, training_data: Tra
     assert losses_match()
 
 
+@pytest.mark.slow
 def test_interrupted_distributed_run_resumes_exactly(tiny_training_data: TrainingData, tmp_path: Path) -> None:
     """By SIGTERM to torchrun, then by SIGKILL of the main rank: the other rank exits too, and nothing is lost."""
     source, options = tiny_training_data["hybrid"]
@@ -82,6 +84,7 @@ def test_interrupted_distributed_run_resumes_exactly(tiny_training_data: Trainin
     assert_identical_runs(uninterrupted, stopped)
 
 
+@pytest.mark.slow
 def test_error_of_the_main_rank_is_printed_once(tiny_training_data: TrainingData, tmp_path: Path) -> None:
     """The other rank reports no internal error."""
     source, options = tiny_training_data["clm"]

@@ -89,6 +89,7 @@ def test_every_fault_point_is_covered(points: dict[str, list[str]]) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("set_up", [set_up for set_up, _ in SCENARIOS])
 def test_killed_at_every_fault_point(
     set_up: Callable[[ReferenceRun, Path], None],

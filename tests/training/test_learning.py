@@ -62,6 +62,7 @@ def test_each_objective_can_overfit_one_batch(
     assert metrics["acc"] > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["clm", "mlm", "hybrid"])
 def test_validation_loss_falls(objective: str, training_data: TrainingData, tmp_path: Path) -> None:
     """Far below the entropy of the token frequencies."""
@@ -200,6 +201,7 @@ def test_grad_scaler(tiny_training_data: TrainingData, tmp_path: Path, monkeypat
     assert val_losses["bf16"] == pytest.approx(val_losses["fp32"], abs=0.03)
 
 
+@pytest.mark.slow
 def test_fp16_overflow_is_no_divergence(
     tiny_training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

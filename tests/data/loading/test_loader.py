@@ -271,6 +271,7 @@ def test_ids_beyond_the_tokenizer_are_found_when_shards_are_opened(folder: Path,
         CausalDataset(shards, "train", 64)
 
 
+@pytest.mark.slow
 def test_a_thousand_shards_use_no_more_memory_than_is_read(tmp_path: Path) -> None:
     """No files stay open, and memory does not grow from epoch to epoch."""
     import bertgpt
