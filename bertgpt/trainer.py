@@ -362,6 +362,7 @@ class Trainer:
         self.schedule = replace(self.schedule, steps=steps)
         progress.total = steps
         self.logger.info(f"{seconds:.3g} s per step: training for {steps:,} steps")
+        self.schedule.warn_if_short()
 
     # ------------------------------------------------------------------------------------------------ logging
 

@@ -31,7 +31,6 @@ from bertgpt.training.objectives import CausalLM, MaskedLM, Objective
 from bertgpt.training.optimizers import UNKNOWN_STEPS, LRSchedule, Optimizers
 from bertgpt.training.ppmi_init import ppmi_init
 from bertgpt.training.run_directory import RunDirectory, RunRecord, RunResult
-from bertgpt.utils import console
 from bertgpt.utils.console import Console
 from bertgpt.utils.errors import BertGPTError, require_package
 from bertgpt.utils.files import sha256_of
@@ -92,9 +91,8 @@ class PretrainSetup:
         if options.tensorboard and not options.dry_run:
             require_package("tensorboard", "tensorboard")
         self.accumulation(world_size=1)
-        if options.warmup > self.steps:
-            peak = f"peak lr {options.lr:g} is never reached"
-            console.info(f"warmup ({options.warmup:,} steps) does not end within {self.steps:,} steps; {peak}")
+        self.schedule = LRSchedule(options.schedule, self.steps, options.warmup, options.lr, options.min_lr_ratio)
+        self.schedule.warn_if_short()
 
     # ------------------------------------------------------------------------------------ what to train, on what
 
@@ -239,7 +237,7 @@ class PretrainSetup:
             optimizers=Optimizers(
                 model, options.optimizer, options.weight_decay, options.beta2, options.embedding_lr_scale
             ),
-            schedule=LRSchedule(options.schedule, self.steps, options.warmup, options.lr, options.min_lr_ratio),
+            schedule=self.schedule,
             config=config,
             checkpoints=run.checkpoints,
             logger=RunLogger(run.path, dist.is_main, options.tensorboard),

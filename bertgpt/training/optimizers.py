@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bertgpt.training.adamw import AdamW
 from bertgpt.training.muon import Muon
+from bertgpt.utils import console
 
 WSD_DECAY_FRACTION = 0.2  # of a warmup-stable-decay run, at its end, in which the learning rate decays
 UNKNOWN_STEPS = 1 << 40  # total steps of a run with a time limit, until its speed is known
@@ -23,6 +24,12 @@ class LRSchedule:
     warmup_steps: int
     peak_lr: float
     min_ratio: float  # final learning rate / peak
+
+    def warn_if_short(self) -> None:
+        """Tell that the peak is never reached, if the run ends during warmup."""
+        if self.warmup_steps > self.steps:
+            peak = f"peak lr {self.peak_lr:g} is never reached"
+            console.info(f"warmup ({self.warmup_steps:,} steps) does not end within {self.steps:,} steps; {peak}")
 
     def lr(self, step: int) -> float:
         """Linear warmup, then the chosen decay."""

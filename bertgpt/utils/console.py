@@ -63,7 +63,7 @@ class Progress:
         percent = f" {100 * done / self.total:.0f} %" if self.total else ""
         details = "".join(f", {n}" if isinstance(n, str) else f", {n:,} {name}" for name, n in extra.items())
         speed = f", {rate / 1e6:.1f} MB/s" if self.in_bytes else ""
-        line = f"{self.label}:{percent}{details}{speed}{left}"
+        line = f"{self.label}:{f'{percent}{details}{speed}{left}'.removeprefix(',')}"
         write_stderr(f"\r\x1b[K{line}" if self.live else line + "\n")
 
     def end(self) -> None:

@@ -85,7 +85,7 @@ def test_compile_falls_back_to_eager(
     assert logged_metrics(tmp_path / "plain") == logged_metrics(tmp_path / "compiled")
 
 
-def test_max_time(training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_max_time(training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     """The number of steps is fixed after the first twenty, not counting warmup; checkpoints keep it."""
     source, options = training_data["clm"]
     given = {key: value for key, value in (options | SHORT_RUN).items() if key != "max_steps"}
@@ -108,6 +108,10 @@ def test_max_time(training_data: TrainingData, tmp_path: Path, monkeypatch: pyte
     assert rates[10] == pytest.approx(1e-3)
     assert rates[21] == pytest.approx(1e-3 * 20 / 37)
     assert rates[40] == pytest.approx(1e-3 / 37)
+    spent[0] = 0.0
+    given |= {"max_time": "3s", "warmup": 100}
+    done = run("pretrain", source, "--out", str(tmp_path / "short"), *flags(given))
+    assert "warmup (100 steps) does not end within 20 steps" in done.err
 
 
 def test_length_options_override_each_other(training_data: TrainingData, tmp_path: Path, run: Run) -> None:
