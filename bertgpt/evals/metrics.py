@@ -15,13 +15,20 @@ Values = NDArray[Any]  # class ids, or numbers
 
 def compute_metric(name: str, labels: Values, predictions: Values) -> float:
     """A metric by its name. F1 is that of class 1; all but the accuracy are 0 where they are undefined."""
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+    from sklearn.metrics import accuracy_score, f1_score
 
     metrics = {
-        "accuracy": accuracy_score, "matthews": matthews_corrcoef, "f1": partial(f1_score, zero_division=0.0),
+        "accuracy": accuracy_score, "matthews": matthews, "f1": partial(f1_score, zero_division=0.0),
         "pearson": pearson, "spearman": spearman,
     }  # fmt: skip
     return float(metrics[name](labels, predictions))
+
+
+def matthews(labels: Values, predictions: Values) -> Any:
+    """Matthews correlation; 0 if labels and predictions are all of one class, of which scikit-learn warns."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return matthews_corrcoef(labels, predictions) if len(np.union1d(labels, predictions)) > 1 else 0.0
 
 
 def pearson(labels: Values, predictions: Values) -> Any:

@@ -55,3 +55,10 @@ def test_intervals_contain_the_score() -> None:
         assert one.high is not None
         assert one.low < one.value < one.high
         assert two.value == pytest.approx((one.value + 1) / 2)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "matthews", "f1", "pearson", "spearman"])
+@pytest.mark.filterwarnings("error")
+def test_single_class_gives_no_warning(name: str) -> None:
+    ones = np.ones(5, np.int64)
+    assert compute_metric(name, ones, ones) == (1.0 if name in ("accuracy", "f1") else 0.0)
