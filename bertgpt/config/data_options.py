@@ -9,7 +9,7 @@ from bertgpt.config.fields import MAX_SEED, OVERWRITE, TEXT_COLUMN, Count, Optio
 
 # Options of several commands.
 WORKERS = option("Run", 0, "Number of worker processes; 0 starts one per core.", ge=0, le=1024)
-DRY_RUN = option("Run", False, "Print the plan and exit without writing anything.")
+DRY_RUN = option("Run", False, "Print what would be read and written, then exit without writing anything.")
 
 
 class TextOptions(Options):
@@ -61,7 +61,7 @@ class TextOptions(Options):
         "Tokenizer",
         None,
         "Tokenizer to use: gpt2, or a tokenizer folder, tokenizer.json or vocab.txt. Required unless "
-        "--train-tokenizer is given or SOURCE is a named corpus.",
+        "--train-tokenizer is given, or SOURCE is a named corpus or already tokenized.",
         metavar="NAME|PATH",
         note="default: gpt2 for a named corpus",
     )
@@ -103,7 +103,10 @@ class TextOptions(Options):
         note="required with --task-index",
     )
     finalize: bool = option(
-        "Run", False, "Write the output from what the array job has tokenized; run once, after all tasks."
+        "Run",
+        False,
+        "Write the output from what the array job has tokenized; run once after all tasks, with the same options "
+        "except --task-index.",
     )
     overwrite: bool = OVERWRITE
     dry_run: bool = DRY_RUN
@@ -213,7 +216,7 @@ class MaskOptions(Options):
     dupe_factor: int = option(
         "Data",
         1,
-        "Number of epochs with masks of their own, after which they repeat; needs --static if above 1.",
+        "With --static: number of epochs that get masks of their own, before the masks repeat.",
         ge=1,
         le=1000,
     )

@@ -56,7 +56,8 @@ DEVICE = option("Run", "auto", "Device to compute on; auto takes the first of CU
 OVERWRITE = option(
     "Run",
     False,
-    "Replace an existing output; without this, one made with other options is an error, and the same one is kept.",
+    "Replace an existing output. Without this, one made with the same options is kept, and one made with other options "
+    "is an error.",
 )
 
 COMMON_OPTIONS = {  # of every command; they change what is printed, not what is computed
@@ -67,7 +68,7 @@ COMMON_OPTIONS = {  # of every command; they change what is printed, not what is
     ),
     "show_config": ("Print the value and the source of every option, then exit.", ""),
     "json": ("Print the result, or the error, as one JSON object.", ""),
-    "quiet": ("Suppress notes and progress.", ""),
+    "quiet": ("Suppress notes and progress, but not the result.", ""),
 }
 
 

@@ -53,8 +53,8 @@ class EvalOptions(Options):
     data: str | None = option(
         "Data",
         None,
-        "Texts to evaluate on: a file, a folder or tinyworld for lm and mlm, a file for probe, cloze and predict (all "
-        "of which require it), a folder with its files for a published suite.",
+        "Texts to evaluate on. Required for lm and mlm (a file, a folder or tinyworld) and for probe, cloze and "
+        "predict (a file); for a published suite, a folder with its files.",
         metavar="PATH",
         note="default: published suites from the Hugging Face Hub",
     )
@@ -168,11 +168,15 @@ class InspectOptions(Options):
     doc: int | None = option(
         "Data",
         None,
-        "Index of one document, or of one row of a mask plan, to show token by token; counted from 0.",
+        "Index of one document, counted from 0 in all files, or of one row of a mask plan, to show token by token.",
         ge=0,
     )
     docs: int = option(
-        "Data", 3, "Number of tinyworld documents, or of rows of a mask plan, to show; at most 1000.", ge=0, le=1000
+        "Data",
+        3,
+        "Number of tinyworld documents or examples, or of rows of a mask plan, to show; at most 1000.",
+        ge=0,
+        le=1000,
     )
     start: int = option("Data", 0, "First of the --docs documents or rows to show, counted from 0.", ge=0, le=10**9)
     task: Literal["topic", "sentiment", "acceptability", "pairs", "endings", "cloze"] | None = option(

@@ -42,7 +42,8 @@ OVERWRITE_IF_CHANGED = option(
 class PretrainOptions(Options):
     """Pretrain a model from scratch: GPT on shards, BERT on a mask plan, or both at once (hybrid).
 
-    An interrupted run resumes when the same command is run again, and ends in the same weights, bit for bit.
+    An interrupted run resumes when the same command is run again, and ends in the same weights, bit for bit (on CUDA
+    with --deterministic).
     """
 
     command = "pretrain"
@@ -159,7 +160,7 @@ class PretrainOptions(Options):
     eval_data: str | None = option(
         "Evaluation",
         None,
-        "Folder with the dataset of --eval.",
+        "Folder with the published files of the dataset of --eval.",
         metavar="PATH",
         note="default: from the Hugging Face Hub",
     )
@@ -170,7 +171,7 @@ class PretrainOptions(Options):
     probe_data: str | None = option(
         "Evaluation",
         None,
-        "Folder with the dataset of --probe.",
+        "Folder with the published files of the dataset of --probe.",
         metavar="PATH",
         note="default: from the Hugging Face Hub",
     )
@@ -191,7 +192,8 @@ class PretrainOptions(Options):
     deterministic: bool = option(
         "Run",
         False,
-        "Use deterministic algorithms, so that results on CUDA or with --compile are the same bit for bit; slower.",
+        "Use deterministic algorithms, so that repeated and resumed runs end in the same weights on CUDA or with "
+        "--compile too; slower.",
     )
     overwrite: bool = OVERWRITE
     overwrite_if_changed: bool = OVERWRITE_IF_CHANGED
@@ -255,7 +257,7 @@ class FinetuneOptions(Options):
     dropout: float = option("Model", 0.1, "Dropout probability.", ge=0, lt=1)
     optimizer: Optimizer = OPTIMIZER
     lr: float = option(
-        "Optimization", 3e-4, "Peak learning rate; models from about 100M parameters on need 1e-5 to 5e-5.", gt=0
+        "Optimization", 3e-4, "Peak learning rate; models of about 100M parameters or more need 1e-5 to 5e-5.", gt=0
     )
     layerwise_lr_decay: float = option(
         "Optimization", 1.0, "Learning rate of each layer as a fraction of that of the layer above it.", gt=0, le=1
@@ -288,12 +290,14 @@ class FinetuneOptions(Options):
     out: str = option("Run", ..., "Output folder to create, or to resume.", metavar="PATH")
     seeds: int = option("Run", 1, "Number of runs, with the seeds --seed, --seed + 1 and so on.", ge=1, le=100)
     seed: int = option(
-        "Run", 1337, "Random seed of the first run, for initial head, data order and dropout.", ge=0, lt=MAX_SEED
+        "Run", 1337, "Random seed of the first run, for the initial head, data order and dropout.", ge=0, lt=MAX_SEED
     )
     device: Device = DEVICE
     precision: Precision = PRECISION
     deterministic: bool = option(
-        "Run", False, "Use deterministic algorithms, so that results on CUDA are the same bit for bit; slower."
+        "Run",
+        False,
+        "Use deterministic algorithms, so that repeated and resumed runs end in the same weights on CUDA too; slower.",
     )
     overwrite: bool = OVERWRITE
     overwrite_if_changed: bool = OVERWRITE_IF_CHANGED
