@@ -5,13 +5,13 @@ FROM python:3.12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1000 someone && mkdir /data /cache && chown someone /data /cache
 
-COPY pyproject.toml README.md LICENSE CHANGELOG.md /src/
+COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md /src/
 COPY bertgpt /src/bertgpt
 # Where torch's CPU builds are, as its page on installing says: --build-arg TORCH_INDEX=ADDRESS. Without it the image is
 # the same but for gigabytes of CUDA.
 ARG TORCH_INDEX=""
-RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
-    && pip install --no-cache-dir '/src[pipeline]'
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c /src/constraints.txt torch \
+    && pip install --no-cache-dir -c /src/constraints.txt '/src[pipeline]'
 
 USER someone
 ENV HF_HOME=/cache/huggingface XDG_CACHE_HOME=/cache

@@ -8,9 +8,9 @@ FROM python:3.12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev git && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1000 someone && mkdir /data /cache && chown someone /data /cache
 
-COPY pyproject.toml README.md LICENSE CHANGELOG.md /src/
+COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md /src/
 COPY bertgpt /src/bertgpt
-RUN pip install --no-cache-dir '/src[pipeline]'
+RUN pip install --no-cache-dir -c /src/constraints.txt '/src[pipeline]'
 
 USER someone
 ENV HF_HOME=/cache/huggingface XDG_CACHE_HOME=/cache TORCHINDUCTOR_CACHE_DIR=/cache/inductor TRITON_CACHE_DIR=/cache/triton
