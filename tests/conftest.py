@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WOR
 
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare the fork server, which all workers share."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a script's background, and so by children
     if not hasattr(config, "workerinput"):
         config.stash[OWN_FOLDER] = forking.new_folder()
     config.stash[SERVER] = ForkServer(Path(os.environ[FOLDER]))
