@@ -85,6 +85,18 @@ def test_compile_falls_back_to_eager(
     assert logged_metrics(tmp_path / "plain") == logged_metrics(tmp_path / "compiled")
 
 
+@pytest.mark.slow
+def test_compile_in_a_new_process(
+    training_data: TrainingData, tmp_path: Path, fresh_process: Callable[..., Any]
+) -> None:
+    """Where nothing has imported torch's compiler yet, and there is no C++ compiler: a note, and the run goes on."""
+    source, options = training_data["clm"]
+    given = flags(options | SHORT_RUN | {"max_steps": 2, "sample_every": 0})
+    env = {"CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = fresh_process("pretrain", source, "--out", str(tmp_path / "run"), *given, "--compile", env=env)
+    assert (done.code, "is not compiled" in done.err) == (0, True), done.err
+
+
 def test_max_time(training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     """The number of steps is fixed after the first twenty, not counting warmup; checkpoints keep it."""
     source, options = training_data["clm"]
