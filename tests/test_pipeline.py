@@ -87,7 +87,7 @@ def commit(folder: Path) -> None:
 
 
 @dataclass
-class Project:
+class CloneDVC:
     """A clone, and how to run commands in it."""
 
     folder: Path
@@ -108,13 +108,13 @@ class Project:
 
 
 @pytest.fixture
-def project(clone: Path, forkserver: ForkServer) -> Project:
+def clone_dvc(clone: Path, forkserver: ForkServer) -> CloneDVC:
     """The clone, with forked processes: each has imported all that it needs."""
     scripts = clone.parent / "bin"
     scripts.mkdir()
     forkserver.write_script(scripts, "bertgpt")
     env = {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    return Project(clone, forkserver, env)
+    return CloneDVC(clone, forkserver, env)
 
 
 def real_dvc(clone: Path, *argv: str) -> None:
@@ -132,9 +132,9 @@ def table_values(page: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_repro_succeeds_and_is_idempotent(project: Project) -> None:
-    clone = project.folder
-    said = project.dvc("repro")
+def test_repro_succeeds_and_is_idempotent(clone_dvc: CloneDVC) -> None:
+    clone = clone_dvc.folder
+    said = clone_dvc.dvc("repro")
     first = (clone / "dvc.lock").read_text()
     assert (clone / "data" / "shards" / "manifest.json").exists()
     sample = (clone / "data" / "tinyworld-sample.txt").read_text(encoding="utf-8")
@@ -146,38 +146,38 @@ def test_repro_succeeds_and_is_idempotent(project: Project) -> None:
     scores = json.loads((clone / "results" / "gpt" / "tinyworld.json").read_text())["scores"]
     excess = scores["excess over the true entropy"]["value"]
     assert f"{100 * excess:.1f} %" in table_values(page)
-    names, *rows = project.dvc("metrics", "show").splitlines()
+    names, *rows = clone_dvc.dvc("metrics", "show").splitlines()
     assert len(rows) == 3
     labels = ("excess over the true entropy", "share of the Bayes optimum", "sentiment, fine-tuned: accuracy")
     assert all(label in names for label in labels)
 
-    assert "didn't change, skipping" in project.dvc("repro")
+    assert "didn't change, skipping" in clone_dvc.dvc("repro")
     assert (clone / "dvc.lock").read_text() == first
     assert "report" not in first.partition("stages:")[2].partition("deps:")[0]
 
     params = (clone / "params.yaml").read_text()
     (clone / "params.yaml").write_text(params.replace("eval:\n  limit: 4", "eval:\n  limit: 5"))
-    planned = project.dvc("repro", "--dry")
+    planned = clone_dvc.dvc("repro", "--dry")
     assert "Running stage 'eval@gpt'" in planned
     assert not re.search("Running stage '(tokenize|shard|mask|pretrain|finetune|generate)", planned)
 
 
 @pytest.mark.slow
-def test_outputs_can_be_pushed_and_pulled(project: Project) -> None:
+def test_outputs_can_be_pushed_and_pulled(clone_dvc: CloneDVC) -> None:
     """And stages that are repeated write the same bytes."""
-    clone = project.folder
+    clone = clone_dvc.folder
     stages = ["tokenize", "shard", "mask", "pretrain@bert", "pretrain@gpt", "finetune@bert"]
-    project.dvc("repro", *stages)
+    clone_dvc.dvc("repro", *stages)
     first = (clone / "dvc.lock").read_text()
-    project.dvc("remote", "add", "--local", "--default", "folder", str(clone.parent / "remote"))
-    project.dvc("push", *stages)
+    clone_dvc.dvc("remote", "add", "--local", "--default", "folder", str(clone.parent / "remote"))
+    clone_dvc.dvc("push", *stages)
     shutil.rmtree(clone / "runs")
     shutil.rmtree(clone / ".dvc" / "cache")
-    project.dvc("pull", *stages)
+    clone_dvc.dvc("pull", *stages)
     prompt = ["generate", "--model", "runs/gpt/final", "--prompt", "There", "--max-new-tokens", "4"]
-    assert project.server.run(prompt, cwd=clone)[1].startswith("There")
+    assert clone_dvc.server.run(prompt, cwd=clone)[1].startswith("There")
 
-    project.dvc("repro", "--force", "--single-item", "tokenize", "shard", "mask", "pretrain@bert", "finetune@bert")
+    clone_dvc.dvc("repro", "--force", "--single-item", "tokenize", "shard", "mask", "pretrain@bert", "finetune@bert")
     assert (clone / "dvc.lock").read_text() == first
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True).stdout
     assert set(changed.split()) <= {"??", "dvc.lock"}
@@ -190,15 +190,15 @@ KILLS = [signal.SIGKILL] * 10
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("signals", [STOPS, pytest.param(KILLS, marks=pytest.mark.exhaustive)])
-def test_stopped_pipeline_resumes(project: Project, signals: list[signal.Signals]) -> None:
+def test_stopped_pipeline_resumes(clone_dvc: CloneDVC, signals: list[signal.Signals]) -> None:
     """Within the stage that was stopped, which does not count as finished, to the same dvc.lock."""
-    clone = project.folder
+    clone = clone_dvc.folder
     path, steps = clone / "params.yaml", 300 if signals == KILLS else 60  # more than all of them see
     params = yaml.safe_load(path.read_text())
     params["pretrain"]["gpt"] |= {"max-steps": steps, "eval-every": steps, "save-every": 20}
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     stages, lines = ["repro", "pretrain@gpt"], clone / "runs" / "gpt" / "metrics.jsonl"
-    project.dvc(*stages)
+    clone_dvc.dvc(*stages)
     straight = (clone / "dvc.lock").read_text()
     if signals == KILLS:  # anywhere in the pipeline
         (clone / "dvc.lock").unlink()
@@ -211,7 +211,7 @@ def test_stopped_pipeline_resumes(project: Project, signals: list[signal.Signals
     random = Random(0)
     for number in signals:
         before = lines_in(lines)
-        process = project.start_dvc(*stages)
+        process = clone_dvc.start_dvc(*stages)
         if number in STOPS:
             wait_until(lambda before=before: lines_in(lines) > before)
         else:
@@ -224,7 +224,7 @@ def test_stopped_pipeline_resumes(project: Project, signals: list[signal.Signals
         if number in STOPS:
             assert "pretrain@gpt" not in (clone / "dvc.lock").read_text()
             wait_until(lambda: '"interrupted"' in (clone / "runs" / "gpt" / "run.json").read_text())
-    project.dvc(*stages)
+    clone_dvc.dvc(*stages)
     assert (clone / "dvc.lock").read_text() == straight
     if signals == STOPS:
         assert (clone / "runs" / "gpt" / "log.txt").read_text().count("resuming from step") == 2
