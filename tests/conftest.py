@@ -20,6 +20,7 @@ from bertgpt.cli import app, registry
 from bertgpt.config.fields import Options
 from tests.fixtures import forkserver as forking
 from tests.fixtures.forkserver import FOLDER, ForkServer
+from tests.fixtures.presets import add_test_presets
 
 if TYPE_CHECKING:
     from bertgpt.data.tokenizers.tokenizer import Tokenizer
@@ -36,11 +37,12 @@ os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WOR
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Prepare the fork server, which all workers share."""
+    """Prepare the fork server, which all workers share, and the presets of tests."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a script's background, and so by children
     if not hasattr(config, "workerinput"):
         config.stash[OWN_FOLDER] = forking.new_folder()
     config.stash[SERVER] = ForkServer(Path(os.environ[FOLDER]))
+    add_test_presets()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -129,7 +129,7 @@ def test_pretrain_run_is_not_overwritten(run: Run, sheet: Sheet, judge: Path, tm
     """Neither by finetune, nor a fine-tuned run by pretrain: the folder would mix their files."""
     source, out = str(tmp_path / "shards"), tmp_path / "run"
     bertgpt.shard("tinyworld", out=source, limit_docs=24, train_tokenizer="bpe", vocab_size=400, val_fraction=0.4)
-    options = {"preset": "tiny-gpt", "seq_len": 32, "tokens_per_step": 64, "max_steps": 1, "device": "cpu"}
+    options = {"preset": "test-gpt", "seq_len": 32, "tokens_per_step": 64, "max_steps": 1, "device": "cpu"}
     bertgpt.pretrain(source, out=str(out), **options)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     argv = ["finetune", str(sheet(labeled_texts())), "--model", str(out), "--no-random-baseline", "--out"]

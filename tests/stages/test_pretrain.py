@@ -31,16 +31,16 @@ def test_refused_options(corpus: Path, tmp_path: Path, run: Run) -> None:
         done = run("pretrain", *argv, "--json")
         return done.code, json.loads(done.out)["error"]["code"]
 
-    assert code(plan, "--preset", "tiny-gpt", "--out", out) == (2, "BG221")
-    assert code(shards, "--preset", "tiny-bert", "--out", out) == (2, "BG221")
+    assert code(plan, "--preset", "test-gpt", "--out", out) == (2, "BG221")
+    assert code(shards, "--preset", "test-bert", "--out", out) == (2, "BG221")
     assert code(plan, "--preset", "modern-bert-tiny", "--out", out) == (2, "BG221")
     assert code(shards, "--preset", "tiny-gtp", "--out", out) == (2, "BG209")
-    assert code(shards, "--preset", "tiny-gpt", "--seq-len", "1024", "--out", out) == (2, "BG204")
-    assert code(shards, "--preset", "tiny-gpt", "--max-time", "soon", "--out", out) == (2, "BG204")
+    assert code(shards, "--preset", "test-gpt", "--seq-len", "1024", "--out", out) == (2, "BG204")
+    assert code(shards, "--preset", "test-gpt", "--max-time", "soon", "--out", out) == (2, "BG204")
     assert code(shards, "--out", out) == (2, "BG203")
     hybrid = [
         "--preset",
-        "tiny-gpt",
+        "test-gpt",
         "--objective",
         "hybrid",
         "--tokens-per-step",
@@ -54,13 +54,13 @@ def test_refused_options(corpus: Path, tmp_path: Path, run: Run) -> None:
     assert code(shards, "--init", str(tmp_path / "nowhere"), "--out", out) == (2, "BG211")
     assert not Path(out).exists()
     with pytest.raises(BertGPTError, match="is not divisible by micro-batch size") as refused:
-        bertgpt.pretrain(shards, preset="tiny-gpt", out=out, seq_len=32, tokens_per_step=256, micro_batch_size=3)
+        bertgpt.pretrain(shards, preset="test-gpt", out=out, seq_len=32, tokens_per_step=256, micro_batch_size=3)
     assert refused.value.hint == "--micro-batch-size 2 or 4 divides it"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_unavailable_device(corpus: Path, tmp_path: Path, run: Run) -> None:
-    given = ["--preset", "tiny-gpt", "--device", "cuda", "--out", str(tmp_path / "run"), "--json"]
+    given = ["--preset", "test-gpt", "--device", "cuda", "--out", str(tmp_path / "run"), "--json"]
     done = run("pretrain", str(corpus / "shards"), *given)
     assert done.code == 4
     assert json.loads(done.out)["error"]["code"] == "BG410"
@@ -171,7 +171,7 @@ def test_init_from_another_run(training_data: TrainingData, corpus: Path, tmp_pa
     source, options = training_data["clm"]
     gpt, bert, back = (str(tmp_path / name) for name in ("gpt", "bert", "back"))
     bertgpt.pretrain(source, out=gpt, **(options | SHORT_RUN | {"max_steps": 60, "lr": 3e-3}))
-    cold = bertgpt.pretrain(str(corpus / "none"), out=str(tmp_path / "cold"), preset="tiny-gpt", objective="mlm",
+    cold = bertgpt.pretrain(str(corpus / "none"), out=str(tmp_path / "cold"), preset="test-gpt", objective="mlm",
                             **(SHORT_RUN | {"max_steps": 6}))  # fmt: skip
     warm = bertgpt.pretrain(str(corpus / "none"), out=bert, init=gpt, **(SHORT_RUN | {"max_steps": 6}))
     assert pretrained.load(Path(bert)).objective == "mlm"
@@ -192,7 +192,7 @@ def test_vocabulary_larger_than_the_data(data: Path, tmp_path: Path) -> None:
         "tinyworld", out=str(corpus), tokenizer=str(data / "tokenizers" / "gpt2"), limit_docs=40, val_fraction=0.2
     )
     bertgpt.mask(str(corpus), out=str(pairs), seq_len=32)
-    given = {"preset": "tiny-gpt", "seq_len": 32} | CPU_FP32 | {"tokens_per_step": 256, "max_steps": 1}
+    given = {"preset": "test-gpt", "seq_len": 32} | CPU_FP32 | {"tokens_per_step": 256, "max_steps": 1}
     few, many = tmp_path / "few", tmp_path / "many"
     bertgpt.pretrain(str(corpus), out=str(few), **given)
     assert len(final_weights(few)["token_embedding.weight"]) == 50_257
@@ -247,4 +247,4 @@ def test_empty_split(tmp_path: Path) -> None:
         str(tmp_path / "text.txt"), out=str(tmp_path / "s"), train_tokenizer="bpe", vocab_size=300, val_fraction=0.999
     )
     with pytest.raises(BertGPTError, match="nothing to train on"):
-        bertgpt.pretrain(str(tmp_path / "s"), preset="tiny-gpt", out=str(tmp_path / "run"))
+        bertgpt.pretrain(str(tmp_path / "s"), preset="test-gpt", out=str(tmp_path / "run"))

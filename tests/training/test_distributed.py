@@ -40,7 +40,7 @@ def test_two_ranks_take_the_same_steps_as_one(objective: str, training_data: Tra
     source, options = training_data[objective]
     options = options | SHORT_RUN
     if objective == "clm":  # with an NSP head, which gets no gradient
-        options |= {"preset": "tiny-bert", "objective": "clm"}
+        options |= {"preset": "test-bert", "objective": "clm"}
     bertgpt.pretrain(source, out=str(tmp_path / "one"), **options)
     two = tmp_path / "two"
     done = torchrun(source, two, options)
