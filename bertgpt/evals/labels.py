@@ -18,7 +18,7 @@ from bertgpt.evals.probe import fit_and_predict, single_threaded_blas, tf_idf_fe
 from bertgpt.evals.results import EvalResult, ScoreWithInterval
 from bertgpt.evals.tables import read_records, text_column
 from bertgpt.evals.tasks import LabeledDataset
-from bertgpt.hub.pretrained import PretrainedModel
+from bertgpt.hub.pretrained import ClassificationHead, PretrainedModel
 from bertgpt.inference.classify import classify, probabilities
 from bertgpt.inference.embed import embed
 from bertgpt.utils.errors import BertGPTError
@@ -102,13 +102,18 @@ def label_names(answers: Labels, classes: Sequence[str]) -> list[Any]:
     return [classes[i] for i in answers] if classes else [float(value) for value in answers]
 
 
-def check_labels_match(pretrained: PretrainedModel, task: LabeledDataset) -> None:
-    """Require a classification head with the labels of the task."""
+def classification_head(pretrained: PretrainedModel, task: str) -> ClassificationHead:
+    """The classification head of a fine-tuned model."""
     if pretrained.head is None:
-        hint = f"bertgpt finetune {task.name} --model RUN --out RUN2 trains one"
+        hint = f"bertgpt finetune {task} --model RUN --out RUN2 trains one"
         raise BertGPTError("BG222", "model has no classification head", hint=hint)
-    if pretrained.head.labels != task.classes:
-        labels = ", ".join(pretrained.head.labels) or "a number"
+    return pretrained.head
+
+
+def check_labels_match(head: ClassificationHead, task: LabeledDataset) -> None:
+    """Require the labels of the task."""
+    if head.labels != task.classes:
+        labels = ", ".join(head.labels) or "a number"
         cause = f"it predicts {labels}; {task.name} has {', '.join(task.classes) or 'numbers'}"
         raise BertGPTError("BG222", "label set does not match the classification head", cause=cause)
 

@@ -14,7 +14,7 @@ from bertgpt.data.sources.source import ReadOptions
 from bertgpt.data.sources.splits import input_splits
 from bertgpt.evals.choices import blimp, lambada, multiple_choice, validate_cloze_rows
 from bertgpt.evals.contamination import item_text
-from bertgpt.evals.labels import check_labels_match, score_classifiers, text_baselines
+from bertgpt.evals.labels import check_labels_match, classification_head, score_classifiers, text_baselines
 from bertgpt.evals.language import masked_accuracy, perplexity
 from bertgpt.evals.probe import probe
 from bertgpt.evals.results import EvalResult, ScoreWithInterval
@@ -182,8 +182,9 @@ def evaluate_suite(pretrained: PretrainedModel, suite: str, options: EvalOptions
         dataset = load_labeled(suite, options)
         result, metadata = probe(pretrained, dataset, suite, options.full), dataset.metadata
     elif is_task:
+        head = classification_head(pretrained, suite)
         dataset = load_labeled(suite, options)
-        check_labels_match(pretrained, dataset)
+        check_labels_match(head, dataset)
         result, metadata = score_classifiers(dataset, [pretrained], text_baselines(dataset), {}), dataset.metadata
     elif suite in ("lm", "mlm"):
         texts, metadata = load_documents(options)

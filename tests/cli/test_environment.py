@@ -23,8 +23,8 @@ INSPECT = ("inspect", "tinyworld", "--docs", "1")
     "env",
     [
         {"LC_ALL": "C", "LANG": None, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"PYTHONIOENCODING": "ascii"},
-        {"PYTHONIOENCODING": "latin-1:strict"},
+        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
+        pytest.param({"PYTHONIOENCODING": "latin-1:strict"}, marks=pytest.mark.slow),
         {"TERM": "dumb"},
         {"TERM": None},
         {"COLUMNS": "20"},
@@ -32,7 +32,7 @@ INSPECT = ("inspect", "tinyworld", "--docs", "1")
         {"COLUMNS": "none"},
         {"HOME": None, "XDG_CACHE_HOME": None},
         {"HOME": "/proc/nowhere", "TMPDIR": "/proc/nowhere"},
-        {"PYTHONOPTIMIZE": "1"},
+        pytest.param({"PYTHONOPTIMIZE": "1"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

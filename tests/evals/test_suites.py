@@ -268,6 +268,7 @@ def test_same_model_and_data_give_same_bytes(run: Run, folder: Path, tmp_path: P
     assert "PARTIAL, n = 2" in limited.out
 
 
+@pytest.mark.slow
 def test_compare_two_models_on_the_same_items(run: Run, folder: Path, tmp_path: Path) -> None:
     for name in ("gpt", "bert"):
         for argv in (["probe", "--data", str(folder / "labels.tsv")], ["tinyworld", "--limit", "6"]):
@@ -403,6 +404,7 @@ def test_loglikelihoods_match_lm_evaluation_harness(data: Path, tmp_path: Path, 
         assert ours.greedy == greedy
 
 
+@pytest.mark.slow
 def test_linear_models_use_one_blas_thread() -> None:
     """Of every BLAS library, also those that only scikit-learn loads: else sums would depend on the machine."""
     code = """if True:

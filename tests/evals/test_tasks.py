@@ -158,7 +158,7 @@ def test_unknown_tasks_and_bad_options(run: Run, bases: dict[str, Path], judge: 
     bert = str(bases["bert"])
     assert code("finetune", "sst", "--model", bert, "--out", str(tmp_path / "x")) == ("BG211", "did you mean sst2?")
     assert code("eval", "topic", "--model", bert)[0] == "BG222"
-    assert code("eval", "topic", "--model", str(judge))[0] == "BG222"
+    assert code("eval", "topic", "--model", str(judge), "--limit", "20")[0] == "BG222"
     assert code("eval", "predict", "--model", str(judge))[0] == "BG203"
     argv = ("finetune", "topic", "--limit", "60", "--model", bert, "--out", str(tmp_path / "x"))
     assert code(*argv, "--freeze-layers", "9")[0] == "BG204"

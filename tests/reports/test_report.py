@@ -39,10 +39,10 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "log_every": 1,
             "device": "cpu",
         }
-        bertgpt.pretrain("shards", preset="tiny-gpt", out="runs/gpt", seq_len=64, **options)
-        bertgpt.pretrain("plan", preset="tiny-bert", out="runs/bert", **options)
+        bertgpt.pretrain("shards", preset="test-gpt", out="runs/gpt", seq_len=64, **options)
+        bertgpt.pretrain("plan", preset="test-bert", out="runs/bert", **options)
         bertgpt.pretrain(
-            "plan", preset="tiny-gpt", objective="hybrid", cross_document_attention=False, out="runs/hybrid", **options
+            "plan", preset="test-gpt", objective="hybrid", cross_document_attention=False, out="runs/hybrid", **options
         )
         Path("texts.jsonl").write_text(
             "".join(

@@ -105,6 +105,7 @@ def test_probabilities_of_all_continuations_sum_to_1(
     assert abs(math.fsum(math.exp(world.parse(text).logp - prefix_logp) for text in documents) - 1) < 1e-9
 
 
+@pytest.mark.slow
 def test_word_probabilities_are_conditional_probabilities(
     small_world: Callable[[int], World], texts: Callable[..., Iterator[str]]
 ) -> None:

@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from bertgpt.data.loading.causal import CausalBatch
-from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.training.device import to_device, to_tensors
-from tests.fixtures.models import save_random_model
 
 
 def test_large_token_ids_survive() -> None:
@@ -32,16 +30,7 @@ def test_pinned_batch_reaches_the_gpu() -> None:
     assert to_device(batch, torch.device("cuda")).input_ids.cpu().numpy().tolist() == ids.tolist()
 
 
-def test_loading_a_model_does_not_import_dynamo(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """Importing it takes longer than everything else together."""
-    save_random_model(tmp_path / "gpt", "gpt2", tokenizer)
-    code = "import sys, bertgpt; bertgpt.load(sys.argv[1]).generate('a', max_new_tokens=2); print(sorted(sys.modules))"
-    argv = [sys.executable, "-c", code, str(tmp_path / "gpt")]
-    loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    assert "'torch.nn'" in loaded
-    assert "torch._dynamo" not in loaded
-
-
+@pytest.mark.slow
 def test_training_on_cpu_does_not_import_dynamo(tmp_path: Path) -> None:
     code = """if True:
         import sys, bertgpt

@@ -21,6 +21,9 @@ from tests.conftest import Outcome
 from tests.fixtures.hub_server import Dataset, Hub, serve_hub
 
 
+NO_WAITING = "import time; time.sleep = lambda seconds: None"  # between the attempts of a request
+
+
 class Shard(Protocol):
     def __call__(self, *argv: str, **env: str | None) -> Outcome: ...
 
@@ -59,7 +62,9 @@ def shard(hub: Hub, tmp_path: Path, tokenizer: Path, process: Any) -> Shard:
     def run(*argv: str, **env: str | None) -> Outcome:
         given = () if "--tokenizer" in argv or "--list" in argv else ("--tokenizer", str(tokenizer))
         out = () if "--out" in argv else ("--out", str(tmp_path / "out"))
-        done: Outcome = process("shard", *argv, *given, *out, env=hub.environment(tmp_path) | env, cwd=tmp_path)
+        done: Outcome = process(
+            "shard", *argv, *given, *out, env=hub.environment(tmp_path) | env, cwd=tmp_path, first=NO_WAITING
+        )
         return done
 
     return run
