@@ -31,17 +31,18 @@ HERE = Path(__file__).parent
 OWN_FOLDER = pytest.StashKey[Path]()
 SERVER = pytest.StashKey[ForkServer]()
 
-# Parallel tests share the cores. torch reads this when it is imported, which happens later.
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare the fork server, which all workers share, and the presets of tests."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a script's background, and so by children
-    if not hasattr(config, "workerinput"):
+    is_worker, workers = hasattr(config, "workerinput"), config.getoption("numprocesses", 0) or 0
+    if not is_worker:
         config.stash[OWN_FOLDER] = forking.new_folder()
-    config.stash[SERVER] = ForkServer(Path(os.environ[FOLDER]))
+    server = config.stash[SERVER] = ForkServer(Path(os.environ[FOLDER]))
+    if workers and not is_worker:
+        # Workers share the cores; their torch reads this variable when it is imported.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+        server.start()  # while the workers collect tests
     add_test_presets()
 
 

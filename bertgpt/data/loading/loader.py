@@ -7,6 +7,7 @@ they are divided among ranks and micro-batches changes neither the samples nor t
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -122,13 +123,9 @@ class Prefetcher:
 
     def put(self, item: tuple[Any, BaseException | None]) -> bool:
         """Wait for room in the queue; False if the prefetcher was closed."""
-        while not self.closed.is_set():
-            try:
-                self.queue.put(item, timeout=0.2)
-                return True
-            except queue.Full:
-                continue
-        return False
+        if not self.closed.is_set():
+            self.queue.put(item)
+        return not self.closed.is_set()
 
     def __iter__(self) -> "Prefetcher":
         return self
@@ -143,4 +140,7 @@ class Prefetcher:
     def close(self) -> None:
         """Stop the background thread."""
         self.closed.set()
+        with suppress(queue.Empty):
+            while True:  # makes room for the one item that the thread may be waiting to add
+                self.queue.get_nowait()
         self.thread.join()

@@ -20,7 +20,6 @@ from bertgpt.tinyworld import World
 from tests.conftest import Outcome
 from tests.fixtures.hub_server import Dataset, Hub, serve_hub
 
-
 NO_WAITING = "import time; time.sleep = lambda seconds: None"  # between the attempts of a request
 
 
