@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.fixtures.training", "tests.fixtures.finetuning", "tests.fixtures.runs"]
 
 HERE = Path(__file__).parent
+FAST_SECONDS = 5.0  # CPU time of a test that is not marked as slow
 OWN_FOLDER = pytest.StashKey[Path]()
 SERVER = pytest.StashKey[ForkServer]()
 
@@ -61,6 +62,10 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     with cpu_time(item, "call"):
         yield
+    seconds = dict(item.user_properties)["call"]
+    may_be_slow = "coverage" in sys.modules or any(map(item.get_closest_marker, ("slow", "exhaustive", "gpu")))
+    if seconds > FAST_SECONDS and not may_be_slow:
+        pytest.fail(f"took {seconds:.1f} s of CPU time: make it faster, or mark it as slow", pytrace=False)
 
 
 @contextmanager
@@ -87,8 +92,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.line(f"{phases.get('call', 0):6.1f} {phases.get('setup', 0):6.1f}  {nodeid}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every", type=int, default=1, metavar="N", help="Run every Nth of the selected tests.")
+
+
+@pytest.hookimpl(trylast=True)  # of the tests that -m and -k have selected
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start tests with long timeouts first, so that no worker is left with a long one at the end."""
+    if (every := config.getoption("every")) > 1:
+        kept = set(items[::every])
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = items[::every]
 
     def timeout(item: pytest.Item) -> float:
         marker = item.get_closest_marker("timeout")
@@ -149,6 +163,14 @@ def process(forkserver: ForkServer) -> Callable[..., Outcome]:
         return Outcome(*forkserver.run(list(argv), **options))
 
     return run_process
+
+
+@pytest.fixture(scope="session")
+def script(forkserver: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of an executable `bertgpt` that runs in a forked process, for shells and for streams of all kinds."""
+    folder = tmp_path_factory.mktemp("bin")
+    forkserver.write_script(folder, "bertgpt")
+    return str(folder / "bertgpt")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,14 @@ def height(module: str) -> tuple[int, int]:
 
 
 ENTRANCES = {"__init__", "__main__"}  # the package itself: nothing below may import from it
+
+
+def test_every_folder_of_tests_is_collected(pytestconfig: pytest.Config) -> None:
+    """pytest skips folders of some names: `build` is one by default."""
+    here = Path(__file__).parent
+    folders = {name for file in here.rglob("test_*.py") for name in file.relative_to(here).parts[:-1]}
+    skipped = pytestconfig.getini("norecursedirs")
+    assert not {name for name in folders for pattern in skipped if fnmatch(name, pattern)}
 
 
 def test_only_two_modules_stand_outside_of_the_rooms() -> None:

@@ -58,18 +58,16 @@ def test_no_colors_in_a_pipe(process: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("argv", [["inspect", "tinyworld", "--docs", "1000"], ["--help"], [*INSPECT, "--json"]])
-def test_closed_pipe_exits_silently_with_141(argv: list[str]) -> None:
+def test_closed_pipe_exits_silently_with_141(argv: list[str], script: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as out:
-        outcome = subprocess.run(
-            [sys.executable, "-m", "bertgpt", *argv], stdout=out, stderr=subprocess.PIPE, text=True
-        )
+        outcome = subprocess.run([script, *argv], stdout=out, stderr=subprocess.PIPE, text=True)
     assert (outcome.returncode, outcome.stderr) == (141, "")
 
 
-def test_pipe_closed_after_the_first_line() -> None:
-    argv = [sys.executable, "-m", "bertgpt", "inspect", "tinyworld", "--docs", "1000"]
+def test_pipe_closed_after_the_first_line(script: str) -> None:
+    argv = [script, "inspect", "tinyworld", "--docs", "1000"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert running.stdout.readline().startswith("document 0")
@@ -81,11 +79,9 @@ def test_pipe_closed_after_the_first_line() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("argv", [[*INSPECT], ["--help"], ["inspect", "tinyworld", "--docs", "1000"]])
-def test_full_disk_under_stdout_is_an_error(argv: list[str]) -> None:
+def test_full_disk_under_stdout_is_an_error(argv: list[str], script: str) -> None:
     with Path("/dev/full").open("wb") as out:
-        outcome = subprocess.run(
-            [sys.executable, "-m", "bertgpt", *argv], stdout=out, stderr=subprocess.PIPE, text=True
-        )
+        outcome = subprocess.run([script, *argv], stdout=out, stderr=subprocess.PIPE, text=True)
     assert outcome.returncode == 4
     assert outcome.stderr.startswith("error[BG402]: the output cannot be written")
     assert "Traceback" not in outcome.stderr
@@ -101,20 +97,18 @@ def test_full_disk_under_stdout_is_an_error(argv: list[str]) -> None:
         (">&- 2>&-", "inspct", 2),
     ],
 )  # fmt: skip
-def test_closed_and_full_streams(redirection: str, argv: str, code: int) -> None:
-    outcome = subprocess.run(
-        ["bash", "-c", f'"$0" -m bertgpt {argv} {redirection}', sys.executable], capture_output=True, text=True
-    )
+def test_closed_and_full_streams(redirection: str, argv: str, code: int, script: str) -> None:
+    outcome = subprocess.run(["bash", "-c", f'"$0" {argv} {redirection}', script], capture_output=True, text=True)
     assert "Traceback" not in outcome.stderr
     assert "Exception ignored" not in outcome.stderr
     assert outcome.returncode == code, outcome.stderr
 
 
-def test_interrupt_exits_with_130_without_a_traceback(tmp_path: Path) -> None:
+def test_interrupt_exits_with_130_without_a_traceback(tmp_path: Path, script: str) -> None:
     """The command waits for its config in a named pipe, so it is running when the signal comes."""
     fifo = tmp_path / "config.yaml"
     os.mkfifo(fifo)
-    argv = [sys.executable, "-m", "bertgpt", "inspect", "tinyworld", "--config", str(fifo)]
+    argv = [script, "inspect", "tinyworld", "--config", str(fifo)]
     running = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with running, fifo.open("w"):  # blocks until the command opens it for reading
         running.send_signal(signal.SIGINT)
@@ -148,10 +142,10 @@ def test_tables_are_not_folded_in_a_pipe(process: Callable[..., Any], tmp_path: 
 
 
 @pytest.mark.parametrize(("variable", "colored"), [(None, True), ("1", False), ("", True)])
-def test_colors_on_a_terminal_without_no_color(variable: str | None, colored: bool) -> None:
+def test_colors_on_a_terminal_without_no_color(variable: str | None, colored: bool, script: str) -> None:
     env = {k: v for k, v in (os.environ | {"TERM": "xterm", "NO_COLOR": variable}).items() if v is not None}
     reader, terminal = os.openpty()
-    with subprocess.Popen([sys.executable, "-m", "bertgpt", *INSPECT], stdout=terminal, env=env) as running:
+    with subprocess.Popen([script, *INSPECT], stdout=terminal, env=env) as running:
         running.wait(timeout=30)
         os.close(terminal)
         shown = os.read(reader, 10_000)

@@ -204,10 +204,10 @@ def test_linear_probe_learns_labels_but_not_shuffled_ones(models: dict[str, Pret
 
 
 def test_full_probe_adds_layers_and_learning_curve(models: dict[str, PretrainedModel]) -> None:
-    result = probe(models["bert"], labeled_texts(400), "probe", full=True)
+    result = probe(models["bert"], labeled_texts(200), "probe", full=True)
     assert {f"layer {layer}" for layer in range(5)} <= result.scores.keys()
     assert "accuracy, 100 training texts" in result.scores
-    quick = probe(models["bert"], labeled_texts(400), "probe", full=False)
+    quick = probe(models["bert"], labeled_texts(200), "probe", full=False)
     assert result.scores["layer 4"].value == quick.scores["accuracy"].value
 
 

@@ -271,8 +271,8 @@ def test_reader_closes_the_pipe(runs: Path, forkserver: ForkServer) -> None:
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-"])
-def test_closed_streams(closed: str, runs: Path) -> None:
-    command = f'"{sys.executable}" -m bertgpt generate --model "{runs / "gpt"}" --max-new-tokens 3 {closed}'
+def test_closed_streams(closed: str, runs: Path, script: str) -> None:
+    command = f'"{script}" generate --model "{runs / "gpt"}" --max-new-tokens 3 {closed}'
     done = subprocess.run(command, shell=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == (0 if closed == "<&-" else 141)
     assert "Traceback" not in done.stderr

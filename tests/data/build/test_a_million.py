@@ -13,6 +13,7 @@ from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
 BuildPlan = Callable[..., Path]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=["bpe", "wordpiece"])

@@ -276,6 +276,7 @@ bertgpt inspect work/fw --doc 17
 """
 
 
+@pytest.mark.slow
 def test_real_text_end_to_end(run: Run, cwd: Path, data: Path) -> None:
     for line in COMMANDS.strip().splitlines():
         done = run(*shlex.split(line.replace("$DATA", str(data)))[1:])

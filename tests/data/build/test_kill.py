@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,9 @@ import psutil
 import pytest
 
 from bertgpt.tinyworld import World
+from tests.conftest import Outcome
+
+Run = Callable[..., Outcome]
 
 POINTS = [
     "file.written:1", "file.written:4", "file.synced:1", "file.synced:5", "file.renamed:1", "file.renamed:6",
@@ -36,17 +39,24 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(corpus: Path, out: Path, *more: str, workers: int = 2, files: list[str] | None = None) -> list[str]:
+def arguments(corpus: Path, out: Path, *more: str, workers: int = 2, files: list[str] | None = None) -> list[str]:
     names = [str(corpus / name) for name in files or WORK_FILES]
     options = ["--train-tokenizer", "bpe", "--vocab-size", "600", "--train-bytes", "300k", "--shard-tokens", "400k"]
     return [
-        sys.executable, "-m", "bertgpt", "shard", *names, "--out", str(out), *options, "--val-fraction", "0.05",
+        "shard", *names, "--out", str(out), *options, "--val-fraction", "0.05",
         "--workers", str(workers), "--quiet", *more,
     ]  # fmt: skip
 
 
-def run(argv: list[str], **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, env=os.environ | env, capture_output=True, text=True, timeout=110)
+def command(corpus: Path, out: Path, *more: str) -> list[str]:
+    """A command line for a new interpreter, which a test watches."""
+    return [sys.executable, "-m", "bertgpt", *arguments(corpus, out, *more)]
+
+
+@pytest.fixture(scope="module")
+def run(process: Callable[..., Outcome]) -> Run:
+    """Run a command line to its end, or to its death, in a forked process."""
+    return lambda argv, **env: process(*argv, env=env)
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -56,53 +66,58 @@ def content(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def undisturbed(run: Run, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    done = run(command(corpus, out))
-    assert done.returncode == 0, done.stderr
+    done = run(arguments(corpus, out))
+    assert done.code == 0, done.err
     assert not list(out.parent.glob(".*"))
     return content(out)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_any_number_of_workers(workers: int, corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    assert run(command(corpus, tmp_path / "out", workers=workers)).returncode == 0
+def test_any_number_of_workers(
+    run: Run, workers: int, corpus: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    assert run(arguments(corpus, tmp_path / "out", workers=workers)).code == 0
     assert content(tmp_path / "out") == undisturbed
 
 
-def test_order_and_folder_of_files_do_not_matter(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_order_and_folder_of_files_do_not_matter(
+    run: Run, corpus: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
     shutil.copytree(corpus, tmp_path / "elsewhere" / "deeper")
-    argv = command(tmp_path / "elsewhere" / "deeper", tmp_path / "x" / "y", files=WORK_FILES[::-1])
-    assert run(argv, PYTHONHASHSEED="7", BERTGPT_WORK=str(tmp_path / "work")).returncode == 0
+    argv = arguments(tmp_path / "elsewhere" / "deeper", tmp_path / "x" / "y", files=WORK_FILES[::-1])
+    assert run(argv, PYTHONHASHSEED="7", BERTGPT_WORK=str(tmp_path / "work")).code == 0
     assert content(tmp_path / "x" / "y") == undisturbed
     assert not list((tmp_path / "work").iterdir())
 
 
-def test_killed_at_every_fault_point(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_killed_at_every_fault_point(run: Run, corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
     """One output, killed at each of the fault points in turn, each time further on."""
     out = tmp_path / "out"
     for point in POINTS:
-        done = run(command(corpus, out, workers=1), BERTGPT_FAULT=point)
-        assert done.returncode in (-signal.SIGKILL, 0), (point, done.stderr)
+        done = run(arguments(corpus, out, workers=1), BERTGPT_FAULT=point)
+        assert done.code in (-signal.SIGKILL, 0), (point, done.err)
         if out.exists():  # what is visible is complete
             assert content(out) == undisturbed, point
-    assert run(command(corpus, out, workers=1)).returncode == 0
+    assert run(arguments(corpus, out, workers=1)).code == 0
     assert content(out) == undisturbed
     assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("point", ["publish.ready", "publish.aside", "publish.renamed"])
-def test_overwrite_replaces_output_atomically(point: str, corpus: Path, tmp_path: Path) -> None:
+def test_overwrite_replaces_output_atomically(run: Run, point: str, corpus: Path, tmp_path: Path) -> None:
     out, small = tmp_path / "out", ["text-a.jsonl"]
-    assert run(command(corpus, out, workers=1, files=small)).returncode == 0
+    assert run(arguments(corpus, out, workers=1, files=small)).code == 0
     before = content(out)
-    overwrite = command(corpus, out, "--overwrite", "--seed", "2", workers=1, files=small)
-    assert run(overwrite, BERTGPT_FAULT=point).returncode == -signal.SIGKILL
+    overwrite = arguments(corpus, out, "--overwrite", "--seed", "2", workers=1, files=small)
+    assert run(overwrite, BERTGPT_FAULT=point).code == -signal.SIGKILL
     if point == "publish.ready":
         assert content(out) == before
-    assert run(overwrite).returncode == 0
+    assert run(overwrite).code == 0
     assert content(out) != before
-    assert run(command(corpus, tmp_path / "again", "--seed", "2", workers=1, files=small)).returncode == 0
+    assert run(arguments(corpus, tmp_path / "again", "--seed", "2", workers=1, files=small)).code == 0
     assert content(out) == content(tmp_path / "again")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "out"]
 
@@ -143,35 +158,36 @@ def kill_often(corpus: Path, tmp_path: Path, kills: int) -> tuple[int, int]:
     return killed, rerun
 
 
-def check_kills(corpus: Path, undisturbed: dict[str, str], tmp_path: Path, kills: int) -> None:
+def check_kills(run: Run, corpus: Path, undisturbed: dict[str, str], tmp_path: Path, kills: int) -> None:
     killed, rerun = kill_often(corpus, tmp_path, kills)
     assert rerun == 0  # a task with a result never runs again; at most two per kill do, which were running
-    assert run(command(corpus, tmp_path / "out", "--overwrite")).returncode == 0
+    assert run(arguments(corpus, tmp_path / "out", "--overwrite")).code == 0
     assert content(tmp_path / "out") == undisturbed
     assert killed == kills
 
 
-def test_killed_eight_times(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    check_kills(corpus, undisturbed, tmp_path, 8)
+@pytest.mark.slow
+def test_killed_eight_times(run: Run, corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    check_kills(run, corpus, undisturbed, tmp_path, 8)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(600)
-def test_killed_fifty_times(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    check_kills(corpus, undisturbed, tmp_path, 50)
+def test_killed_fifty_times(run: Run, corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    check_kills(run, corpus, undisturbed, tmp_path, 50)
 
 
 def test_files_lost_in_a_power_failure_are_written_again(
-    corpus: Path, undisturbed: dict[str, str], tmp_path: Path
+    run: Run, corpus: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     """Nothing is synced before the end: after a power failure a file may have its size, but not its content."""
-    assert run(command(corpus, tmp_path / "out"), BERTGPT_FAULT="publish.ready").returncode == -signal.SIGKILL
+    assert run(arguments(corpus, tmp_path / "out"), BERTGPT_FAULT="publish.ready").code == -signal.SIGKILL
     for name in ("part-00001.arrow", "train-00001.arrow"):
         (lost,) = tmp_path.rglob(f".out.work/*/[ts]*/{name}")
         size = lost.stat().st_size
         lost.unlink()  # the finished folder has a hard link to it
         lost.write_bytes(bytes(size))
-    assert run(command(corpus, tmp_path / "out")).returncode == 0
+    assert run(arguments(corpus, tmp_path / "out")).code == 0
     assert content(tmp_path / "out") == undisturbed
 
 
@@ -207,7 +223,7 @@ def test_workers_exit_when_the_parent_is_killed(corpus: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_stop_cleanly_and_keep_results(
-    number: signal.Signals, code: int, corpus: Path, undisturbed: dict[str, str], tmp_path: Path
+    run: Run, number: signal.Signals, code: int, corpus: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     """The exit code tells DVC that the stage has not finished."""
     running = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
@@ -220,19 +236,21 @@ def test_signals_stop_cleanly_and_keep_results(
     assert not (tmp_path / "out").exists()
     completed = results(tmp_path)
     assert completed
-    assert run(command(corpus, tmp_path / "out")).returncode == 0
+    assert run(arguments(corpus, tmp_path / "out")).code == 0
     assert content(tmp_path / "out") == undisturbed
 
 
-def test_full_disk_keeps_completed_tasks(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_full_disk_keeps_completed_tasks(
+    process: Run, run: Run, corpus: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
     """A limit on file sizes, which to a writer looks like a full disk."""
-    limited = ["bash", "-c", 'ulimit -f 300; exec "$@"', "bash", *command(corpus, tmp_path / "out", workers=1)]
-    done = run(limited)
-    assert done.returncode == 4
-    assert "error[BG403]" in done.stderr
-    assert "Traceback" not in done.stderr
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (300_000, 300_000))"
+    done = process(*arguments(corpus, tmp_path / "out", workers=1), first=limit)
+    assert done.code == 4
+    assert "error[BG403]" in done.err
+    assert "Traceback" not in done.err
     assert not (tmp_path / "out").exists()
-    assert run(command(corpus, tmp_path / "out", workers=1)).returncode == 0
+    assert run(arguments(corpus, tmp_path / "out", workers=1)).code == 0
     assert content(tmp_path / "out") == undisturbed
 
 

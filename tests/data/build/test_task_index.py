@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,15 +17,21 @@ Run = Callable[..., Outcome]
 OPTIONS = ["--train-tokenizer", "bpe", "--vocab-size", "500", "--train-bytes", "100k", "--shard-tokens", "100k"]
 
 
-@pytest.fixture
-def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three files of a few input splits each, in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    documents = World(8).documents(0, 12_000)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three files of a few input splits each."""
+    folder, documents = tmp_path_factory.mktemp("files"), World(8).documents(0, 12_000)
     for name in "abc":
         lines = (json.dumps({"text": next(documents).text}) + "\n" for _ in range(4000))
-        Path(f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-    return tmp_path
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def cwd(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with copies of the files."""
+    monkeypatch.chdir(shutil.copytree(files, tmp_path / "cwd"))
+    return tmp_path / "cwd"
 
 
 def texts(folder: str) -> set[str]:

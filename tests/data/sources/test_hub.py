@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ def parquet(texts: list[str], rows: int = 100, **columns: list[Any]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+@cache
 def documents(first: int, count: int) -> list[str]:
     return [document.text for document in World(3).documents(first, first + count)]
 
@@ -46,11 +48,16 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache
+def train_files() -> dict[str, bytes]:
+    """Four parquet files of 300 documents."""
+    return {f"data/train-{i:05}-of-00004.parquet": parquet(documents(300 * i, 300)) for i in range(4)}
+
+
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     with serve_hub() as hub:
-        files = {f"data/train-{i:05}-of-00004.parquet": parquet(documents(300 * i, 300)) for i in range(4)}
-        hub.datasets["some/where"] = Dataset(files)
+        hub.datasets["some/where"] = Dataset(train_files().copy())
         yield hub
 
 

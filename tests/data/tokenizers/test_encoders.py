@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ BACKENDS: dict[str, tuple[Any, str]] = {
 }
 
 
+load_once = cache(load_tokenizer)
+
+
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest, data: Path) -> tuple[Backend, Tokenizer]:
     """A fast backend and its tokenizer."""
     make, name = BACKENDS[request.param]
     pytest.importorskip(request.param)
-    tokenizer = load_tokenizer(data / "tokenizers" / name)
+    tokenizer = load_once(data / "tokenizers" / name)
     return make(tokenizer), tokenizer
 
 
