@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -192,7 +191,7 @@ def test_help_is_fast() -> None:
             subprocess.run([sys.executable, "-m", "bertgpt", *argv.split()], check=True, capture_output=True)
             measured.append(subprocess_cpu_seconds() - start)
     for measured in seconds.values():
-        assert statistics.median(measured) < max(0.4, 2 * statistics.median(libraries))
+        assert min(measured) < max(0.4, 2 * min(libraries))  # other processes only ever add to a time
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,7 @@ def test_linear_probe_learns_labels_but_not_shuffled_ones(models: dict[str, Pret
     assert result.n == len(result.items["correct"]) == 50
 
 
+@pytest.mark.slow
 def test_full_probe_adds_layers_and_learning_curve(models: dict[str, PretrainedModel]) -> None:
     result = probe(models["bert"], labeled_texts(200), "probe", full=True)
     assert {f"layer {layer}" for layer in range(5)} <= result.scores.keys()

@@ -3,12 +3,12 @@
 import glob
 import hashlib
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -131,12 +131,17 @@ def results(folder: Path) -> dict[str, int]:
     return found
 
 
+def wait_for_results(running: subprocess.Popen[str], folder: Path) -> None:
+    while running.poll() is None and not results(folder):
+        time.sleep(0.002)
+
+
 def killed_after(argv: list[str], folder: Path, more: int) -> tuple[int, dict[str, int]]:
     """Start a build and kill it when so many more tasks are completed; what it left."""
     before = len(results(folder))
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
         while running.poll() is None and len(results(folder)) < before + more:
-            os.sched_yield()
+            time.sleep(0.002)
         running.kill()
         running.wait()
     return running.returncode, results(folder)
@@ -202,8 +207,7 @@ def workers_of(process: subprocess.Popen[str]) -> Iterator[psutil.Process]:
 def test_worker_killed_from_outside_is_replaced(corpus: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
     """A multiprocessing.Pool would hang for ever."""
     running = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
-    while running.poll() is None and not results(tmp_path):
-        os.sched_yield()
+    wait_for_results(running, tmp_path)
     next(workers_of(running)).kill()
     _, err = running.communicate(timeout=60)
     assert running.returncode == 0, err
@@ -212,8 +216,7 @@ def test_worker_killed_from_outside_is_replaced(corpus: Path, undisturbed: dict[
 
 def test_workers_exit_when_the_parent_is_killed(corpus: Path, tmp_path: Path) -> None:
     running = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
-    while running.poll() is None and not results(tmp_path):
-        os.sched_yield()
+    wait_for_results(running, tmp_path)
     workers = list(workers_of(running))
     running.kill()
     assert len(workers) == 2
@@ -223,12 +226,11 @@ def test_workers_exit_when_the_parent_is_killed(corpus: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_stop_cleanly_and_keep_results(
-    run: Run, number: signal.Signals, code: int, corpus: Path, undisturbed: dict[str, str], tmp_path: Path
+    run: Run, script: str, number: signal.Signals, code: int, corpus: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     """The exit code tells DVC that the stage has not finished."""
-    running = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
-    while running.poll() is None and not results(tmp_path):
-        os.sched_yield()
+    running = subprocess.Popen([script, *arguments(corpus, tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+    wait_for_results(running, tmp_path)
     running.send_signal(number)
     _, err = running.communicate(timeout=60)
     assert running.returncode == code
@@ -254,16 +256,15 @@ def test_full_disk_keeps_completed_tasks(
     assert content(tmp_path / "out") == undisturbed
 
 
-def test_second_writer_is_refused(corpus: Path, tmp_path: Path) -> None:
+def test_second_writer_is_refused(run: Run, corpus: Path, tmp_path: Path) -> None:
     """The error names the first writer; the lock of a dead process is free."""
     first = subprocess.Popen(command(corpus, tmp_path / "out"), stderr=subprocess.PIPE, text=True)
-    while first.poll() is None and not results(tmp_path):
-        os.sched_yield()
+    wait_for_results(first, tmp_path)
     first.send_signal(signal.SIGSTOP)
-    second = subprocess.run(command(corpus, tmp_path / "out"), capture_output=True, text=True)
-    assert second.returncode == 6
-    assert "error[BG601]" in second.stderr
-    assert f"pid {first.pid} on" in second.stderr
+    second = run(arguments(corpus, tmp_path / "out"))
+    assert second.code == 6
+    assert "error[BG601]" in second.err
+    assert f"pid {first.pid} on" in second.err
     first.kill()
     first.communicate()
-    assert subprocess.run(command(corpus, tmp_path / "out"), capture_output=True).returncode == 0
+    assert run(arguments(corpus, tmp_path / "out")).code == 0

@@ -112,6 +112,7 @@ def test_words_too_long_for_wordpiece(backend: Any) -> None:
     check(backend, ["a" * n for n in (99, 100, 101, 5000)] + ["é" * 100 + " x", "𝒳" * 100, "e\u0301" * 60])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("letter", ["a", " ", "\n", "👍", "-", "你", "9", "\u0301"])
 def test_a_megabyte_of_one_character(letter: str, backend: Any) -> None:
     text = letter * (1_000_000 // len(letter.encode()))
@@ -121,6 +122,7 @@ def test_a_megabyte_of_one_character(letter: str, backend: Any) -> None:
     check(backend, [text[:50_000]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("between", ["\n", "\t", "\r\n", ".", "", " ", "你", "é"])
 def test_long_documents_are_not_split_inside_words(between: str, backend: Any) -> None:
     """A backend that splits one text among threads must not split a word or a character."""
