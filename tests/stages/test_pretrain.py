@@ -19,7 +19,15 @@ from bertgpt.trainer import Trainer
 from bertgpt.training.objectives import CausalLM
 from bertgpt.utils.errors import BertGPTError
 from tests.conftest import Outcome
-from tests.fixtures.training import CPU_FP32, SHORT_RUN, TrainingData, final_weights, flags, logged_metrics
+from tests.fixtures.training import (
+    CPU_FP32,
+    SHORT_RUN,
+    TrainingData,
+    final_weights,
+    flags,
+    logged_metrics,
+    published,
+)  # fmt: skip
 
 Run = Callable[..., Outcome]
 
@@ -91,7 +99,7 @@ def test_compile_in_a_new_process(
 ) -> None:
     """Where nothing has imported torch's compiler yet, and there is no C++ compiler: a note, and the run goes on."""
     source, options = training_data["clm"]
-    given = flags(options | SHORT_RUN | {"max_steps": 2, "sample_every": 0})
+    given = flags(published(options) | SHORT_RUN | {"max_steps": 2, "sample_every": 0})
     env = {"CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     done = fresh_process("pretrain", source, "--out", str(tmp_path / "run"), *given, "--compile", env=env)
     assert (done.code, "is not compiled" in done.err) == (0, True), done.err
