@@ -18,6 +18,7 @@ from bertgpt.config.options import (
     GenerateOptions,
     ImportOptions,
     InspectOptions,
+    NewOptions,
     ReportOptions,
 )
 from bertgpt.config.resolve import resolve
@@ -36,6 +37,7 @@ COMMANDS: dict[str, type[Options]] = {
     "export": ExportOptions,
     "import": ImportOptions,
     "report": ReportOptions,
+    "new": NewOptions,
 }
 
 

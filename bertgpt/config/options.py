@@ -244,6 +244,18 @@ class ImportOptions(Options):
     overwrite: bool = option("Run", False, "Replace an existing run; without this, an existing run is an error.")
 
 
+class NewOptions(Options):
+    """Write a starter project: a DVC pipeline that trains and compares a GPT and a BERT.
+
+    It works with an installed package, without a clone of the repository: dvc.yaml, params.yaml and a README.
+    """
+
+    command = "new"
+    examples = ("bertgpt new work/project", "bertgpt new work/another --json")
+
+    folder: str = argument("DIR", ..., "Folder to create; an existing one must be empty.")
+
+
 class ReportOptions(Options):
     """Write an HTML report on runs: training curves, evaluations, samples, data and configuration.
 

@@ -81,6 +81,7 @@ def test_commands_are_listed_in_pipeline_order(run: Callable[..., Any], monkeypa
         "export",
         "import",
         "report",
+        "new",
     ]
     assert list(registry.COMMANDS) == [name for name in order if name in registry.COMMANDS]
 
