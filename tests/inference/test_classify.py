@@ -37,7 +37,7 @@ def test_regression_predicts_a_number(tmp_path: Path, tokenizer: Tokenizer) -> N
         model, tokenizer, "clm", head=ClassificationHead("task", (), SequenceClassifier(model, 1, True))
     )
     results = LanguageModel(pretrained).classify(TEXTS)
-    assert np.allclose([result["score"] for result in results], classify(pretrained, TEXTS)[:, 0], atol=1e-6)
+    assert np.allclose([result["score"] for result in results], classify(pretrained, TEXTS)[:, 0], atol=1e-5)
     assert all(result["label"] is None and not result["scores"] for result in results)
 
 

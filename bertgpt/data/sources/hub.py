@@ -224,7 +224,7 @@ def split_files(repository: str, commit: str, subset: str | None) -> dict[str, l
             translate_hub_errors(f"{repository}@{commit[:12]}", repository, commit),
             translate_datasets_errors(repository),
         ):
-            builder = load_dataset_builder(repository, subset, revision=commit)
+            builder = call_with_retries(lambda: load_dataset_builder(repository, subset, revision=commit), repository)
         prefix = f"{PREFIX}{repository}@"
         return {
             str(split): [parse_address(str(file))[2] for file in files if str(file).startswith(prefix)]
