@@ -6,6 +6,7 @@ Every command of the command line is a function with the same options, which ret
     pretrain  finetune                  training
     evaluate  generate  report          `bertgpt eval`, samples and filled masks, an HTML report
     inspect  export  import_hf          look at data, export for transformers or nanoGPT, `bertgpt import`
+    new                                 a starter project for DVC
 
 `load` loads a model to generate, fill masks, score, embed and classify:
 
@@ -27,7 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 COMMANDS = {
     "tokenize": "tokenize", "shard": "shard", "mask": "mask", "pretrain": "pretrain", "finetune": "finetune",
     "evaluate": "eval", "generate": "generate", "report": "report", "inspect": "inspect", "export": "export",
-    "import_hf": "import",
+    "import_hf": "import", "new": "new",
 }  # fmt: skip
 
 

@@ -9,22 +9,30 @@ from bertgpt.utils.console import Console
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import atomic_write, ensure_writable_folder
 
-NAMES = {"gitignore": ".gitignore"}  # without its dot, it would apply to this package
-
 
 def run(options: NewOptions) -> dict[str, Any]:
     """Write the files into a new or empty folder; returns their names."""
-    folder = Path(options.folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BertGPTError("BG213", "output already exists", path=str(folder), hint="choose a new or an empty folder")
-    ensure_writable_folder(folder)
-    written = []
-    for template in sorted(files("bertgpt.stages").joinpath("starter").iterdir(), key=lambda file: file.name):
-        name = NAMES.get(template.name, template.name)
-        with atomic_write(folder / name) as temporary:
-            temporary.write_bytes(template.read_bytes())
-        written.append(name)
-    return {"path": options.folder, "files": written}
+    folder, content = Path(options.folder), project_files()
+    if not is_written(folder, content):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            hint = "choose a new or an empty folder"
+            raise BertGPTError("BG213", "output already exists", path=str(folder), hint=hint)
+        ensure_writable_folder(folder)
+        for name, data in content.items():
+            with atomic_write(folder / name) as temporary:
+                temporary.write_bytes(data)
+    return {"path": options.folder, "files": list(content)}
+
+
+def project_files() -> dict[str, bytes]:
+    """The files of the starter project; the template of .gitignore has no dot, or it would apply to this package."""
+    templates = {file.name: file.read_bytes() for file in files("bertgpt.stages").joinpath("starter").iterdir()}
+    return dict(sorted((".gitignore" if name == "gitignore" else name, data) for name, data in templates.items()))
+
+
+def is_written(folder: Path, content: dict[str, bytes]) -> bool:
+    """Whether a folder has these files already, unchanged."""
+    return all((folder / name).is_file() and (folder / name).read_bytes() == data for name, data in content.items())
 
 
 def show(result: dict[str, Any], console: Console) -> None:

@@ -20,6 +20,8 @@ def test_files_are_written_once(run: Run, tmp_path: Path) -> None:
     project = tmp_path / "mine"
     assert run("new", str(project)).code == 0
     assert sorted(path.name for path in project.iterdir()) == [".gitignore", "README.md", "dvc.yaml", "params.yaml"]
+    (project / "runs").mkdir()
+    assert run("new", str(project)).code == 0  # nothing to do
     (project / "params.yaml").write_text("source: texts\n")
     again = run("new", str(project))
     assert (again.code, "error[BG213]" in again.err) == (2, True)
