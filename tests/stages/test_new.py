@@ -34,6 +34,7 @@ def test_commands_of_the_pipeline_parse(run: Run, tmp_path: Path, monkeypatch: p
 
     assert run("new", str(tmp_path / "mine")).code == 0
     monkeypatch.chdir(tmp_path / "mine")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))  # the default is one folder for all projects
     stages = Repo.init(str(tmp_path / "mine"), no_scm=True).index.stages
     assert len(stages) == 8
     for stage in stages:
