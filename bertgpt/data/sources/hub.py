@@ -23,6 +23,7 @@ T = TypeVar("T")
 PREFIX = "hf://datasets/"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TIMEOUT = 60.0  # seconds without a response
+CACHE_ERRORS = (errno.EACCES, errno.EROFS, errno.ENOENT, errno.EPERM, errno.ENOTDIR)  # of files on this machine
 MAX_FULL_RESPONSE = 64_000_000  # bytes: up to this size a server may send the whole file instead of a range
 
 
@@ -141,15 +142,19 @@ def range_fetcher(name: str, size: int) -> Fetch:
 
 def call_with_retries(call: Callable[[], T], repository: str) -> T:
     """Call the client, with retries for transient errors only."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     def call_once() -> T | Exception:
         try:
             return call()
-        except (HFValidationError, OfflineModeIsEnabled) as error:
-            return error
         except HfHubHTTPError as error:
             if getattr(error.response, "status_code", 0) in TRANSIENT_STATUS:
+                raise
+            return error
+        except (ValueError, RuntimeError, OfflineModeIsEnabled) as error:  # names that are wrong, also to `datasets`
+            return error
+        except OSError as error:
+            if error.errno not in CACHE_ERRORS:
                 raise
             return error
 
@@ -253,7 +258,7 @@ def translate_datasets_errors(repository: str) -> Iterator[None]:
     except (BertGPTError, KeyboardInterrupt):
         raise
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOENT, errno.EPERM, errno.ENOTDIR):
+        if error.errno in CACHE_ERRORS:
             hint = "set HF_HOME to a writable folder"
             folder = error.filename or os.environ.get("HF_HOME")
             raise BertGPTError("BG404", "cannot write to the Hub cache", path=folder, hint=hint) from None

@@ -250,6 +250,12 @@ def test_no_such_subset(shard: Shard) -> None:
     assert (done.code, "did you mean sample-10BT" in done.err) == (2, True)
 
 
+def test_wrong_subset_is_not_retried(shard: Shard, hub: Hub) -> None:
+    """`datasets` finds out: a name is wrong, not the network."""
+    done = shard("hf:some/where", "--subset", "nosuch")
+    assert (done.code, "error[BG211]" in done.err, "--subset" in done.err) == (2, True, True), done.err
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_hf_token_is_used_and_never_shown(status: int, shard: Shard, hub: Hub, tmp_path: Path) -> None:
     hub.datasets["some/where"].denied_status = status
