@@ -26,7 +26,7 @@ from tests.fixtures.training import (
     final_weights,
     flags,
     logged_metrics,
-    published,
+    with_tiny_preset,
 )  # fmt: skip
 
 Run = Callable[..., Outcome]
@@ -99,7 +99,7 @@ def test_compile_in_a_new_process(
 ) -> None:
     """Where nothing has imported torch's compiler yet, and there is no C++ compiler: a note, and the run goes on."""
     source, options = training_data["clm"]
-    given = flags(published(options) | SHORT_RUN | {"max_steps": 2, "sample_every": 0})
+    given = flags(with_tiny_preset(options) | SHORT_RUN | {"max_steps": 2, "sample_every": 0})
     env = {"CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     done = fresh_process("pretrain", source, "--out", str(tmp_path / "run"), *given, "--compile", env=env)
     assert (done.code, "is not compiled" in done.err) == (0, True), done.err

@@ -16,7 +16,14 @@ import bertgpt
 from bertgpt.hub import pretrained
 from bertgpt.training.distributed import DistContext, translate_peer_errors
 from bertgpt.utils.errors import BertGPTError
-from tests.fixtures.training import SHORT_RUN, TrainingData, assert_identical_runs, flags, logged_metrics, published
+from tests.fixtures.training import (
+    SHORT_RUN,
+    TrainingData,
+    assert_identical_runs,
+    flags,
+    logged_metrics,
+    with_tiny_preset,
+)
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "bertgpt"]
 INTERRUPTIBLE = SHORT_RUN | {
@@ -38,7 +45,7 @@ def torchrun(source: str, out: Path, options: dict[str, Any], **env: str) -> sub
 def test_two_ranks_take_the_same_steps_as_one(objective: str, training_data: TrainingData, tmp_path: Path) -> None:
     """Losses and the first gradient norm equal those of one process, which can also resume the run."""
     source, options = training_data[objective]
-    options = published(options) | SHORT_RUN
+    options = with_tiny_preset(options) | SHORT_RUN
     if objective == "clm":  # with an NSP head, which gets no gradient
         options |= {"preset": "tiny-bert", "objective": "clm"}
     bertgpt.pretrain(source, out=str(tmp_path / "one"), **options)
@@ -67,7 +74,7 @@ def test_two_ranks_take_the_same_steps_as_one(objective: str, training_data: Tra
 def test_interrupted_distributed_run_resumes_exactly(tiny_training_data: TrainingData, tmp_path: Path) -> None:
     """By SIGTERM to torchrun, then by SIGKILL of the main rank: the other rank exits too, and nothing is lost."""
     source, options = tiny_training_data["hybrid"]
-    options = published(options)
+    options = with_tiny_preset(options)
     uninterrupted, stopped = tmp_path / "uninterrupted", tmp_path / "stopped"
     assert torchrun(source, uninterrupted, options | INTERRUPTIBLE).returncode == 0
 
@@ -89,7 +96,7 @@ def test_interrupted_distributed_run_resumes_exactly(tiny_training_data: Trainin
 def test_error_of_the_main_rank_is_printed_once(tiny_training_data: TrainingData, tmp_path: Path) -> None:
     """The other rank reports no internal error."""
     source, options = tiny_training_data["clm"]
-    options = published(options)
+    options = with_tiny_preset(options)
     bertgpt.pretrain(source, out=str(tmp_path / "run"), **(options | SHORT_RUN))
     done = torchrun(source, tmp_path / "run", options | SHORT_RUN | {"lr": 0.1})
     assert done.returncode != 0

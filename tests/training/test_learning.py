@@ -20,7 +20,7 @@ from bertgpt.training import adamw, muon
 from bertgpt.training.init import init_model
 from bertgpt.training.optimizers import GradScaler, LRSchedule, Optimizers, split_parameters
 from bertgpt.training.run_directory import RunDirectory
-from tests.fixtures.training import CPU_FP32, SHORT_RUN, TrainingData, logged_metrics, published
+from tests.fixtures.training import CPU_FP32, SHORT_RUN, TrainingData, logged_metrics, with_tiny_preset
 
 
 def trainer_for(source: str, folder: Path, **options: Any) -> Trainer:
@@ -42,7 +42,7 @@ GOLDEN = {
 def test_loss_curve_is_golden(objective: str, training_data: TrainingData, tmp_path: Path) -> None:
     source, options = training_data[objective]
     bertgpt.pretrain(
-        source, out=str(tmp_path / "run"), **(published(options) | SHORT_RUN | {"max_steps": 10, "lr": 2e-3})
+        source, out=str(tmp_path / "run"), **(with_tiny_preset(options) | SHORT_RUN | {"max_steps": 10, "lr": 2e-3})
     )
     losses = [line["loss"] for line in logged_metrics(tmp_path / "run") if line["split"] == "train"]
     assert losses == pytest.approx(GOLDEN[objective], abs=2e-3)  # CPUs differ in the order of additions
@@ -70,7 +70,7 @@ def test_validation_loss_falls(objective: str, training_data: TrainingData, tmp_
     """Far below the entropy of the token frequencies."""
     source, options = training_data[objective]
     options = (
-        published(options)
+        with_tiny_preset(options)
         | SHORT_RUN
         | {"max_steps": 50, "tokens_per_step": 512, "eval_every": 50, "optimizer": "muon", "lr": 0.01}
     )
