@@ -50,7 +50,7 @@ def validate_documents(chunk: Chunk, input_split: InputSplit, policy: BadDataPol
             policy.handle("no_text", BertGPTError("BG303", message, path=chunk.locate(i)))
             continue
         if len(document) > max_bytes:
-            cause = f"{len(document):,} bytes exceed the limit of {max_bytes:,} (--max-doc-bytes)"
+            cause = f"more than {max_bytes:,} bytes (--max-doc-bytes)"
             policy.handle("too_long", BertGPTError("BG312", "document too long", path=chunk.locate(i), cause=cause))
             continue
         try:

@@ -34,7 +34,8 @@ def read_txt(input_split: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     with open_bytes(source, split_end(input_split)) as file:
         reject_utf16(file.peek(2)[:2], source)  # type: ignore[attr-defined]
         if input_split.read_options.whole_files:
-            documents = iter([(file.read().removeprefix(BOM), 0)])
+            limit = len(BOM) + input_split.read_options.max_doc_bytes + 1  # enough to see that it is too long
+            documents = iter([(file.read(limit).removeprefix(BOM), 0)])
         else:
             documents = iterate_documents(file, input_split)
         while batch := list(islice(documents, 1000)):
@@ -43,30 +44,42 @@ def read_txt(input_split: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
 
 
 def iterate_documents(file: IO[bytes], input_split: InputSplit) -> Iterator[tuple[bytes, int]]:
-    """The documents that start in the split, with their byte offsets, read block by block."""
+    """The documents that start in the split, with their byte offsets, read block by block.
+
+    Of a document over the limit only enough is kept for its length to be seen; no byte is searched twice.
+    """
     separator = separator_pattern(input_split.read_options)
+    max_bytes = input_split.read_options.max_doc_bytes
     offset, block = find_first_document(file, input_split, separator)  # offset of the block in the file
-    pos, at_eof = 0, False
-    while input_split.stop < 0 or offset + pos < input_split.stop:
-        match = separator.search(block, pos)
+    start, begin, searched, at_eof = offset, 0, 0, False  # of the document: offset in the file, index in the block
+    head = b""  # of a document over the limit, whose other bytes are dropped
+    while input_split.stop < 0 or start < input_split.stop:
+        match = separator.search(block, searched)
         if match is not None and (match.end() < len(block) or at_eof):  # else the separator may continue
-            if match.start() > pos:
-                document = block[pos : match.start()]
-                yield document.removesuffix(b"\r") if separator is BLANK_LINES else document, offset + pos
-            pos = match.end()
+            if document := head + block[begin : match.start()]:
+                yield document.removesuffix(b"\r") if separator is BLANK_LINES else document, start
+            begin = searched = match.end()
+            start, head = offset + begin, b""
         elif at_eof:
-            rest = block[pos:].rstrip(b"\r\n") if separator is BLANK_LINES else block[pos:]
-            if rest:
-                yield rest, offset + pos
+            rest = block[begin:].rstrip(b"\r\n") if separator is BLANK_LINES else block[begin:]
+            if head + rest:
+                yield head + rest, start
             return
         else:
+            searched = match.start() if match else max(searched, unmatched_until(block, input_split.read_options))
+            if not head and searched - begin > max_bytes:
+                head = block[begin : begin + max_bytes + 1]
+            begin = searched if head else begin
             next_bytes = file.read(BLOCK_BYTES)
             at_eof = not next_bytes
-            block, offset, pos = block[pos:] + next_bytes, offset + pos, 0
-            head = input_split.read_options.max_doc_bytes + 1
-            surplus = len(block) - head - 2 * BLOCK_BYTES
-            if surplus > 0:  # already too long: keep enough to be detected as such, and the tail with its end
-                block, offset = block[:head] + b"\0" + block[head + surplus + 1 :], offset + surplus
+            block, offset, searched, begin = block[begin:] + next_bytes, offset + begin, searched - begin, 0
+
+
+def unmatched_until(block: bytes, read_options: ReadOptions) -> int:
+    """The index before which no separator starts that continues after the block, given that the block has none."""
+    if read_options.separator is None:
+        return len(block.rstrip(b" \t\r\n"))
+    return max(0, len(block) - len(unescape(read_options.separator)) + 1)
 
 
 def find_first_document(file: IO[bytes], input_split: InputSplit, separator: re.Pattern[bytes]) -> tuple[int, bytes]:

@@ -262,6 +262,40 @@ def test_long_runs_of_one_character_take_linear_time(text: str, tmp_path: Path) 
     assert time.perf_counter() - start < 2
 
 
+@pytest.mark.parametrize("separator", [None, "%%"])
+@pytest.mark.parametrize("long", [b"x" * 999, b"a\n" * 500, b" " * 700 + b"." + b" " * 700, b"x" * 100_000])
+def test_document_over_the_limit_is_never_lost(
+    long: bytes, separator: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the file is split and blocks end, it is counted as too long, once."""
+    between = b"\n\n" if separator is None else separator.encode()
+    (path := tmp_path / "t.txt").write_bytes(between.join([b"one", long, b"two", long.rstrip(b"\n")]))
+    options = ReadOptions(max_doc_bytes=500, separator=separator)
+    [source] = resolve_sources([str(path)])
+    for block_bytes in (7, 64, 1000, 8_000_000) if len(long) < 2000 else (1000, 8_000_000):
+        monkeypatch.setattr("bertgpt.data.sources.text.BLOCK_BYTES", block_bytes)
+        for edges in ([0, -1], [0, 3, source.bytes], [0, len(long) // 2, len(long) + 4, source.bytes]):
+            policy = BadDataPolicy("skip")
+            splits = [InputSplit(source, edges[i], edges[i + 1], 0, options) for i in range(len(edges) - 1)]
+            batches = [batch for split in splits for batch in read_documents(split, policy)]
+            assert [text for batch in batches for text in batch.documents] == [b"one", b"two"]
+            assert policy.counts["too_long"] == 2, (block_bytes, edges)
+
+
+@pytest.mark.parametrize("whole_file", [False, True])
+@pytest.mark.timeout(30)
+def test_one_line_that_decompresses_to_600_megabytes(whole_file: bool, tmp_path: Path) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        for _ in range(60):
+            stream.write(b"x" * 10_000_000)
+    (path := tmp_path / "t.txt.zst").write_bytes(sink.getvalue().to_pybytes())
+    options = {"txt_documents": "file"} if whole_file else {}
+    start = time.process_time()
+    assert documents(path, "skip", max_doc_bytes=1_000_000, **options) == ([], {"too_long": 1})
+    assert time.process_time() - start < 4
+
+
 # ------------------------------------------------------------------------------------------------ bad data
 
 
