@@ -1,5 +1,6 @@
 """csv, tsv, parquet and arrow readers: tables with a text column."""
 
+import codecs
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,19 +18,50 @@ from bertgpt.utils.files import atomic_write, cache_folder, evict_oldest
 
 FOOTER_CACHE_BYTES = 200_000_000
 BATCH_BYTES, BLOCK_BYTES = 4_000_000, 8_000_000
+BATCH_ROWS = 1024  # values of a dictionary may be repeated in every row
+SHORT_ROW = 64  # bytes; a column with less per row is read as a dictionary, since it may be few values, repeated
+MAX_DECOMPRESSED = 1_000_000_000  # of a compressed file that is read at random
 
 
 def table_chunks(batches: Iterable[Any], column: str, location: str) -> Iterator[Chunk]:
     """The text column of record batches; rows are counted from 0 within what is read."""
-    import pyarrow as pa
-
     first_row = 0
     for batch in batches:
-        texts = batch.column(batch.schema.get_field_index(column))
-        if pa.types.is_dictionary(texts.type):
-            texts = texts.dictionary_decode()
-        yield column_chunk(texts, partial(row_location, location, first_row))
-        first_row += len(texts)
+        for texts in plain_slices(batch.column(batch.schema.get_field_index(column))):
+            yield column_chunk(texts, partial(row_location, location, first_row))
+            first_row += len(texts)
+
+
+def plain_slices(column: Any) -> Iterator[Any]:
+    """The column itself or, of a dictionary, slices of a few megabytes: a long value may be repeated in all rows."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if not pa.types.is_dictionary(kind):
+        yield column
+        return
+    values = kind.value_type
+    is_text = any(test(values) for test in (pa.types.is_binary, pa.types.is_large_binary,
+                                            pa.types.is_string, pa.types.is_large_string))  # fmt: skip
+    if not is_text:
+        yield pa.nulls(len(column))  # no text in any row
+        return
+    sizes = pc.binary_length(column.dictionary).take(column.indices).fill_null(0).to_numpy(zero_copy_only=False)
+    slice_numbers = sizes.cumsum(dtype=np.int64) // BATCH_BYTES
+    for rows in np.split(np.arange(len(column)), np.flatnonzero(np.diff(slice_numbers)) + 1):
+        yield column.slice(rows[0], len(rows)).dictionary_decode() if len(rows) else column.dictionary.slice(0, 0)
+
+
+def validated(batch: Any, column: str) -> Any:
+    """The record batch with this column alone, whose offsets and indices are checked: they come from a file."""
+    import pyarrow as pa
+
+    texts = batch.column(batch.schema.get_field_index(column))
+    raw = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(texts.type)
+    texts = texts if raw is None else texts.view(raw)  # UTF-8 is checked later, document by document
+    texts.validate(full=True)
+    return pa.RecordBatch.from_arrays([texts], [column])
 
 
 def row_location(location: str, first_row: int, i: int) -> str:
@@ -67,30 +99,49 @@ def read_csv(input_split: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk]:
     reject_utf16(first_bytes, source)
     if not first_bytes:
         return
-    column = input_split.read_options.text_column
     skipped = 0
 
-    def invalid_row(row: Any) -> str:
+    def skip_row(_: Any) -> str:
         nonlocal skipped
-        if policy.on_error == "stop":
-            return "error"
         skipped += 1
         return "skip"
 
+    stops = policy.on_error == "stop"
+    encoding = "utf8" if stops or is_utf8(source) else "latin1"  # bytes as characters: Arrow decodes rows it skips
+    column = input_split.read_options.text_column.encode().decode(encoding)
     reader = pc.open_csv(
         open_bytes(source),
-        read_options=pc.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+        read_options=pc.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, encoding=encoding),
         parse_options=pc.ParseOptions(
             delimiter="\t" if source.format == "tsv" else ",",
             newlines_in_values=True,
-            invalid_row_handler=invalid_row,
+            invalid_row_handler=None if stops else skip_row,
         ),
         convert_options=pc.ConvertOptions(
             include_columns=[column], column_types={column: pa.binary()}, strings_can_be_null=False
         ),
     )
-    yield from table_chunks(reader, column, source.path)
+    for chunk in table_chunks(reader, column, source.path):
+        yield chunk if encoding == "utf8" else original_bytes(chunk)
     policy.counts["bad_lines"] += skipped
+
+
+def is_utf8(source: Source) -> bool:
+    """Whether the whole file is UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open_bytes(source) as file:
+        try:
+            while block := file.read(BLOCK_BYTES):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def original_bytes(chunk: Chunk) -> Chunk:
+    """The documents of a file that was read as Latin-1, as its bytes."""
+    return Chunk.from_list([document.decode().encode("latin1") for document in chunk.documents.documents], chunk.locate)
 
 
 # ---------------------------------------------------------------------------------------------------------- parquet
@@ -103,11 +154,13 @@ def read_parquet(input_split: InputSplit, policy: BadDataPolicy) -> Iterator[Chu
     column = input_split.read_options.text_column
     metadata = read_footer(input_split.source)
     groups = list(range(input_split.start, input_split.stop if input_split.stop >= 0 else metadata.num_row_groups))
-    rows = sum(metadata.row_group(group).num_rows for group in groups)
-    batch_size = max(1, min(rows, BATCH_BYTES * rows // max(input_split.approx_bytes, 1)))
+    rows, index = sum(metadata.row_group(group).num_rows for group in groups), column_index(column, metadata)
+    num_bytes = sum(metadata.row_group(group).column(index).total_uncompressed_size for group in groups)
+    batch_size = max(1, min(rows, BATCH_ROWS, BATCH_BYTES * rows // max(num_bytes, 1)))
+    short = [column] if num_bytes < SHORT_ROW * rows else None
     ranges = coalesce_ranges(column_chunk_ranges(metadata, groups, column))
     with open_seekable(input_split.source, ranges) as content:
-        file = pq.ParquetFile(content, metadata=metadata)
+        file = pq.ParquetFile(content, metadata=metadata, read_dictionary=short)
         batches = file.iter_batches(batch_size=batch_size, row_groups=groups, columns=[column], use_threads=False)
         yield from table_chunks(batches, column, f"{input_split.source.path}, row groups from {input_split.start}")
 
@@ -159,10 +212,11 @@ def read_arrow(input_split: InputSplit, policy: BadDataPolicy) -> Iterator[Chunk
     with open_seekable(input_split.source) as content:
         reader = open_arrow(content)
         if isinstance(reader, pa.ipc.RecordBatchStreamReader):
-            batches: Iterable[Any] = reader
+            batches: Iterable[Any] = iter(reader)
         else:
             stop = input_split.stop if input_split.stop >= 0 else reader.num_record_batches
             batches = (reader.get_batch(i) for i in range(input_split.start, stop))
+        batches = (validated(batch, column) for batch in batches)
         yield from table_chunks(batches, column, f"{input_split.source.path}, batches from {input_split.start}")
 
 
@@ -172,7 +226,10 @@ def open_seekable(source: Source, ranges: Sequence[tuple[int, int]] = ()) -> Any
 
     if source.compression is not None:
         with open_bytes(source) as file:
-            return pa.BufferReader(file.read())
+            content = file.read(MAX_DECOMPRESSED + 1)
+        if len(content) > MAX_DECOMPRESSED:
+            raise ValueError(f"more than {MAX_DECOMPRESSED:,} bytes when decompressed: decompress it first")
+        return pa.BufferReader(content)
     return pa.PythonFile(open_source(source, ranges)) if source.is_remote else pa.memory_map(source.path)
 
 

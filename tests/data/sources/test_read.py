@@ -3,12 +3,14 @@
 import csv
 import gzip
 import io
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -294,6 +296,51 @@ def test_one_line_that_decompresses_to_600_megabytes(whole_file: bool, tmp_path:
     start = time.process_time()
     assert documents(path, "skip", max_doc_bytes=1_000_000, **options) == ([], {"too_long": 1})
     assert time.process_time() - start < 4
+
+
+def test_parquet_that_decompresses_to_more_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertgpt.data.sources.tabular.MAX_DECOMPRESSED", 10_000_000)
+    pq.write_table(pa.table({"text": ["x" * 11_000_000]}), sink := io.BytesIO(), compression="none")
+    (path := tmp_path / "t.parquet.zst").write_bytes(zstd(sink.getvalue()))
+    assert path.stat().st_size < 10_000
+    error = read_error(path, "skip")
+    assert (error.code, str(error.cause).partition(":")[0]) == ("BG313", "more than 10,000,000 bytes when decompressed")
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_long_value_repeated_in_all_rows(form: str, tmp_path: Path) -> None:
+    """A dictionary of one megabyte that decodes to ten gigabytes: decoded a few rows at a time."""
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 9999 + [None], pa.int32()), pa.array(["x" * 1_000_000]))
+    table, path = pa.table({"text": column}), tmp_path / f"t.{form}"
+    if form == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    [source] = resolve_sources([str(path)])
+    batches = read_documents(InputSplit(source, 0, -1, 0), BadDataPolicy("skip"))
+    assert all(len(batch.data) < 10_000_000 for batch in itertools.islice(batches, 20))
+
+
+@pytest.mark.parametrize("policy", ["skip", "replace"])
+def test_ragged_csv_row_that_is_not_utf8(policy: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (path := tmp_path / "t.csv").write_bytes("i,täxt\n1,önè\n".encode() + b"2,caf\xe9,extra\n3,caf\xe9\n4,four\n")
+    texts = ["önè".encode(), "caf\ufffd".encode(), b"four"] if policy == "replace" else ["önè".encode(), b"four"]
+    assert documents(path, policy, text_column="täxt") == (texts, {"bad_lines": 1, "bad_utf8": 1})
+    assert read_error(path, text_column="täxt").code == "BG313"
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("column", [pa.array(["one", "two"]), pa.array([*"abacabb"]).dictionary_encode()])
+def test_arrow_offsets_and_indices_are_checked(column: pa.Array, tmp_path: Path) -> None:
+    """Beyond their buffers they are an error, not a crash or the bytes of other memory."""
+    numbers = [0, 1, 0, 2, 0, 1, 1] if pa.types.is_dictionary(column.type) else [0, 3, 6]
+    with pa.ipc.new_file(path := tmp_path / "t.arrow", pa.schema([("text", column.type)])) as writer:
+        writer.write_batch(pa.record_batch([column], ["text"]))
+    content, good = path.read_bytes(), np.array(numbers, np.int32).tobytes()
+    assert content.count(good) == 1
+    path.write_bytes(content.replace(good, np.array([*numbers[:-1], 1 << 30], np.int32).tobytes()))
+    assert read_error(path).code == "BG313"
 
 
 # ------------------------------------------------------------------------------------------------ bad data
