@@ -42,8 +42,20 @@ def init_weights(model: Transformer, generator: torch.Generator) -> None:
         elif init == "zero" and is_residual:
             parameter.zero_()
         elif init == "bert":
-            nn.init.trunc_normal_(parameter, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD, generator=generator)
+            truncated_normal_(parameter, INIT_STD, generator)
         else:
             std = INIT_STD / math.sqrt(2 * model.config.layers) if init == "gpt2" and is_residual else INIT_STD
             parameter.normal_(std=std, generator=generator)
     model.token_embedding.weight[model.config.vocab_size :] = 0
+
+
+def truncated_normal_(parameter: nn.Parameter, std: float, generator: torch.Generator) -> None:
+    """Draw from a normal distribution, and again what is beyond two standard deviations.
+
+    `nn.init.trunc_normal_` draws other values in other versions of torch.
+    """
+    parameter.normal_(std=std, generator=generator)
+    while (outside := parameter.abs() > 2 * std).any():
+        parameter.copy_(
+            torch.where(outside, torch.empty_like(parameter).normal_(std=std, generator=generator), parameter)
+        )
