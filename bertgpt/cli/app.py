@@ -92,7 +92,7 @@ def execute(request: Request | str, console: Console) -> None:
     command = registry.stage_module(request.command)
     console_module.current = console
     try:
-        result = command.run(resolved.options)
+        result = registry.run_stage(request.command, resolved.options)
     finally:
         console_module.current = None
     if console.json:

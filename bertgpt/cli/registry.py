@@ -23,6 +23,7 @@ from bertgpt.config.options import (
 )
 from bertgpt.config.resolve import resolve
 from bertgpt.config.training_options import FinetuneOptions, PretrainOptions
+from bertgpt.utils.disk import disk_error
 from bertgpt.utils.errors import BertGPTError
 
 COMMANDS: dict[str, type[Options]] = {
@@ -47,6 +48,17 @@ def stage_module(command: str) -> ModuleType:
     return import_module(f"bertgpt.stages.{name}")
 
 
+def run_stage(command: str, options: Options) -> dict[str, Any]:
+    """Run a command. A full or broken disk, wherever it shows, is an error of the user's machine and not a bug."""
+    try:
+        result: dict[str, Any] = stage_module(command).run(options)
+    except Exception as error:
+        if isinstance(error, (BertGPTError, BrokenPipeError)) or (report := disk_error(error)) is None:
+            raise
+        raise report from error
+    return result
+
+
 def as_python_function(command: str, name: str) -> Callable[..., dict[str, Any]]:
     """The Python function of a command: positional arguments first, options as keywords."""
     model = COMMANDS[command]
@@ -63,8 +75,7 @@ def as_python_function(command: str, name: str) -> Callable[..., dict[str, Any]]
         by_position = dict(zip(names, positional, strict=False))
         if both := by_position.keys() & options:
             raise BertGPTError("BG203", f"{', '.join(both)} is given both as positional and as keyword argument")
-        result: dict[str, Any] = stage_module(command).run(resolve(model, by_position | options).options)
-        return result
+        return run_stage(command, resolve(model, by_position | options).options)
 
     parameters = [
         Parameter(

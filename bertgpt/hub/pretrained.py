@@ -7,6 +7,7 @@ card.md             model card
 manifest.json       checksums of all other files, written last
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,7 @@ class PretrainedModel:
 def save(pretrained: PretrainedModel, out: Path, card: str) -> None:
     """Write a model folder, atomically; `card` is the text of its model card."""
     aside = out.parent / f".{out.name}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)  # of a killed process
     ensure_writable_folder(aside / "tokenizer")
     pretrained.tokenizer.save(aside / "tokenizer")
     save_file(weights_of(pretrained.module), aside / "model.safetensors", metadata={"format": "pt"})

@@ -18,7 +18,7 @@ from bertgpt.reports.samples import generate_samples, masked_predictions
 from bertgpt.reports.scores import Row, config_diff, flat_scores, format_cell, partial_notes, results_table
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import disk_error, write_json, write_text
+from bertgpt.utils.files import write_json, write_text
 from bertgpt.utils.version import __version__
 
 SECTIONS = {  # template and title; a section without content is left out
@@ -42,15 +42,12 @@ def write_report(names: list[str], out: Path, results: Path, metrics_dir: Path |
     runs = collect_runs(names, results)
     rows = results_table(runs)
     page = render(runs, rows)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, page)
-        if metrics_dir:
-            metrics_dir.mkdir(parents=True, exist_ok=True)
-            for run in runs:
-                write_json(metrics_dir / f"{run.name}.json", flat_scores(rows, run.name))
-    except OSError as error:
-        raise disk_error(error, out) from None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, page)
+    if metrics_dir:
+        metrics_dir.mkdir(parents=True, exist_ok=True)
+        for run in runs:
+            write_json(metrics_dir / f"{run.name}.json", flat_scores(rows, run.name))
     table = [vars(row) for row in rows]
     return {"path": str(out), "runs": [run.name for run in runs], "table": table, "notes": partial_notes(runs)}
 

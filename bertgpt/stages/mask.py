@@ -17,7 +17,7 @@ def run(options: MaskOptions) -> dict[str, Any]:
         summarize_mask_plan,
     )
     from bertgpt.data.execution.workdir import WorkDirectory
-    from bertgpt.utils.files import check_space
+    from bertgpt.utils.disk import check_space
 
     inputs = MaskInput(options)
     if options.dry_run:

@@ -11,7 +11,6 @@ from bertgpt.callbacks.validation import ValidationCallback, target_bytes
 from bertgpt.config.code_deps import code_hash
 from bertgpt.config.presets import PRESETS, ModelConfig, Preset
 from bertgpt.config.training_options import PretrainOptions
-from bertgpt.data.execution.workdir import nearest_existing
 from bertgpt.data.format import KIND_NAMES, read_manifest
 from bertgpt.data.loading.causal import CausalBatch, CausalDataset
 from bertgpt.data.loading.loader import BatchPartition, Dataset, ShuffledStream, StepLoader, hybrid_split
@@ -32,6 +31,7 @@ from bertgpt.training.optimizers import UNKNOWN_STEPS, LRSchedule, Optimizers
 from bertgpt.training.ppmi_init import ppmi_init
 from bertgpt.training.run_directory import RunDirectory, RunRecord, RunResult
 from bertgpt.utils.console import Console
+from bertgpt.utils.disk import nearest_existing
 from bertgpt.utils.errors import BertGPTError, require_package
 from bertgpt.utils.files import sha256_of
 from bertgpt.utils.tables import show_dry_run, show_metrics

@@ -20,7 +20,7 @@ def run(options: ShardOptions) -> dict[str, Any]:
     from bertgpt.data.build.publish import publish_shards, summarize, summarize_task
     from bertgpt.data.build.repair import repair_shards
     from bertgpt.data.build.shuffle import assign_documents, check_fractions, shard_config, write_shards
-    from bertgpt.utils.files import check_space
+    from bertgpt.utils.disk import check_space
 
     if options.repair is not None:
         return repair_shards(Path(options.repair), options)

@@ -14,7 +14,7 @@ def run(options: TokenizeOptions) -> dict[str, Any]:
     prestart_workers(options)  # they start while the imports below are under way
     from bertgpt.data.build.inputs import TextInput, open_workdir
     from bertgpt.data.build.publish import publish_tokenized, summarize, summarize_task
-    from bertgpt.utils.files import check_space
+    from bertgpt.utils.disk import check_space
 
     inputs = TextInput(options)
     if options.dry_run:

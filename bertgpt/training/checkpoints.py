@@ -6,7 +6,6 @@ All random numbers are functions of the seed and the step, so state.json holds a
 There is no pointer to the latest checkpoint: valid folders are found by looking.
 """
 
-import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,12 +22,12 @@ from bertgpt.hub.pretrained import weights_of
 from bertgpt.model import PaddedEmbedding
 from bertgpt.training.optimizers import Optimizers
 from bertgpt.utils import console
+from bertgpt.utils.disk import DISK_FULL, check_space, disk_errno
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import check_space, ensure_writable_folder, fault_point, publish_atomic, sha256_of, write_json
+from bertgpt.utils.files import ensure_writable_folder, fault_point, publish_atomic, sha256_of, write_json
 from bertgpt.utils.version import FORMAT_VERSION
 
 KEEP_LATEST = 2  # newest valid checkpoints, which are never pruned
-DISK_FULL_ERRNOS = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 
 
 class Checkpoints:
@@ -63,7 +62,7 @@ class Checkpoints:
             write_json(temp / "MANIFEST.json", {name: sha256_of(temp / name) for name in names})
         except BaseException as error:
             shutil.rmtree(temp, ignore_errors=True)
-            if is_disk_full(error):
+            if disk_errno(error) in DISK_FULL:
                 raise disk_full_error(target, needed) from None
             raise
         publish_atomic(temp, target)
@@ -169,13 +168,6 @@ def is_valid(folder: Path) -> bool:
         return names == set(hashes) and all(sha256_of(folder / name) == digest for name, digest in hashes.items())
     except (OSError, ValueError, TypeError, AttributeError):
         return False
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error means that the disk is full or a quota exceeded; safetensors reports that in its text only."""
-    if isinstance(error, SafetensorError):
-        return any(f"os error {number})" in str(error) for number in DISK_FULL_ERRNOS)
-    return isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS
 
 
 def disk_full_error(folder: Path, needed: int) -> BertGPTError:

@@ -23,13 +23,13 @@ from bertgpt.data.execution.workdir import config_diff
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub import pretrained
 from bertgpt.hub.pretrained import PretrainedModel
-from bertgpt.training.checkpoints import Checkpoints, check_version, is_disk_full
+from bertgpt.training.checkpoints import Checkpoints, check_version
 from bertgpt.training.distributed import DistContext, translate_peer_errors
 from bertgpt.training.logger import TIMING_KEYS, JsonlLogger, RunLogger
 from bertgpt.utils import console
+from bertgpt.utils.disk import disk_error
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import (
-    disk_error,
     ensure_writable_folder,
     lock,
     write_json,
@@ -104,9 +104,7 @@ class RunDirectory:
 
     def record_failure(self, error: BaseException) -> BaseException:
         """Record why the run stopped, as far as the disk allows; name the disk if it is the reason."""
-        if isinstance(error, OSError) or is_disk_full(error):
-            cause = error if isinstance(error, OSError) else OSError(28, "No space left on device", str(self.path))
-            error = disk_error(cause, self.path)
+        error = disk_error(error, self.path) or error
         if not self.started:
             return error
         diverged = isinstance(error, BertGPTError) and error.code == "BG501"

@@ -9,8 +9,9 @@ from bertgpt.config.training_options import FinetuneOptions, PretrainOptions
 from bertgpt.training.device import peak_flops, tune_malloc, use_deterministic_algorithms
 from bertgpt.training.run_directory import RunDirectory
 from bertgpt.utils import console
+from bertgpt.utils.disk import check_space
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import check_space, ensure_writable_folder
+from bertgpt.utils.files import ensure_writable_folder
 
 TrainingOptions = PretrainOptions | FinetuneOptions
 CHECKPOINT_BYTES = 12  # per parameter: fp32 parameters and two moments

@@ -1,4 +1,4 @@
-"""Atomic files and folders (write to a temporary name, sync, rename), locks, caches and disk errors.
+"""Atomic files and folders (write to a temporary name, sync, rename), locks and caches.
 
 Every step after which a crash leaves a different state on disk is a named fault point. Tests kill the process at each
 of them: $BERTGPT_FAULT=NAME, or NAME:3 for the third time it is passed.
@@ -9,17 +9,23 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bertgpt.utils.errors import BertGPTError
+
+TEMPORARY = re.compile(r"\.([0-9a-f]{8})-(\d+)\.tmp$")
+ABANDONED_SECONDS = 86_400
 
 _passed: Counter[str] = Counter()
 
@@ -68,12 +74,22 @@ def sha256_of_json(content: Any) -> str:
 def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path to write to, then rename that file to `path`, replacing an existing one.
 
-    Without `durable` the file survives a crash of this process, but may be lost if the machine crashes.
+    A link stays a link: its target is replaced. A device or FIFO is written to. Without `durable` the file survives a
+    crash of this process, but may be lost if the machine crashes.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path = path.resolve() if path.is_symlink() else path
+    is_special = path.exists() and not path.is_file() and not path.is_dir()
+    folder = Path(tempfile.gettempdir()) if is_special else path.parent
+    remove_abandoned(folder)
+    temporary = folder / f".{path.name}.{namespace()}-{os.getpid()}.tmp"
     try:
         yield temporary
         fault_point("file.written")
+        if is_special:
+            with temporary.open("rb") as content, path.open("wb") as out:
+                shutil.copyfileobj(content, out)
+            temporary.unlink()
+            return
         if durable:
             sync(temporary)
         fault_point("file.synced")
@@ -84,6 +100,37 @@ def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
     if durable:
         sync(path.parent)
     fault_point("file.renamed")
+
+
+@cache
+def namespace() -> str:
+    """A short name of host, boot and namespace of process ids: within it, no two processes have the same id."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):  # elsewhere than on Linux
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+@cache
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files of processes that were killed: of this namespace at once, of others after a day."""
+    with suppress(OSError):
+        for file in folder.glob(".*.tmp"):
+            if (match := TEMPORARY.search(file.name)) and is_abandoned(file, *match.groups()):
+                file.unlink(missing_ok=True)
+
+
+def is_abandoned(file: Path, owner_namespace: str, pid: str) -> bool:
+    """Whether the process that writes a temporary file has ended, as far as can be seen from here."""
+    if owner_namespace != namespace():
+        return time.time() - file.stat().st_mtime > ABANDONED_SECONDS
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return int(pid) == os.getpid()
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
@@ -166,34 +213,6 @@ def ensure_writable_folder(folder: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise BertGPTError("BG404", "output folder is not writable", path=str(folder), cause=error.strerror) from None
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """Check before any work that the disk has this many free bytes."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise BertGPTError(
-            "BG403",
-            "not enough disk space",
-            path=str(folder),
-            cause=f"about {needed:,} bytes are needed, {free:,} are free",
-        )
-
-
-def disk_error(error: OSError, path: Path) -> BertGPTError:
-    """The error for a failed write: disk full, or file not writable."""
-    full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-    try:
-        free = shutil.disk_usage(path if path.exists() else path.parent).free
-    except OSError:
-        free = 0
-    return BertGPTError(
-        "BG403" if full else "BG404",
-        "the disk is full" if full else "a file cannot be written",
-        path=error.filename or str(path),
-        cause=f"{error.strerror}; {free:,} bytes are free",
-        hint="free some space and rerun to resume; finished work is kept" if full else None,
-    )
 
 
 def link_or_copy(file: Path, place: Path) -> None:

@@ -17,7 +17,7 @@ from bertgpt.data.build.document_limit import DocumentLimit
 from bertgpt.data.build.files import TokenizedFiles, result_of, sum_counts
 from bertgpt.data.build.tokenize_worker import ENCODERS, TokenizeWorker, policy_of, tokenize_tasks
 from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup, TaskResult, completed_result, worker_count
-from bertgpt.data.execution.workdir import WorkDirectory, nearest_existing
+from bertgpt.data.execution.workdir import WorkDirectory
 from bertgpt.data.format import read_manifest, verify, verify_tokenizer
 from bertgpt.data.sources.read import BadDataPolicy, column_names, missing_column, read_documents
 from bertgpt.data.sources.resolve import remote_names, resolve_sources
@@ -28,6 +28,7 @@ from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.data.tokenizers.train import train_tokenizer
 from bertgpt.utils import console
+from bertgpt.utils.disk import nearest_existing
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import sha256_of
 

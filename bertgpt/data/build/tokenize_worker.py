@@ -108,7 +108,7 @@ class SpillBuffer:
         if sum(map(len, ids)) > SPILL:
             file = self.file = self.file or self.path.open("wb")
             for array in ids:
-                array.tofile(file)
+                file.write(array.data)
             ids.clear()
 
     def concatenate(self, ids: list[NDArray[Any]]) -> NDArray[Any]:
@@ -116,7 +116,7 @@ class SpillBuffer:
         if self.file is None:
             return np.concatenate(ids) if ids else np.empty(0, self.dtype)
         for array in ids:
-            array.tofile(self.file)
+            self.file.write(array.data)
         self.file.flush()
         return np.asarray(np.memmap(self.path, self.dtype, "r"))
 

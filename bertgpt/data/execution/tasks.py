@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import atomic_write, disk_error, fault_point, sha256_of, sha256_of_json, write_json
+from bertgpt.utils.files import atomic_write, fault_point, sha256_of, sha256_of_json, write_json
 
 SMALL_INPUT = 40_000_000  # bytes: one process is done with so few before others have started
 PRELOAD = "bertgpt.data.build.preload"  # as a string: this room does not import what it executes
@@ -126,21 +126,18 @@ def run_task(worker: Worker, group: TaskGroup, task: Task) -> TaskResult:
         return completed
     path = group.folder / task.name
     metadata: Metadata = {}
-    try:
-        with atomic_write(path, durable=False) as temporary:
-            metadata.update(worker.run(task.payload, temporary))
-        result = TaskResult(task.name, path.stat().st_size, sha256_of(path), metadata)
-        fault_point("task.file_written")
-        stored = {
-            "task": sha256_of_json(task.identity),
-            "code_hash": group.code_hash,
-            "bytes": result.bytes,
-            "sha256": result.sha256,
-            "metadata": metadata,
-        }
-        write_json(group.folder / f"{task.name}.json", stored, durable=False)
-    except OSError as error:
-        raise disk_error(error, group.folder) from None
+    with atomic_write(path, durable=False) as temporary:
+        metadata.update(worker.run(task.payload, temporary))
+    result = TaskResult(task.name, path.stat().st_size, sha256_of(path), metadata)
+    fault_point("task.file_written")
+    stored = {
+        "task": sha256_of_json(task.identity),
+        "code_hash": group.code_hash,
+        "bytes": result.bytes,
+        "sha256": result.sha256,
+        "metadata": metadata,
+    }
+    write_json(group.folder / f"{task.name}.json", stored, durable=False)
     fault_point("task.done")
     return result
 

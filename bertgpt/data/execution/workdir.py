@@ -30,7 +30,6 @@ from bertgpt.data.format import WRITTEN_BY, read_manifest, verify
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import (
-    disk_error,
     ensure_writable_folder,
     link_or_copy,
     lock,
@@ -71,8 +70,6 @@ class WorkDirectory:
         if self.pool is not None:
             self.pool.close()
         self._lock.__exit__(kind, error, trace)
-        if isinstance(error, OSError):
-            raise disk_error(error, self.root) from None
 
     def folder(self, config: Metadata, name: str, empty: bool = False) -> Path:
         """The folder of this name for a config; created, and cleared if it should be `empty`."""
@@ -162,14 +159,6 @@ class WorkDirectory:
     def remove(self) -> None:
         """Remove the work directory."""
         shutil.rmtree(self.root, ignore_errors=True)
-
-
-def nearest_existing(path: Path) -> Path:
-    """The path itself, or its nearest parent folder that exists."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def config_diff(old: Any, new: Any, name: str = "") -> list[str]:

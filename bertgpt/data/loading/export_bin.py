@@ -7,7 +7,8 @@ from bertgpt.data.execution.workdir import WorkDirectory
 from bertgpt.data.format import TokenFile, build_manifest, read_manifest
 from bertgpt.data.loading.open import open_artifact
 from bertgpt.utils import console
-from bertgpt.utils.files import check_space, sha256_of
+from bertgpt.utils.disk import check_space
+from bertgpt.utils.files import sha256_of
 
 
 def to_bin(shards: Path, out: Path, overwrite: bool) -> Metadata:
@@ -36,7 +37,7 @@ def write_splits(shards: Path, manifest: Metadata, final: Path) -> list[Metadata
         path = final / f"{split}.bin"
         with path.open("wb") as stream:  # no atomic write needed: the folder is published as a whole
             for file in files:
-                TokenFile(shards / file["path"]).flat.tofile(stream)
+                stream.write(TokenFile(shards / file["path"]).flat.data)
                 done += file["bytes"]
                 progress.update(done)
         tokens, size = sum(file["tokens"] for file in files), path.stat().st_size

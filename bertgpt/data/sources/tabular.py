@@ -157,7 +157,9 @@ def read_parquet(input_split: InputSplit, policy: BadDataPolicy) -> Iterator[Chu
     rows, index = sum(metadata.row_group(group).num_rows for group in groups), column_index(column, metadata)
     num_bytes = sum(metadata.row_group(group).column(index).total_uncompressed_size for group in groups)
     batch_size = max(1, min(rows, BATCH_ROWS, BATCH_BYTES * rows // max(num_bytes, 1)))
-    short = [column] if num_bytes < SHORT_ROW * rows else None
+    leaf = metadata.schema.column(index)
+    is_text = leaf.path == column and leaf.physical_type == "BYTE_ARRAY"
+    short = [column] if is_text and num_bytes < SHORT_ROW * rows else None
     ranges = coalesce_ranges(column_chunk_ranges(metadata, groups, column))
     with open_seekable(input_split.source, ranges) as content:
         file = pq.ParquetFile(content, metadata=metadata, read_dictionary=short)
