@@ -28,10 +28,10 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def disk_errno(error: BaseException) -> int | None:
-    """The error number of a failure of the disk; libraries in Rust have it in their message only."""
+    """The error number of a failure of the disk; libraries in Rust and `shutil.copytree` have it in their text only."""
     number = error.errno if isinstance(error, OSError) else None
-    if match := re.search(r"\(os error (\d+)\)", str(error)):
-        number = int(match.group(1))
+    if number is None and (match := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(error))):
+        number = int(match.group(1) or match.group(2))
     return number if number in (*DISK_FULL, *DISK_BROKEN) else None
 
 
