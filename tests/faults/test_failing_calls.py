@@ -51,7 +51,7 @@ COMMANDS: dict[str, list[str]] = {
     "report": ["report", "run"],
 }  # fmt: skip
 CHANGING = (  # in each run: times, hosts, logs; compared by name only
-    "run.json", "lm.run.json", "log.txt", "run.lock", "page.html", "lock",
+    "run.json", "lm.run.json", "labels.csv.run.json", "log.txt", "run.lock", "page.html", "lock",
 )  # fmt: skip
 TIMING = re.compile(rf'"({"|".join(TIMING_KEYS)}|seconds)": ?[^,}}]+'.encode())
 

@@ -10,7 +10,6 @@ from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub.pretrained import ClassificationHead, PretrainedModel
 from bertgpt.inference.classify import classify, probabilities
 from bertgpt.inference.language_model import LanguageModel
-from bertgpt.model import SequenceClassifier
 from bertgpt.utils.errors import BertGPTError
 from tests.fixtures.models import random_classifier, save_random_model
 
@@ -33,9 +32,8 @@ def test_labels_scores_and_pairs(tmp_path: Path, tokenizer: Tokenizer) -> None:
 
 def test_regression_predicts_a_number(tmp_path: Path, tokenizer: Tokenizer) -> None:
     model = save_random_model(tmp_path, "gpt2", tokenizer).model
-    pretrained = PretrainedModel(
-        model, tokenizer, "clm", head=ClassificationHead("task", (), SequenceClassifier(model, 1, True))
-    )
+    head = ClassificationHead("task", (), random_classifier(model, causal=True, num_labels=1))
+    pretrained = PretrainedModel(model, tokenizer, "clm", head=head)
     results = LanguageModel(pretrained).classify(TEXTS)
     assert np.allclose([result["score"] for result in results], classify(pretrained, TEXTS)[:, 0], atol=1e-5)
     assert all(result["label"] is None and not result["scores"] for result in results)
