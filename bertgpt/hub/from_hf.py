@@ -8,34 +8,85 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from bertgpt.config.presets import ModelConfig
+from bertgpt.data.format import read_manifest, verify
 from bertgpt.data.tokenizers.load import load_tokenizer
-from bertgpt.hub.mapping import from_hf, from_hf_config
-from bertgpt.hub.pretrained import PretrainedModel, allocate, check_vocabulary, load_weights, no_model_error, save
+from bertgpt.hub.mapping import CLASSIFIER_CLASSES, classifier_from_hf, from_hf, from_hf_config
+from bertgpt.hub.pretrained import (
+    ClassificationHead,
+    PretrainedModel,
+    allocate,
+    check_vocabulary,
+    load_weights,
+    no_model_error,
+    save,
+)
+from bertgpt.model import SequenceClassifier
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.files import lock, sha256_of, sha256_of_json
 
 # Configuration, tokenizer and safetensors: nothing that could run code.
 DOWNLOADED_FILES = [
     "config.json", "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json",
 ]  # fmt: skip
+OPTIONAL_HEADS = ("pooler.", "nsp_head.", "mlm_dense.", "mlm_norm.", "lm_bias")
 
 
 def import_hf(source: str, out: Path, overwrite: bool) -> dict[str, Any]:
     """Import a transformers folder, or a model of the hub, as the run `out`; returns its layout and parameter count."""
+    folder = Path(source) if Path(source).exists() else download(source)
+    hf_config, parent = read_hf_config(folder), hash_of_source(folder)
+    if not overwrite and is_imported(out, parent):
+        console.info(f"nothing to do: {out} is finished")
+    else:
+        model, name = load_hf(folder), Path(source).name
+        card = f"# {name}\n\nImported from the {hf_config['architectures'][0]} weights of `{name}`.\n"
+        with lock(out / "run.lock", str(out)):
+            if overwrite or not is_imported(out, parent):  # by another process, meanwhile
+                save(model, out / "final", card, parent)
+    manifest = read_manifest(out / "final")
+    layout, objective = from_hf_config(hf_config)[1], manifest["config"]["objective"]
+    return {"path": str(out), "layout": layout, "objective": objective, **manifest["counts"]}
+
+
+def is_imported(out: Path, parent: str) -> bool:
+    """Whether `out` holds the same model; an error if it holds another."""
     final = out / "final"
-    if final.exists() and not overwrite:
-        raise BertGPTError(
-            "BG213", "output already exists", path=str(final), hint="choose another --out, or --overwrite"
-        )
-    model, hf_config = load_hf(Path(source) if Path(source).exists() else download(source))
-    out.mkdir(parents=True, exist_ok=True)
-    name = Path(source).name
-    save(model, final, f"# {name}\n\nImported from the {hf_config['architectures'][0]} weights of `{name}`.\n")
-    layout, num_parameters = from_hf_config(hf_config)[1], model.model.num_parameters()
-    return {"path": str(out), "layout": layout, "objective": model.objective, "parameters": num_parameters}
+    if not final.exists():
+        return False
+    manifest = read_manifest(final)
+    if manifest.get("parent") != parent:
+        hint = "choose another --out, or --overwrite"
+        raise BertGPTError("BG213", "output already exists", path=str(final), hint=hint)
+    verify(final, manifest)
+    return True
+
+
+def hash_of_source(folder: Path) -> str:
+    """The hash of the files that an import reads."""
+    files = sorted({file for pattern in DOWNLOADED_FILES for file in folder.glob(pattern) if file.is_file()})
+    return sha256_of_json({file.name: sha256_of(file) for file in files})
+
+
+def read_hf_config(folder: Path) -> dict[str, Any]:
+    """config.json of a transformers folder; an error if the folder has no safetensors beside it."""
+    if not is_hf_folder(folder):
+        raise no_model_error(folder)
+    try:
+        hf_config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(hf_config, dict):
+            raise ValueError("not a JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable_model(folder, error) from None
+    return hf_config
+
+
+def unreadable_model(folder: Path, error: Exception) -> BertGPTError:
+    """The error for a model whose config or weights cannot be read."""
+    cause = f"{type(error).__name__}: {error}".splitlines()[0]
+    return BertGPTError("BG318", "model cannot be read", path=str(folder), cause=cause)
 
 
 def is_hf_folder(folder: Path) -> bool:
@@ -43,30 +94,44 @@ def is_hf_folder(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
-def load_hf(folder: Path) -> tuple[PretrainedModel, dict[str, Any]]:
-    """Load a transformers folder: the model with its tokenizer, and its config.json.
+def load_hf(folder: Path) -> PretrainedModel:
+    """Load a transformers folder: a language model or a classifier, with its tokenizer.
 
     Raises BertGPTError if it has no safetensors, cannot be read, or is of an architecture that bertgpt lacks.
     """
-    if not is_hf_folder(folder):
-        raise no_model_error(folder)
-    hf_weights: dict[str, Tensor] = {}
+    hf_config, hf_weights = read_hf_config(folder), dict[str, Tensor]()
     try:
-        hf_config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config, layout = from_hf_config(hf_config)
         for file in sorted(folder.glob("*.safetensors")):
             hf_weights |= load_file(file)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        cause = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise BertGPTError("BG318", "model cannot be read", path=str(folder), cause=cause) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise unreadable_model(folder, error) from None
     tokenizer = load_tokenizer(folder)
     check_vocabulary(config, tokenizer)
-    model = allocate(config, hf_weights, str(folder))
-    weights = from_hf(config, layout, normalize_names(layout, hf_weights))
-    load_weights(model, add_missing_heads(config, weights), str(folder))
-    objective = "clm" if layout in ("gpt2", "modernbert-decoder") else "mlm"
-    cross_document_attention = layout == "gpt2"
-    return PretrainedModel(model, tokenizer, objective, cross_document_attention, model_max_length(folder)), hf_config
+    model, head = allocate(config, hf_weights, str(folder)), None
+    hf_weights = normalize_names(layout, hf_weights)
+    causal = layout in ("gpt2", "modernbert-decoder")
+    if is_classifier(hf_config):
+        labels = labels_of(hf_config)
+        head = ClassificationHead(folder.name, labels, SequenceClassifier(model, len(labels) or 1, causal))
+        weights = add_missing(head.classifier, classifier_from_hf(config, layout, hf_weights))
+    else:
+        weights = add_missing(model, from_hf(config, layout, hf_weights))
+    load_weights(model if head is None else head.classifier, weights, str(folder))
+    fields = ("clm" if causal else "mlm", layout == "gpt2", model_max_length(folder))
+    return PretrainedModel(model, tokenizer, *fields, head=head)
+
+
+def is_classifier(hf_config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of a model with a classification head."""
+    return hf_config.get("architectures", [""])[0] in CLASSIFIER_CLASSES.values()
+
+
+def labels_of(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The class names of a classifier; none for regression."""
+    labels = {int(i): str(name) for i, name in hf_config.get("id2label", {}).items()}
+    is_regression = hf_config.get("problem_type") == "regression" or len(labels) == 1
+    return () if is_regression else tuple(labels[i] for i in sorted(labels))
 
 
 def model_max_length(folder: Path) -> int | None:
@@ -85,15 +150,14 @@ def normalize_names(layout: str, weights: Mapping[str, Tensor]) -> dict[str, Ten
     return renamed
 
 
-def add_missing_heads(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add a zero pooler and NSP head to a BERT that has none, since MLM-only checkpoints lack them."""
-    if not config.token_types or "nsp_head.weight" in weights:
-        return weights
-    console.info("this model has no pooler or no NSP head: they are set to zero")
-    shapes = {"pooler": (config.dim, config.dim), "nsp_head": (2, config.dim)}
-    zeros = {f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
-    zeros |= {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}
-    return zeros | weights
+def add_missing(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add heads that a checkpoint lacks, set to zero: the pooler and NSP head of BERT, those of a classifier's MLM."""
+    missing = {name: torch.zeros_like(weight) for name, weight in model.state_dict().items() if name not in weights}
+    missing = {name: weight for name, weight in missing.items() if any(head in name for head in OPTIONAL_HEADS)}
+    heads = sorted({name.removeprefix("transformer.").partition(".")[0] for name in missing})
+    if heads and not isinstance(model, SequenceClassifier):
+        console.info(f"this model has no {' and no '.join(heads)}: set to zero")
+    return missing | weights
 
 
 def download(name: str) -> Path:

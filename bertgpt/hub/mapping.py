@@ -129,6 +129,7 @@ def to_hf(config: ModelConfig, layout: str, state_dict: Mapping[str, Tensor]) ->
     return hf_state_dict
 
 
+BODY_PREFIXES = ("transformer.", "bert.", "model.")  # of tensors that do not belong to a head
 CLASSIFIER_CLASSES = {
     "gpt2": "GPT2ForSequenceClassification", "bert": "BertForSequenceClassification",
     "modernbert": "ModernBertForSequenceClassification",
@@ -141,11 +142,7 @@ def classifier_to_hf(config: ModelConfig, layout: str, state_dict: Mapping[str, 
     prefix = "classifier."
     body = {name.removeprefix("transformer."): t for name, t in state_dict.items() if not name.startswith(prefix)}
     converted = {name.replace("lm_head.", "head."): t for name, t in to_hf(config, layout, body).items()}
-    hf_state_dict = {
-        name: tensor
-        for name, tensor in converted.items()
-        if name.startswith(("transformer.", "bert.", "model.", "head."))
-    }
+    hf_state_dict = {name: tensor for name, tensor in converted.items() if name.startswith((*BODY_PREFIXES, "head."))}
     hf_prefix = "score." if layout == "gpt2" else prefix
     return hf_state_dict | {
         name.replace(prefix, hf_prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)
@@ -164,12 +161,28 @@ def classifier_hf_config(
     } | ({"classifier_pooling": "cls"} if layout == "modernbert" else {})  # fmt: skip
 
 
-def from_hf(config: ModelConfig, layout: str, hf_state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def classifier_from_hf(config: ModelConfig, layout: str, hf_state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the state dict of a classifier of transformers; the heads that it lacks are left out."""
+    hf_prefix = "score." if layout == "gpt2" else "classifier."
+    classifier = {name: tensor for name, tensor in hf_state_dict.items() if name.startswith(hf_prefix)}
+    body = {name: tensor for name, tensor in hf_state_dict.items() if name not in classifier}
+    if layout == "modernbert-decoder":
+        body = {f"lm_{name}" if name.startswith("head.") else name: tensor for name, tensor in body.items()}
+    state_dict = from_hf(config, layout, body, heads_optional=True)
+    return {f"transformer.{name}": tensor for name, tensor in state_dict.items()} | {
+        name.replace(hf_prefix, "classifier."): tensor for name, tensor in classifier.items()
+    }
+
+
+def from_hf(
+    config: ModelConfig, layout: str, hf_state_dict: Mapping[str, Tensor], heads_optional: bool = False
+) -> dict[str, Tensor]:
     """Convert a state dict of transformers to bertgpt's names; missing optional tensors are left out."""
     state_dict: dict[str, Tensor] = {}
     for mapping in tensor_mappings(config, layout):
         missing = [name for name in mapping.hf_names if name not in hf_state_dict]
-        if missing and mapping.optional:
+        is_head = not mapping.hf_names[0].startswith(BODY_PREFIXES)
+        if missing and (mapping.optional or (heads_optional and is_head)):
             continue
         if missing:
             raise BertGPTError("BG318", "tensor missing from the model's weights", cause=missing[0])
@@ -270,6 +283,8 @@ def modernbert_model_config(hf_config: Mapping[str, Any]) -> ModelConfig:
     """The ModelConfig of a ModernBertConfig or ModernBertDecoderConfig."""
     require(hf_config, hidden_activation="gelu", norm_bias=False, attention_bias=False, mlp_bias=False)
     require(hf_config, classifier_bias=False, decoder_bias=True)
+    if hf_config.get("architectures") == [CLASSIFIER_CLASSES["modernbert"]]:
+        require(hf_config, classifier_pooling="cls")
     ropes = hf_config.get("rope_parameters") or {}
     for kind, name, theta in (
         ("full_attention", "global_rope_theta", GLOBAL_THETA),

@@ -91,8 +91,8 @@ class PretrainedModel:
         return [self.tokenizer.eos_id, *ids]
 
 
-def save(pretrained: PretrainedModel, out: Path, card: str) -> None:
-    """Write a model folder, atomically; `card` is the text of its model card."""
+def save(pretrained: PretrainedModel, out: Path, card: str, parent: str | None = None) -> None:
+    """Write a model folder, atomically; `card` is the text of its model card, `parent` the hash of an imported one."""
     aside = out.parent / f".{out.name}.tmp"
     shutil.rmtree(aside, ignore_errors=True)  # of a killed process
     ensure_writable_folder(aside / "tokenizer")
@@ -115,7 +115,7 @@ def save(pretrained: PretrainedModel, out: Path, card: str) -> None:
     manifest = build_manifest(
         "model", settings, pretrained.tokenizer, {"parameters": pretrained.model.num_parameters()}, files
     )
-    write_json(aside / "manifest.json", manifest)
+    write_json(aside / "manifest.json", manifest | ({} if parent is None else {"parent": parent}))
     publish_atomic(aside, out)
 
 

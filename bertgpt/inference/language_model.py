@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from bertgpt.hub.pretrained import PretrainedModel
+from bertgpt.hub.pretrained import PretrainedModel, not_a_language_model
 from bertgpt.inference.classify import classify, probabilities
 from bertgpt.inference.embed import Pooling, embed
 from bertgpt.inference.fill_mask import FillMask
@@ -85,6 +85,7 @@ class LanguageModel:
         A masked language model gives pseudo-log-likelihoods, and refuses a text longer than its context; other models
         score it in windows of `stride` new tokens.
         """
+        self.require_language_model()
         return score_texts(self.pretrained, as_list(texts), stride)
 
     def embed(self, texts: str | Sequence[str], pooling: Pooling = "mean") -> NDArray[np.float32]:
@@ -115,13 +116,20 @@ class LanguageModel:
         kind = {"clm": "causal", "mlm": "masked", "hybrid": "hybrid"}[self.pretrained.objective]
         return f"<{kind} language model, {self.pretrained.model.num_parameters():,} parameters>"
 
+    def require_language_model(self) -> None:
+        """Refuse a fine-tuned model, whose language-modeling head no longer fits."""
+        if self.pretrained.head is not None:
+            raise not_a_language_model(self.pretrained.head)
+
     def require_causal(self) -> None:
         """Refuse generation with a masked language model."""
+        self.require_language_model()
         if not self.can_generate:
             raise BertGPTError("BG222", "masked language model: generation is not supported")
 
     def require_mlm(self) -> None:
         """Refuse mask filling with a causal model."""
+        self.require_language_model()
         if not self.can_fill_mask:
             raise BertGPTError("BG222", "causal model: mask filling is not supported")
 

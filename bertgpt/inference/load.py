@@ -32,7 +32,7 @@ def load_model(name: str | Path) -> tuple[PretrainedModel, Path]:
     if not path.exists():
         path = fetch_from_hub(str(name))
     if is_hf_folder(path):
-        return load_hf(path)[0], path
+        return load_hf(path), path
     folder = resolve_artifact(path)
     if (folder / "manifest.json").is_file() or not (path / "checkpoints").is_dir():
         return (load_checkpoint(path), path) if is_checkpoint(path) else (load(path), folder)

@@ -35,12 +35,10 @@ def run(options: GenerateOptions) -> dict[str, Any]:
     if not all(options.stop):
         raise BertGPTError("BG204", "--stop must not be empty")
     set_openmp_spin_count()  # before torch is imported
-    from bertgpt.hub.pretrained import not_a_language_model
     from bertgpt.inference.language_model import load
 
     model = load(options.model, options.device, options.precision)
-    if model.pretrained.head is not None:
-        raise not_a_language_model(model.pretrained.head)
+    model.require_language_model()
     if options.mask_text is not None:
         if options.prompt or options.prompts_file:
             raise BertGPTError("BG203", "--mask-text and prompts are mutually exclusive", hint="leave out the prompts")

@@ -26,7 +26,7 @@ from tests.fixtures.forkserver import FOLDER, ForkServer
 from tests.fixtures.training import flags
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(600)]
-POINTS = 40
+POINTS = int(os.environ.get("BERTGPT_FAULT_POINTS", "40"))  # of each command and fault
 FAULTS = {"kill": 0, "full disk": errno.ENOSPC, "broken disk": errno.EIO}
 RUN = {"max_steps": 4, "save_every": 2, "eval_every": 2, "log_every": 1, "tokens_per_step": 128, "seed": 1}
 TRAINING = flags(RUN | {"precision": "fp32", "device": "cpu", "warmup": 1})
@@ -130,7 +130,7 @@ class Case:
 
 def points(count: int) -> list[int]:
     """At most POINTS of the calls 1 to count, evenly spread."""
-    return sorted({1 + round(i * (count - 1) / (POINTS - 1)) for i in range(POINTS)})
+    return sorted({1 + round(i * (count - 1) / max(1, POINTS - 1)) for i in range(POINTS)})
 
 
 def published_problem(case: Case, undisturbed: dict[str, str]) -> str | None:

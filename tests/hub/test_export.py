@@ -9,11 +9,14 @@ import pytest
 import torch
 import transformers
 
+import bertgpt
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub import mapping, pretrained, to_hf
-from bertgpt.hub.pretrained import PretrainedModel
+from bertgpt.hub.pretrained import ClassificationHead, PretrainedModel
+from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.files import lock
 from tests.conftest import Outcome
-from tests.fixtures.models import FAMILIES, save_random_model
+from tests.fixtures.models import FAMILIES, random_classifier, save_random_model
 
 Run = Callable[..., Outcome]
 
@@ -73,6 +76,44 @@ def test_export_loads_in_transformers_and_imports_back(
     for name, weight in model.model.state_dict().items():
         assert torch.equal(weight, back.model.state_dict()[name]), name
     assert run("export", str(tmp_path / "run"), "--out", str(out)).code == 0  # it exists already
+
+
+@pytest.mark.parametrize("labels", [(), ("bad", "good", "neither")])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exported_classifier_imports_back(
+    family: str, labels: tuple[str, ...], tmp_path: Path, tokenizer: Tokenizer, run: Run
+) -> None:
+    base, texts = save_random_model(tmp_path / "base", family, tokenizer), ["The lamp was old.", "A clock."]
+    classifier = random_classifier(base.model, causal=base.objective == "clm", num_labels=len(labels) or 1)
+    head = ClassificationHead("sentiment", labels, classifier)
+    pretrained.save(PretrainedModel(base.model, tokenizer, base.objective, head=head), tmp_path / "run" / "final", "#")
+    for argv in (["export", "run", "--out", "hf"], ["import", "hf", "--out", "back"]):
+        done = run(argv[0], str(tmp_path / argv[1]), "--out", str(tmp_path / argv[3]))
+        assert done.code == 0, done.err
+    models = [bertgpt.load(tmp_path / name) for name in ("run", "hf", "back")]
+    expected, *others = [model.classify(texts) for model in models]
+    for results in others:
+        for result, other in zip(expected, results, strict=True):
+            assert result["label"] == other["label"]
+            assert other["score"] == pytest.approx(result["score"], abs=1e-5)
+    for method in ("generate", "fill_mask", "score", "mask_and_predict"):
+        with pytest.raises(BertGPTError, match="was fine-tuned for"):
+            getattr(models[2], method)("A [MASK] clock.")
+
+
+def test_import_again_has_nothing_to_do(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
+    for family in ("gpt2", "bert"):
+        save_random_model(tmp_path / family, family, tokenizer)
+        assert run("export", str(tmp_path / family), "--out", str(tmp_path / f"{family}-hf")).code == 0
+    gpt2, bert, back = (str(tmp_path / name) for name in ("gpt2-hf", "bert-hf", "back"))
+    first, again = run("import", gpt2, "--out", back, "--json"), run("import", gpt2, "--out", back, "--json")
+    assert (again.code, again.out) == (0, first.out)
+    assert "nothing to do" in again.err
+    assert "BG213" in run("import", bert, "--out", back).err
+    assert run("import", bert, "--out", back, "--overwrite").code == 0
+    assert bertgpt.load(back).pretrained.objective == "mlm"
+    with lock(Path(back) / "run.lock", "the run"):
+        assert "BG601" in run("import", gpt2, "--out", back, "--overwrite").err
 
 
 def test_hybrid_is_exported_as_a_causal_model(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
