@@ -1,6 +1,7 @@
 """Export models to folders that `transformers` loads, and check that they compute the same logits."""
 
 import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,13 @@ def write_hf_folder(pretrained: PretrainedModel, layout: str, folder: Path, card
     """Write config.json, weights, tokenizer, generation_config.json for a language model, and the card as README.md."""
     model, tokenizer, head = pretrained.model, pretrained.tokenizer, pretrained.head
     bidirectional = layout in ("bert", "modernbert")
+    config = model.config.model_copy(update={"max_seq_len": pretrained.max_length})
+    state_dict = trained_positions(pretrained.module.state_dict(), pretrained.max_length)
     if head is None:
-        hf_config = to_hf_config(model.config, layout, tokenizer.roles)
-        weights = to_hf(model.config, layout, model.state_dict())
+        hf_config, weights = to_hf_config(config, layout, tokenizer.roles), to_hf(config, layout, state_dict)
     else:
-        hf_config = classifier_hf_config(model.config, layout, tokenizer.roles, head.labels)
-        weights = classifier_to_hf(model.config, layout, head.classifier.state_dict())
+        hf_config = classifier_hf_config(config, layout, tokenizer.roles, head.labels)
+        weights = classifier_to_hf(config, layout, state_dict)
     write_json(folder / "config.json", hf_config)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     template: SpecialTokensTemplate | None = "cls_sep" if bidirectional else None if head is None else "bos"
@@ -83,6 +85,12 @@ def write_hf_folder(pretrained: PretrainedModel, layout: str, folder: Path, card
         generation_config |= {"suppress_tokens": suppressed} if suppressed else {}
         write_json(folder / "generation_config.json", generation_config)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def trained_positions(state_dict: Mapping[str, Tensor], max_length: int) -> dict[str, Tensor]:
+    """The state dict without the positions beyond the sequence length of training, which are as random as at first."""
+    name = "position_embedding.weight"
+    return {key: tensor[:max_length] if key.endswith(name) else tensor for key, tensor in state_dict.items()}
 
 
 @torch.no_grad()
@@ -98,7 +106,7 @@ def max_logit_difference(pretrained: PretrainedModel, layout: str, folder: Path)
     auto = AUTO_CLASSES[layout] if head is None else "AutoModelForSequenceClassification"
     hf_model = getattr(transformers, auto).from_pretrained(folder, dtype=torch.float32).eval()
     generator = torch.Generator().manual_seed(0)
-    length = min(config.max_seq_len, 300)
+    length = min(pretrained.max_length, 300)
     input_ids = torch.randint(0, config.vocab_size, (2, length), generator=generator)
     if head is not None:
         # Padding ids would shift the position that a causal classifier of transformers reads.

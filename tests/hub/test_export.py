@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 import bertgpt
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
@@ -99,6 +100,25 @@ def test_exported_classifier_imports_back(
     for method in ("generate", "fill_mask", "score", "mask_and_predict"):
         with pytest.raises(BertGPTError, match="was fine-tuned for"):
             getattr(models[2], method)("A [MASK] clock.")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_export_has_the_positions_of_training(family: str, tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
+    """A model of 128 positions that was trained on 48: config, position table and tokenizer say 48."""
+    model = save_random_model(tmp_path / "base", family, tokenizer)
+    short = PretrainedModel(model.model, tokenizer, model.objective, seq_len=48)
+    pretrained.save(short, tmp_path / "run" / "final", "#")
+    done = run("export", str(tmp_path / "run"), "--out", str(tmp_path / "hf"), "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["result"]["max_logit_difference"] < 1e-4
+    hf_config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert hf_config.get("n_positions", hf_config.get("max_position_embeddings")) == 48
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "hf").model_max_length == 48
+    weights = load_file(tmp_path / "hf" / "model.safetensors")
+    tables = [weight for name, weight in weights.items() if name.endswith(("wpe.weight", "position_embeddings.weight"))]
+    assert [len(table) for table in tables] == [48] * (family in ("gpt2", "bert"))
+    back = bertgpt.load(tmp_path / "hf").pretrained
+    assert (back.max_length, back.model.config.max_seq_len) == (48, 48)
 
 
 def test_import_again_has_nothing_to_do(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
