@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bertgpt.evals.intervals import bootstrap_mean
+from bertgpt.evals.intervals import bootstrap_mean, macro_mean
 from bertgpt.evals.requests import LoglikelihoodResult, loglikelihood, loglikelihood_rolling
 from bertgpt.evals.results import EvalResult, ScoreWithInterval
 from bertgpt.evals.tables import Row
@@ -69,7 +69,8 @@ def multiple_choice(pretrained: PretrainedModel, rows: Sequence[Row], suite: str
         "longest ending": ScoreWithInterval.from_correct(longest),
     }
     scores = {name: ScoreWithInterval.from_correct(items[name]) for name in NORMALIZATIONS}
-    return EvalResult(suite, f"{suite}.loglikelihood/1", len(rows), scores, baselines, dict(items))
+    version = 2 if suite == "hellaswag" else 1
+    return EvalResult(suite, f"{suite}.loglikelihood/{version}", len(rows), scores, baselines, dict(items))
 
 
 def validate_cloze_rows(rows: Sequence[Row], where: str) -> list[Row]:
@@ -96,11 +97,11 @@ def lambada(pretrained: PretrainedModel, rows: Sequence[Row]) -> EvalResult:
     require_causal(pretrained, "lambada")
     results = loglikelihood(pretrained, [(row["context"], f" {row['continuation']}") for row in rows])
     nlls = [-result.logprob for result in results]
-    low, high = bootstrap_mean(nlls)
+    nll = ScoreWithInterval(sum(nlls) / len(nlls), *bootstrap_mean(nlls))
     correct = [float(result.greedy) for result in results]
     scores = {
         "acc": ScoreWithInterval.from_correct(correct),
-        "ppl": ScoreWithInterval(safe_exp(sum(nlls) / len(nlls)), safe_exp(low), safe_exp(high)),
+        "ppl": nll.map(safe_exp),
     }
     occurs = [float(row["continuation"] in row["context"]) for row in rows]
     previous = [float(row["context"].split()[-1:] == [row["continuation"]]) for row in rows]
@@ -166,9 +167,6 @@ def group_by(rows: Sequence[Row], values: Sequence[float], column: str) -> dict[
 
 
 def macro_average(groups: dict[str, list[float]]) -> ScoreWithInterval:
-    """Mean of the accuracies of groups, with a normal-approximation interval from the items within each."""
+    """Mean of the accuracies of groups."""
     accuracies = [sum(values) / len(values) for values in groups.values()]
-    mean = sum(accuracies) / len(accuracies)
-    variance = sum(p * (1 - p) / len(values) for p, values in zip(accuracies, groups.values(), strict=True))
-    error = variance**0.5 / len(accuracies)
-    return ScoreWithInterval(mean, max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error))
+    return ScoreWithInterval(sum(accuracies) / len(accuracies), *macro_mean(list(groups.values())))

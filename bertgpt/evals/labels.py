@@ -48,7 +48,9 @@ def score_classifiers(
     collapsed = [str(number) for number, answer in enumerate(answers, 1) if len(np.unique(answer)) == 1]
     if task.classes and collapsed:
         notes.append(f"collapsed: seed {', '.join(collapsed)} of {len(answers)} predicts one class only")
-    items: dict[str, Any] = {"label": task.test.labels, "prediction": label_names(answers[0], task.classes)}
+    items: dict[str, Any] = {"label": task.test.labels}
+    for number, answer in enumerate(answers, 1):
+        items["prediction" if number == 1 else f"prediction, seed {number}"] = label_names(answer, task.classes)
     if task.classes:
         items["correct"] = [float(value) for value in np.mean([answer == labels for answer in answers], axis=0)]
         items["probabilities"] = probabilities(logits[0]).round(6).tolist()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bertgpt.data.loading.masking import MaskingScheme, MaskingVocab, draw_masks
@@ -30,11 +31,8 @@ def perplexity(pretrained: PretrainedModel, texts: Sequence[str], stride: int | 
     nlls = [-math.fsum(logprobs) for logprobs in token_logprobs(pretrained, rows, stride)]
     sizes, counts = [len(text.encode()) for text in texts], list(map(len, rows))
     total, tokens = math.fsum(nlls), sum(counts)
-    low, high = bootstrap_ratio(nlls, counts)
-    scores = {
-        "loss": ScoreWithInterval(total / tokens, low, high),
-        "ppl": ScoreWithInterval(math.exp(total / tokens), math.exp(low), math.exp(high)),
-    }
+    loss = ScoreWithInterval(total / tokens, *bootstrap_ratio(nlls, counts))
+    scores = {"loss": loss, "ppl": loss.map(math.exp)}
     window, fingerprint = pretrained.max_length, pretrained.tokenizer.fingerprint[:12]
     notes = [f"context {window}, stride {stride or window}; tokenizer {fingerprint}"]
     token_bytes = pretrained.tokenizer.token_bytes
@@ -43,9 +41,8 @@ def perplexity(pretrained: PretrainedModel, texts: Sequence[str], stride: int | 
     else:
         if any(int(token_bytes[row].sum()) != size for row, size in zip(rows, sizes, strict=True)):
             raise BertGPTError("BG309", "token bytes do not add up to the bytes of the text")
-        low, high = bootstrap_ratio(nlls, sizes)
-        bits = [value / math.log(2) for value in (total / sum(sizes), low, high)]
-        scores["bits_per_byte"] = ScoreWithInterval(*bits)
+        nats = ScoreWithInterval(total / sum(sizes), *bootstrap_ratio(nlls, sizes))
+        scores["bits_per_byte"] = nats.map(lambda value: value / math.log(2))
     scores["tokens_per_byte"] = ScoreWithInterval(tokens / sum(sizes))
     baselines = {"uniform": ScoreWithInterval(math.log(pretrained.model.config.vocab_size))}
     items = {"nll": nlls, "tokens": counts, "bytes": sizes}
@@ -80,36 +77,36 @@ def masked_accuracy(pretrained: PretrainedModel, texts: Sequence[str]) -> EvalRe
     if pretrained.objective == "clm":
         raise BertGPTError("BG222", "mlm needs a masked language model", hint="eval lm is for causal models")
     segments = [segment for index, text in enumerate(texts) for segment in segment_text(pretrained, text, index)]
-    hits: dict[str, list[float]] = defaultdict(list)
-    by_text = np.zeros((len(texts), 2))  # correct predictions, targets
+    # Correct predictions and targets of each text: tokens of a text are not independent, and are not resampled alone.
+    counts: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros((len(texts), 2)))
     mask_id = pretrained.tokenizer.roles["mask"]
     for masked in predict_masked(pretrained, segments, MaskingScheme("token", seed=SEED)):
         correct = correct_predictions(masked)
         for position, shown, hit in zip(masked.positions, masked.inputs, correct, strict=True):
             kept = shown == masked.segment.ids[position]
-            hits["[MASK]" if shown == mask_id else "kept" if kept else "random"].append(hit)
-        hits["all"] += correct
-        by_text[masked.segment.text] += sum(correct), len(correct)
-    if not hits["[MASK]"]:
+            for kind in ("[MASK]" if shown == mask_id else "kept" if kept else "random", "all"):
+                counts[kind][masked.segment.text] += hit, 1
+    if "[MASK]" not in counts:
         raise BertGPTError("BG310", "texts too short to mask")
     whole_words = MaskingScheme("whole-word", mask_prob=1.0, random_prob=0.0, seed=SEED)
-    word_hits = [
-        hit for m in predict_masked(pretrained, segments, whole_words) for hit in whole_word_hits(pretrained, m)
-    ]
-    scores = {
-        f"accuracy, {kind}": ScoreWithInterval.from_correct(hits[kind])
-        for kind in ("[MASK]", "random", "kept")
-        if hits[kind]
-    }
-    interval = bootstrap_ratio(*by_text[by_text[:, 1] > 0].T.tolist())
-    scores["accuracy, all"] = ScoreWithInterval(sum(hits["all"]) / len(hits["all"]), *interval)
-    if word_hits:
-        scores["whole-word accuracy"] = ScoreWithInterval.from_correct(word_hits)
-    items = {"correct": by_text[:, 0].tolist(), "targets": by_text[:, 1].tolist()}
+    for masked in predict_masked(pretrained, segments, whole_words):
+        hits = whole_word_hits(pretrained, masked)
+        counts["words"][masked.segment.text] += sum(hits), len(hits)
+    kinds = [kind for kind in ("[MASK]", "random", "kept", "all") if kind in counts]
+    scores = {f"accuracy, {kind}": pooled_accuracy(counts[kind]) for kind in kinds}
+    if counts["words"].any():
+        scores["whole-word accuracy"] = pooled_accuracy(counts["words"])
+    items = {"correct": counts["all"][:, 0].tolist(), "targets": counts["all"][:, 1].tolist()}
     baselines = {"most frequent token": ScoreWithInterval(unigram_baseline(segments))}
     fingerprint = pretrained.tokenizer.fingerprint[:12]
     notes = [f"{EPOCHS} mask draws, 15 % of tokens; accuracy depends on the tokenizer, {fingerprint}"]
     return EvalResult("mlm", "mlm.80-10-10.five-draws/1", len(texts), scores, baselines, items, notes=notes)
+
+
+def pooled_accuracy(counts: NDArray[np.float64]) -> ScoreWithInterval:
+    """Accuracy over all targets; `counts` (texts, 2) are the correct ones and all of each text, which are resampled."""
+    correct, targets = counts[counts[:, 1] > 0].T.tolist()
+    return ScoreWithInterval(sum(correct) / sum(targets), *bootstrap_ratio(correct, targets))
 
 
 def segment_text(pretrained: PretrainedModel, text: str, index: int) -> list[Segment]:

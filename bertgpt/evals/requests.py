@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.scoring import pseudo_logprobs, token_logprobs, token_nlls_and_greedy
-from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.errors import BertGPTError, short_repr
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ def loglikelihood(pretrained: PretrainedModel, requests: Sequence[tuple[str, str
     rows, lengths = [], []
     for context, continuation in requests:
         context_ids, continuation_ids = encode_pair(pretrained, context, continuation)
+        if not continuation_ids:  # its log-likelihood would be 0, the best there is
+            cause = f"{short_repr(continuation)} after {short_repr(context[-40:])}"
+            raise BertGPTError("BG310", "a continuation has no tokens", cause=cause)
         if len(continuation_ids) > pretrained.max_length:
             cause = f"{len(continuation_ids):,} tokens, at most {pretrained.max_length:,} fit"
             raise BertGPTError("BG204", "a continuation is longer than the model's context", cause=cause)
@@ -43,7 +46,7 @@ def loglikelihood(pretrained: PretrainedModel, requests: Sequence[tuple[str, str
         lengths.append(len(continuation_ids))
     results = []
     for length, (nlls, is_greedy) in zip(lengths, token_nlls_and_greedy(pretrained.model, rows), strict=True):
-        logprob = check_nan(-math.fsum(nlls[len(nlls) - length :]))
+        logprob = -math.fsum(nlls[len(nlls) - length :])
         results.append(LoglikelihoodResult(logprob, length, all(is_greedy[len(is_greedy) - length :])))
     return results
 
@@ -52,11 +55,4 @@ def loglikelihood_rolling(pretrained: PretrainedModel, texts: Sequence[str]) -> 
     """Log-likelihood of whole texts; for a masked language model, the pseudo-log-likelihood. `greedy` is False."""
     rows = [pretrained.tokenizer.encode(text) for text in texts]
     method = pseudo_logprobs if pretrained.objective == "mlm" else token_logprobs
-    return [LoglikelihoodResult(check_nan(math.fsum(row)), len(row), False) for row in method(pretrained, rows)]
-
-
-def check_nan(logprob: float) -> float:
-    """The log-probability, or an error if it is NaN."""
-    if math.isnan(logprob):
-        raise BertGPTError("BG321", "model output is NaN")
-    return logprob
+    return [LoglikelihoodResult(math.fsum(row), len(row), False) for row in method(pretrained, rows)]

@@ -7,7 +7,7 @@ results/RUN/SUITE.run.json        time, host and versions
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,11 @@ class ScoreWithInterval:
     value: float
     low: float | None = None
     high: float | None = None
+
+    def map(self, function: Callable[[float], float]) -> "ScoreWithInterval":
+        """An increasing function of the score, and of both ends of its interval."""
+        low, high = (None if limit is None else function(limit) for limit in (self.low, self.high))
+        return ScoreWithInterval(function(self.value), low, high)
 
     @classmethod
     def from_correct(cls, correct: Sequence[float]) -> "ScoreWithInterval":

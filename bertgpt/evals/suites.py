@@ -59,6 +59,12 @@ PUBLISHED = {
     ),
 }
 
+COLUMNS: dict[str, tuple[set[str], ...]] = {  # of each item; several layouts are published
+    "hellaswag": ({"activity_label", "ctx_a", "ctx_b", "endings", "label"}, {"ctx_full", "endings", "label"}),
+    "lambada": ({"text"}, {"context", "continuation"}),
+    "blimp": ({"sentence_good", "sentence_bad", "UID", "linguistics_term"},),
+}
+
 # ------------------------------------------------------------------------------------------------------ items
 
 
@@ -78,7 +84,18 @@ def load_items(suite: str, options: EvalOptions) -> tuple[list[Row], Metadata]:
         file = find_suite_file(suite, Path(options.data))
         rows, metadata = read_records(str(file)), {file.name: sha256_of(file)}
         rows = stratified_head(rows, "UID", limit) if published.subsets else rows[:limit]
+    check_columns(suite, rows, options.data or published.repository)
     return [normalize_item(suite, row) for row in rows], metadata
+
+
+def check_columns(suite: str, rows: Sequence[Row], where: str) -> None:
+    """Refuse items without the columns of their suite."""
+    alternatives = COLUMNS[suite]
+    for number, row in enumerate(rows):
+        if not any(columns <= row.keys() for columns in alternatives):
+            missing = min((sorted(columns - row.keys()) for columns in alternatives), key=len)
+            cause = f"row {number} has {', '.join(map(str, row))}"
+            raise BertGPTError("BG212", f"{suite} needs {', '.join(missing)}", path=where, cause=cause)
 
 
 def load_hub_items(published: HubSuite, revision: str, limit: int | None) -> list[Row]:
@@ -109,20 +126,23 @@ def find_suite_file(suite: str, data: Path) -> Path:
 def normalize_item(suite: str, row: Row) -> Row:
     """An item with the keys context, endings, label (hellaswag) or context, continuation (lambada)."""
     if suite == "hellaswag":
-        context = row["ctx_full"] if "ctx_full" in row else f"{row['activity_label']}: {hellaswag_context(row)}"
+        if "ctx_full" in row:  # a copy without the parts, whose context is clean already
+            context = row["ctx_full"]
+        else:
+            context = without_markup(f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}")
         if str(row["label"]) in ("", "-1"):
             raise BertGPTError("BG322", "some items have no label", hint="use the validation split")
-        return {"context": context, "endings": list(row["endings"]), "label": int(row["label"])}
+        return {"context": context, "endings": list(map(without_markup, row["endings"])), "label": int(row["label"])}
     if suite == "lambada" and "continuation" not in row:
         context, _, last = row["text"].rpartition(" ")
         return {"context": context, "continuation": last}
     return row
 
 
-def hellaswag_context(row: Row) -> str:
-    """HellaSwag's context as lm-evaluation-harness scores it: without WikiHow's markup in brackets."""
-    text = f"{row['ctx_a']} {row['ctx_b'].capitalize()}".strip().replace(" [title]", ". ")
-    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
+def without_markup(text: str) -> str:
+    """A context or ending of HellaSwag as lm-evaluation-harness scores it: without WikiHow's markup in brackets."""
+    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+    return text.replace("  ", " ")
 
 
 def load_labeled(suite: str, options: EvalOptions) -> LabeledDataset:

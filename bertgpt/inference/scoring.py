@@ -99,6 +99,7 @@ def token_nlls_and_greedy(model: Transformer, rows: Sequence[Sequence[int]]) -> 
         ids, _ = pad([rows[index] for index in indices], model.device)  # (B, T + 1)
         hidden = model(ids[:, :-1], causal=True)  # (B, T, D): no token sees the padding after it
         output = lm_loss(model, hidden.flatten(0, 1), ids[:, 1:].flatten())
+        check_nan(output.losses)
         columns = (output.losses.view(len(indices), -1).tolist(), output.correct.view(len(indices), -1).tolist())
         for index, nlls, is_greedy in zip(indices, *columns, strict=True):
             targets = len(rows[index]) - 1
@@ -141,7 +142,7 @@ def masked_logits(pretrained: PretrainedModel, ids: Sequence[int], masks: Sequen
         input_ids = row.repeat(len(batch), 1)  # (B, T)
         input_ids[row_index, position] = pretrained.tokenizer.roles["mask"]
         hidden = model(input_ids, causal=False)[row_index, position - pretrained.mlm_shift]  # (all positions, D)
-        yield from torch.split(model.logits(hidden).float(), [len(positions) for positions in batch])
+        yield from torch.split(check_nan(model.logits(hidden).float()), [len(positions) for positions in batch])
 
 
 @torch.inference_mode()
@@ -156,4 +157,11 @@ def masked_logits_batched(
         hidden = model(input_ids, causal=False, document_ids=padding_document_ids(input_ids, lengths))  # (B, T, D)
         for row, index in enumerate(indices):
             positions = torch.tensor(masks[index], device=input_ids.device) + 1 - pretrained.mlm_shift
-            yield index, model.logits(hidden[row, positions]).float()
+            yield index, check_nan(model.logits(hidden[row, positions]).float())
+
+
+def check_nan(output: Tensor) -> Tensor:
+    """The output of a model, or an error if some of it is NaN: no score can be made of it."""
+    if output.isnan().any():
+        raise BertGPTError("BG321", "model output is NaN", hint="its weights are NaN, or too large for this precision")
+    return output

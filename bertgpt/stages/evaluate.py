@@ -111,6 +111,7 @@ def show(result: dict[str, Any], console: Console) -> None:
 def show_comparisons(rows: list[dict[str, Any]], console: Console) -> None:
     """Print the differences between two models."""
     cells = [
+        [row["suite"], *([""] * 6), row["verdict"]] if row["score"] is None else
         [row["suite"], row["score"], f"{row['a']:.4g}", f"{row['b']:.4g}", f"{row['difference']:+.4g}",
          format_interval(row), f"{row['p']:.2g}", row["verdict"]]
         for row in rows

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
-from bertgpt.evals.suites import PUBLISHED
+from bertgpt.evals.suites import PUBLISHED, normalize_item
 from bertgpt.evals.tasks import TASKS
 from tests.fixtures.hub_server import Dataset, Hub, serve_hub
 from tests.fixtures.models import save_random_model
@@ -53,6 +53,19 @@ def hub() -> Iterator[Hub]:
             published = PUBLISHED.get(suite, TASKS["agnews"])
             served.datasets[published.repository] = Dataset(files, commit=published.revision)
         yield served
+
+
+def test_hellaswag_is_scored_without_markup() -> None:
+    """As lm-evaluation-harness prepares the published layout: contexts and endings."""
+    row = {
+        "activity_label": "Roofing [header]", "ctx_a": "Lift the tiles [title] Then  [step] wait. [substeps] Rest.",
+        "ctx_b": "the Roof", "endings": ["[substeps] Dry it. [title] Look.", " is  dry", "ends."], "label": "2",
+    }  # fmt: skip
+    assert normalize_item("hellaswag", row) == {
+        "context": "Roofing : Lift the tiles. Then  wait. Rest. The roof",
+        "endings": [" Dry it.. Look.", "is dry", "ends."],
+        "label": 2,
+    }
 
 
 def test_limit_takes_items_of_each_blimp_paradigm(hub: Hub, tokenizer: Tokenizer, process: Any, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.metrics import matthews_corrcoef
 
 import bertgpt
 from bertgpt.config.presets import GPT2, make_config
@@ -297,7 +298,7 @@ def test_comparison_names_the_better_model(tmp_path: Path) -> None:
     better = {"probe": {"correct": [True] * 40}, "lm": {"nll": [5.0, 6.0] * 20, "bytes": [2, 3] * 20}}
     for name, columns in (("worse", worse), ("better", better)):
         for suite, items in columns.items():
-            scores = {"score": ScoreWithInterval(0.5)}
+            scores = {"bits_per_byte" if suite == "lm" else "accuracy": ScoreWithInterval(0.5)}
             EvalResult(suite, "x/1", 40, scores, items=items, metadata={"data": {}}).save(tmp_path / name, 0.0)
     for a, b, verdict in (("worse", "better", "B"), ("better", "worse", "A")):
         rows = compare_results(tmp_path / a, tmp_path / b)
@@ -305,6 +306,92 @@ def test_comparison_names_the_better_model(tmp_path: Path) -> None:
         assert {row["verdict"] for row in rows} == {f"{verdict} is better"}
     bits = next(row for row in compare_results(tmp_path / "worse", tmp_path / "better") if row["suite"] == "lm")
     assert bits["a"] == pytest.approx(16 / 5 / math.log(2))
+
+
+def save_result(folder: Path, suite: str, score: str, **items: Any) -> None:
+    scores, n = {score: ScoreWithInterval(0.5)}, len(next(iter(items.values())))
+    EvalResult(suite, f"{suite}.{score}/1", n, scores, items=items, metadata={"data": {}}).save(folder, 0.0)
+
+
+def test_comparison_is_of_the_headline_score(tmp_path: Path) -> None:
+    """CoLA: a model that always says acceptable has a higher accuracy, and a Matthews correlation of 0."""
+    labels = ["acceptable"] * 70 + ["unacceptable"] * 30
+    flip = {"acceptable": "unacceptable", "unacceptable": "acceptable"}
+    mixed = [flip[label] if i % 3 == 0 else label for i, label in enumerate(labels)]
+    for name, answers in (("a", ["acceptable"] * 100), ("b", mixed)):
+        correct = [float(answer == label) for answer, label in zip(answers, labels, strict=True)]
+        save_result(tmp_path / name, "cola", "matthews", label=labels, prediction=answers, correct=correct)
+        numbers = [float(i if name == "a" else -i) for i in range(100)]
+        save_result(tmp_path / name, "stsb", "pearson", label=[float(i) for i in range(100)], prediction=numbers)
+    cola, stsb = compare_results(tmp_path / "a", tmp_path / "b")
+    expected = matthews_corrcoef(labels, mixed)
+    assert (cola["score"], cola["a"], cola["verdict"]) == ("matthews", 0.0, "B is better")
+    assert cola["b"] == pytest.approx(expected)
+    assert (stsb["score"], stsb["a"], stsb["b"], stsb["verdict"]) == ("pearson", 1.0, -1.0, "A is better")
+
+
+def test_comparison_goes_on_after_a_suite_that_cannot_be_compared(tmp_path: Path, run: Run) -> None:
+    for name in ("a", "b"):
+        items = {"nll": [9.0, 7.0] * 20, "tokens": [2 + (name == "b")] * 40, "bytes": [5] * 40}
+        save_result(tmp_path / name, "lm", "loss", **items)  # no bits per byte: the tokenizer is lossy
+        save_result(tmp_path / name, "probe", "accuracy", correct=[float(name == "a"), 1.0] * (20 + (name == "b")))
+        save_result(tmp_path / name, "topic", "accuracy", correct=[float(name == "a"), 1.0] * 20)
+    done = run("eval", "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json")
+    rows = json.loads(done.out)["result"]["comparisons"]
+    verdicts = {row["suite"]: row["verdict"] for row in rows}
+    assert verdicts["topic"] == "A is better"
+    assert verdicts["lm"].startswith("not comparable: a tokenizer is lossy")
+    assert verdicts["probe"] == "not comparable: results of probe cover different items"
+    table = run("eval", "compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (table.code, table.out.count("not comparable")) == (0, 2)
+
+
+def test_ending_without_tokens_is_refused(models: dict[str, PretrainedModel]) -> None:
+    """Its log-likelihood would be 0, and it would win."""
+    with pytest.raises(BertGPTError, match="no tokens"):
+        loglikelihood(models["gpt2"], [("She found", "")])
+
+
+@pytest.mark.parametrize(
+    ("suite", "row", "missing"),
+    [
+        ("blimp", {"sentence_good": "a", "sentence_bad": "b", "linguistics_term": "x"}, "UID"),
+        ("hellaswag", {"ctx_full": "a", "endings": ["b", "c"]}, "label"),
+        ("lambada", {"txt": "a b"}, "text"),
+    ],
+)
+def test_items_without_a_column(
+    suite: str, row: dict[str, Any], missing: str, run: Run, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    done = run("eval", suite, "--model", str(folder / "gpt"), "--data", str(tmp_path / "x.jsonl"))
+    assert (done.code, f"error[BG212]: {suite} needs {missing}" in done.err) == (2, True), done.err
+
+
+@pytest.mark.parametrize("suite", ["lm", "mlm", "blimp", "cloze", "lambada"])
+def test_weights_with_nan_give_no_score(suite: str, tokenizer: Tokenizer, tmp_path: Path, run: Run) -> None:
+    model = save_random_model(tmp_path / "run", "bert" if suite == "mlm" else "gpt2", tokenizer)
+    pretrained.save(constant(model, math.nan), tmp_path / "nan" / "final", "#")
+    rows = {"blimp": PAIRS, "cloze": CHOICES, "lambada": [{"text": "She found a purse"}]}.get(
+        suite, [{"text": "a b c d"}]
+    )
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run("eval", suite, "--model", str(tmp_path / "nan"), "--data", str(tmp_path / "x.jsonl"))
+    assert (done.code, "BG321" in done.err) == (3, True), done.out
+
+
+def test_intervals_of_one_document(models: dict[str, PretrainedModel]) -> None:
+    """Nothing can be said from one: no interval. Of several, tokens are resampled with their document."""
+    [one, several] = [perplexity(models["gpt2"], texts, None).scores["loss"] for texts in (TEXTS[:1], TEXTS)]
+    assert (one.low, one.high) == (None, None)
+    assert several.low is not None
+    assert several.low < several.value
+    text = "She was glad of the rain. He was happy in the garden of the town. " * 3
+    [one, several] = [
+        masked_accuracy(models["bert"], texts).scores["accuracy, all"] for texts in ([text], [text, TEXTS[0]])
+    ]
+    assert (one.low, one.high) == (None, None)
+    assert several.low is not None
 
 
 @pytest.mark.parametrize(
