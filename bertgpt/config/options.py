@@ -23,6 +23,7 @@ Suite = Literal[
     "compare",
 ]  # fmt: skip
 Precision = Literal["fp32", "bf16", "fp16"]
+PrefixToken = Literal["none", "eos"]
 
 # An option of `eval` and `generate`.
 PRECISION = option(
@@ -30,6 +31,12 @@ PRECISION = option(
     "fp32",
     "Precision of weights and activations; bf16 and fp16 are faster, but results then vary slightly with what else is "
     "in the batch.",
+)
+PREFIX_TOKEN = option(
+    "Model",
+    None,
+    "Token before each prompt or context of a causal model: an end token, or none.",
+    note="default: eos, none for imported models",
 )
 
 
@@ -77,6 +84,7 @@ class EvalOptions(Options):
     model: str | None = option(
         "Model", None, f"Model to evaluate: {MODEL}", metavar="MODEL", note="required, except for compare"
     )
+    prefix_token: PrefixToken | None = PREFIX_TOKEN
     stride: int | None = option(
         "Evaluation",
         None,
@@ -127,6 +135,7 @@ class GenerateOptions(Options):
         "Data", True, "Truncate prompts longer than the context from the left, instead of rejecting them."
     )
     model: str | None = option("Model", None, f"Model to generate with: {MODEL}", metavar="MODEL", note="required")
+    prefix_token: PrefixToken | None = PREFIX_TOKEN
     num_samples: int = option("Sampling", 1, "Number of samples per prompt.", ge=1, le=100_000)
     max_new_tokens: Count = option("Sampling", 200, "Maximum number of tokens to generate per sample.", ge=0)
     temperature: float = option("Sampling", 0.8, "Sampling temperature; 0 is greedy decoding.", ge=0)

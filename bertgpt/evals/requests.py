@@ -30,7 +30,8 @@ def encode_pair(pretrained: PretrainedModel, context: str, continuation: str) ->
 def loglikelihood(pretrained: PretrainedModel, requests: Sequence[tuple[str, str]]) -> list[LoglikelihoodResult]:
     """Log-likelihood of each continuation given its context, for requests (context, continuation).
 
-    An end token is prepended, as in training. Contexts are truncated from the left to fit the model.
+    The model's prefix token is prepended; an empty context is an end token. Contexts are truncated from the left to
+    fit the model.
     """
     rows, lengths = [], []
     for context, continuation in requests:
@@ -41,7 +42,7 @@ def loglikelihood(pretrained: PretrainedModel, requests: Sequence[tuple[str, str
         if len(continuation_ids) > pretrained.max_length:
             cause = f"{len(continuation_ids):,} tokens, at most {pretrained.max_length:,} fit"
             raise BertGPTError("BG204", "a continuation is longer than the model's context", cause=cause)
-        row = [*pretrained.prepend_end(context_ids), *continuation_ids]
+        row = [*pretrained.prepend_prefix(context_ids), *continuation_ids]
         rows.append(row[-(pretrained.max_length + 1) :])
         lengths.append(len(continuation_ids))
     results = []

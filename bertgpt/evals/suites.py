@@ -215,6 +215,8 @@ def evaluate_suite(pretrained: PretrainedModel, suite: str, options: EvalOptions
         rows, metadata = load_items(suite, options)
         scorers = {"lambada": lambada, "blimp": blimp}
         result = scorers[suite](pretrained, rows) if suite in scorers else multiple_choice(pretrained, rows, suite)
+    if pretrained.objective != "mlm" and not (is_probe or is_task) and suite != "mlm":
+        result.definition += f"+prefix-{pretrained.prefix_token}"
     result.partial = options.limit is not None
     result.metadata["data"] = metadata
     return result

@@ -119,7 +119,14 @@ def load_hf(folder: Path) -> PretrainedModel:
         weights = add_missing(model, from_hf(config, layout, hf_weights))
     load_weights(model if head is None else head.classifier, weights, str(folder))
     fields = ("clm" if causal else "mlm", layout == "gpt2", model_max_length(folder))
-    return PretrainedModel(model, tokenizer, *fields, head=head)
+    return PretrainedModel(model, tokenizer, *fields, head=head, prefix_token=prefix_token_of(folder, causal))
+
+
+def prefix_token_of(folder: Path, causal: bool) -> str:
+    """The token before a prompt: none for a causal model of others, that of the original for an export of bertgpt."""
+    if (folder / "manifest.json").is_file():
+        return str(read_manifest(folder).get("prefix_token", "eos"))
+    return "none" if causal else "eos"
 
 
 def is_classifier(hf_config: Mapping[str, Any]) -> bool:

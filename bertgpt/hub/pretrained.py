@@ -60,6 +60,7 @@ class PretrainedModel:
     cross_document_attention: bool = False
     seq_len: int | None = None  # sequence length in training, if known
     head: ClassificationHead | None = None  # of a fine-tuned model
+    prefix_token: str = "eos"  # put before a text: eos, as in training here, or none
 
     @property
     def module(self) -> nn.Module:
@@ -86,9 +87,13 @@ class PretrainedModel:
         roles = self.tokenizer.roles
         return [roles["cls"], *ids, roles["sep"]]
 
-    def prepend_end(self, ids: Sequence[int]) -> list[int]:
+    def prepend_eos(self, ids: Sequence[int]) -> list[int]:
         """`<|end|> ids`: the input of a causal model, which sees a text after the end of another."""
         return [self.tokenizer.eos_id, *ids]
+
+    def prepend_prefix(self, ids: Sequence[int]) -> list[int]:
+        """The prompt `ids` after the prefix token; an empty prompt is an end token in any case."""
+        return list(ids) if ids and self.prefix_token == "none" else self.prepend_eos(ids)
 
 
 def save(pretrained: PretrainedModel, out: Path, card: str, parent: str | None = None) -> None:
@@ -103,6 +108,8 @@ def save(pretrained: PretrainedModel, out: Path, card: str, parent: str | None =
         "cross_document_attention": pretrained.cross_document_attention,
         "seq_len": pretrained.max_length,
     }
+    if pretrained.prefix_token != "eos":
+        settings |= {"prefix_token": pretrained.prefix_token}
     if pretrained.head is not None:
         settings |= {"task": pretrained.head.task, "labels": list(pretrained.head.labels)}
     settings |= {"model": pretrained.model.config.model_dump()}
@@ -159,7 +166,7 @@ def build(
         head = ClassificationHead(settings["task"], labels, classifier)
     load_weights(model if head is None else head.classifier, weights, source)
     fields = {name: settings[name] for name in ("objective", "cross_document_attention", "seq_len")}
-    return PretrainedModel(model, tokenizer, **fields, head=head)
+    return PretrainedModel(model, tokenizer, **fields, head=head, prefix_token=settings.get("prefix_token", "eos"))
 
 
 def allocate(config: ModelConfig, weights: dict[str, Tensor], source: str) -> Transformer:

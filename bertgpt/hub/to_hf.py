@@ -49,7 +49,8 @@ def export_hf(path: Path, out: Path, overwrite: bool) -> dict[str, Any]:
                 if not file.name.startswith(".")
             ]
             counts = {"parameters": pretrained.model.num_parameters()}
-            manifest = build_manifest("hf", config, pretrained.tokenizer, counts, files) | {"layout": layout}
+            manifest = build_manifest("hf", config, pretrained.tokenizer, counts, files)
+            manifest |= {"layout": layout, "prefix_token": pretrained.prefix_token}
             metadata = {"model": str(folder.resolve()), "max_logit_difference": difference}
             workdir.publish(final, manifest, None, metadata)
     manifest, metadata = read_manifest(out), json.loads((out / "run.json").read_text(encoding="utf-8"))

@@ -56,7 +56,7 @@ def hidden_states(
     encoded = [encode_checked(pretrained.tokenizer, text) for text in texts]
     if num_truncated := sum(len(ids) > longest for ids in encoded):
         console.info(f"{num_truncated:,} of {len(texts):,} texts truncated to {longest:,} tokens")
-    rows = [(pretrained.prepend_end if causal else pretrained.add_cls_sep)(ids[:longest]) for ids in encoded]
+    rows = [(pretrained.prepend_eos if causal else pretrained.add_cls_sep)(ids[:longest]) for ids in encoded]
     for indices in batches_by_length(list(map(len, rows)), "encoding"):
         with torch.inference_mode():
             input_ids, lengths = pad([rows[index] for index in indices], model.device)

@@ -153,9 +153,9 @@ class Generator:
     def encode_prompt(self, pretrained: PretrainedModel, prompt: str) -> list[Sample]:
         """The samples of a prompt, which is truncated on the left if it is longer than the context."""
         tokenizer, max_length = pretrained.tokenizer, pretrained.max_length
-        ids = pretrained.prepend_end(encode_checked(tokenizer, prompt))
+        ids = pretrained.prepend_prefix(encode_checked(tokenizer, prompt))
         if len(ids) > max_length:
-            cause = f"{len(ids) - 1:,} tokens after an end token, context {max_length:,}"
+            cause = f"{len(ids):,} tokens with the prefix token, context {max_length:,}"
             if not self.truncate:
                 raise BertGPTError("BG204", "the prompt is longer than the model's context", cause=cause)
             console.info(f"the prompt is longer than the model's context ({cause}): truncated on the left")

@@ -1,6 +1,7 @@
 """A model for use from Python: `bertgpt.load("runs/gpt")`."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -134,17 +135,25 @@ class LanguageModel:
             raise BertGPTError("BG222", "causal model: mask filling is not supported")
 
 
-def load(model: str | Path, device: str = "auto", precision: str = "fp32") -> LanguageModel:
+def load(
+    model: str | Path, device: str = "auto", precision: str = "fp32", prefix_token: str | None = None
+) -> LanguageModel:
     """Load a model: a run, its final/, a checkpoint, a folder of transformers or a model of the hub.
 
     `device` is auto, cuda, mps or cpu; `precision` fp32, bf16 or fp16. bf16 is faster, but results may depend on what
-    is computed in the same batch. Raises BertGPTError if there is no model, or if it is corrupt or incomplete.
+    is computed in the same batch. `prefix_token`, put before prompts and contexts, is eos (an end token, the default of
+    models trained here) or none (of imported ones). Raises BertGPTError if there is no model, or if it is corrupt or
+    incomplete.
     """
     if precision not in DTYPES:
         raise BertGPTError("BG204", f"no such precision: {precision}", hint=", ".join(DTYPES))
     if device not in ("auto", "cuda", "mps", "cpu"):
         raise BertGPTError("BG204", f"no such device: {device}", hint="auto, cuda, mps, cpu")
+    if prefix_token not in (None, "none", "eos"):
+        raise BertGPTError("BG204", f"no such prefix token: {prefix_token}", hint="none, eos")
     pretrained = load_model(model)[0]
+    if prefix_token is not None:
+        pretrained = replace(pretrained, prefix_token=prefix_token)
     pretrained.module.to(resolve_device(device), DTYPES[precision])
     pretrained.model.prepack_weights()
     return LanguageModel(pretrained)

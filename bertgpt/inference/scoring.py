@@ -65,7 +65,7 @@ def token_logprobs(
         raise BertGPTError("BG204", f"stride must be 1 to {window}, the model's context, not {stride}")
     inputs, context_sizes, owners = [], [], []
     for number, row in enumerate(rows):
-        ids = pretrained.prepend_end(row)
+        ids = pretrained.prepend_eos(row)
         for first, start, stop in rolling_windows(len(row), window, stride):
             inputs.append(ids[first : stop + 1])
             context_sizes.append(start - first)

@@ -41,7 +41,7 @@ def run(options: EvalOptions) -> dict[str, Any]:
     from bertgpt.inference.language_model import load
     from bertgpt.inference.load import load_model, weights_hash
 
-    pretrained = load(options.model, options.device, options.precision).pretrained
+    pretrained = load(options.model, options.device, options.precision, options.prefix_token).pretrained
     if options.suite == "predict":
         from bertgpt.evals.labels import predict
 

@@ -37,7 +37,7 @@ def run(options: GenerateOptions) -> dict[str, Any]:
     set_openmp_spin_count()  # before torch is imported
     from bertgpt.inference.language_model import load
 
-    model = load(options.model, options.device, options.precision)
+    model = load(options.model, options.device, options.precision, options.prefix_token)
     model.require_language_model()
     if options.mask_text is not None:
         if options.prompt or options.prompts_file:
@@ -58,7 +58,10 @@ def run(options: GenerateOptions) -> dict[str, Any]:
         if not all(has_mask):
             raise missing_mask_error(model, options.model)
         return {"samples": model.fill_mask(prompts, options.candidates)}
-    return {"samples": generate(model, prompts, options)}
+    prefix_token = model.pretrained.prefix_token
+    if prefix_token == "none":
+        console_module.info("no end token before the prompt: --prefix-token none")
+    return {"samples": generate(model, prompts, options), "prefix_token": prefix_token}
 
 
 def generate(model: "LanguageModel", prompts: list[str], options: GenerateOptions) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
@@ -74,6 +75,7 @@ def test_export_loads_in_transformers_and_imports_back(
     back = pretrained.load(tmp_path / "back")
     assert back.objective == model.objective
     assert back.tokenizer.roles == tokenizer.roles
+    assert back.prefix_token == "eos"
     for name, weight in model.model.state_dict().items():
         assert torch.equal(weight, back.model.state_dict()[name]), name
     assert run("export", str(tmp_path / "run"), "--out", str(out)).code == 0  # it exists already
@@ -119,6 +121,55 @@ def test_export_has_the_positions_of_training(family: str, tmp_path: Path, token
     assert [len(table) for table in tables] == [48] * (family in ("gpt2", "bert"))
     back = bertgpt.load(tmp_path / "hf").pretrained
     assert (back.max_length, back.model.config.max_seq_len) == (48, 48)
+
+
+def export_of_others(folder: Path, run: Run) -> None:
+    """Export own to hf, without what tells that bertgpt has written it."""
+    assert run("export", str(folder / "own"), "--out", str(folder / "hf")).code == 0
+    (folder / "hf" / "manifest.json").unlink()
+
+
+def test_imported_gpt2_generates_what_transformers_does(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
+    """No end token before the prompt, unless --prefix-token eos asks for it, as models trained here do."""
+    own = save_random_model(tmp_path / "own", "gpt2", tokenizer)
+    export_of_others(tmp_path, run)
+    assert run("import", str(tmp_path / "hf"), "--out", str(tmp_path / "imported")).code == 0
+    ids = torch.tensor([tokenizer.encode("The lamp was old")])
+    hf_model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    expected = hf_model.generate(ids, max_new_tokens=8, do_sample=False, attention_mask=torch.ones_like(ids))
+
+    def generated(model: str, *more: str) -> tuple[list[int], str, str]:
+        argv = ["--prompt", "The lamp was old", "--temperature", "0", "--max-new-tokens", "8", "--json", *more]
+        done = run("generate", "--model", str(tmp_path / model), *argv)
+        result = json.loads(done.out)["result"]
+        return result["samples"][0]["tokens"], result["prefix_token"], done.err
+
+    tokens, prefix, notes = generated("imported")
+    assert (tokens, prefix, "--prefix-token none" in notes) == (expected[0, ids.size(1) :].tolist(), "none", True)
+    assert generated("hf")[0] == tokens
+    assert generated("imported", "--prefix-token", "eos") == generated("own")
+    assert generated("own")[1] == "eos"
+    assert own.prepend_prefix([]) == [tokenizer.eos_id]
+    with pytest.raises(BertGPTError, match="no such prefix token"):
+        bertgpt.load(tmp_path / "own", prefix_token="bos")
+
+
+def test_definition_names_the_prefix_token(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:
+    save_random_model(tmp_path / "own", "gpt2", tokenizer)
+    export_of_others(tmp_path, run)
+    row = {"context": "The lamp was", "endings": [" old", " a clock"], "label": 0}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    results = {}
+    for name, more in (("own", []), ("hf", []), ("hf", ["--prefix-token", "eos"]), ("own", ["--prefix-token", "none"])):
+        argv = ["--model", str(tmp_path / name), "--data", str(tmp_path / "x.jsonl"), "--out", str(tmp_path / "r")]
+        assert run("eval", "cloze", *argv, *more).code == 0
+        definition = json.loads((tmp_path / "r" / "cloze.json").read_text())["definition"]
+        results[name, *more] = definition, pq.read_table(tmp_path / "r" / "cloze.items.parquet")["logprobs"].to_pylist()
+    assert results["own",][0] == "cloze.loglikelihood/1+prefix-eos"
+    assert results["hf",][0] == "cloze.loglikelihood/1+prefix-none"
+    assert results["hf", "--prefix-token", "eos"] == results["own",]
+    assert results["own", "--prefix-token", "none"] == results["hf",]
+    assert results["own",] != results["hf",]
 
 
 def test_import_again_has_nothing_to_do(tmp_path: Path, tokenizer: Tokenizer, run: Run) -> None:

@@ -47,7 +47,7 @@ def test_batching_does_not_change_embeddings(
 
 def test_last_pooling_is_the_hidden_state_of_the_last_token(runs: Path) -> None:
     model = load(runs / "gpt")
-    ids = model.prepend_end(model.tokenizer.encode(TEXTS[0]))
+    ids = model.prepend_eos(model.tokenizer.encode(TEXTS[0]))
     with torch.no_grad():
         wanted = model.model(torch.tensor([ids]), causal=True)[0, -1]
     assert np.allclose(bertgpt.load(str(runs / "gpt")).embed(TEXTS, "last")[0], wanted, atol=1e-5)
@@ -73,7 +73,7 @@ def test_gpt_scores_match_transformers(runs: Path, tmp_path: Path) -> None:
     hf_model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
     model = bertgpt.load(str(runs / "gpt"))
     for text, score in zip(TEXTS, model.score(TEXTS), strict=True):
-        ids = torch.tensor([model.pretrained.prepend_end(score.tokens)])
+        ids = torch.tensor([model.pretrained.prepend_eos(score.tokens)])
         with torch.no_grad():
             logprobs = hf_model(ids).logits[0].log_softmax(dim=1)
         wanted = [float(logprobs[position, i]) for position, i in enumerate(score.tokens)]
@@ -101,7 +101,7 @@ def test_long_texts_are_scored_in_rolling_windows(runs: Path) -> None:
     model = load(runs / "gpt")
     row = model.tokenizer.encode(TEXTS[2] * 20)
     short = model.tokenizer.encode(TEXTS[0])
-    ids = model.prepend_end(row)
+    ids = model.prepend_eos(row)
     with torch.no_grad():
         second = model.model.logits(model.model(torch.tensor([ids[128:256]]), causal=True))[0].log_softmax(dim=1)
     logprobs, short_logprobs = token_logprobs(model, [row, short])
