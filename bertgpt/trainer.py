@@ -177,6 +177,7 @@ class Trainer:
         """Train to the last step, from the latest checkpoint if there is one, or until a stop signal."""
         if self.resume():
             self.logger.info(f"resuming from step {self.step}")
+        self.broadcast_state()
         gc.collect()
         gc.freeze()  # what exists now stays to the end and need not be scanned again
         try:
@@ -190,6 +191,11 @@ class Trainer:
             raise KeyboardInterrupt  # the signal was ignored, as SIGINT is in a script's background jobs
         if self.nonfinite_streak or not self.weights_are_finite():
             raise BertGPTError("BG501", "loss or gradients are not finite", hint=DIVERGENCE_HINT)
+
+    def broadcast_state(self) -> None:
+        """Start every rank from the same bits: hosts of other kinds may initialize or read others."""
+        moments = [value for state in self.optimizers.state_dict().values() for value in state.values()]
+        self.dist.broadcast([*self.model.parameters(), *self.model.buffers(), *moments])
 
     def run_steps(self) -> None:
         """Steps, each followed by what is due after it. On resuming, what was due but not done yet is done first."""

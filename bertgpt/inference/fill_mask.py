@@ -83,7 +83,7 @@ class FillMask:
     def top_candidates(self, pretrained: PretrainedModel, logits: Tensor) -> list[dict[str, Any]]:
         """The most likely tokens for logits (V,), best first, without special tokens."""
         suppressed = pretrained.suppressed_ids()
-        probs = logits.double().softmax(dim=0)
+        probs = logits.cpu().double().softmax(dim=0)  # MPS has no fp64
         probs[suppressed] = -1.0
         top = probs.topk(min(self.candidates, len(logits) - len(suppressed)))
         return [

@@ -39,12 +39,14 @@ class SamplingParams:
         The sampled id is where the cumulative probability, in the order of ids, passes the draw. So logits that differ
         in their last digits, as those of other batch sizes do, give the same id.
         """
-        logits = self.penalize(logits, seen)
+        logits, device = self.penalize(logits, seen), logits.device
         if self.temperature < MIN_TEMPERATURE:
             return logits.argmax(dim=1)
+        if device.type == "mps" or (device.type == "cuda" and torch.are_deterministic_algorithms_enabled()):
+            logits = logits.cpu()  # MPS has no fp64, and CUDA no deterministic cumsum
         cumulative = self.probabilities(logits).cumsum(dim=1)  # (B, V), in fp64
         targets = torch.from_numpy(draws).to(cumulative.device)[:, None] * cumulative[:, -1:]
-        return torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp(max=logits.size(1) - 1)
+        return torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp(max=logits.size(1) - 1).to(device)
 
     def penalize(self, logits: Tensor, seen: Tensor | None) -> Tensor:
         """Apply the repetition penalty to ids that occurred."""

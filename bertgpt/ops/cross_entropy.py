@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
 from bertgpt.ops.kernels import compile_or_fallback, linear
 
+FP16_SCALE = 1024.0  # of gradients until backward: those of unlikely tokens are below the smallest number of fp16
 CHUNK_LOGITS = {"cpu": 1 << 24, "mps": 1 << 24, "cuda": 1 << 28}  # logits per chunk, at most about
 ChunkResult = tuple[Tensor, Tensor, Tensor]  # losses (N,), whether correct (N,), gradients of the logits (N, V)
 
@@ -49,7 +50,7 @@ class ChunkedLinearCrossEntropy(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         matrix = weight.to(dtype)
-        needs_grad = ctx.needs_input_grad
+        needs_grad, ctx.scale = ctx.needs_input_grad, FP16_SCALE if dtype == torch.float16 else 1.0
         losses = torch.zeros_like(targets, dtype=torch.float32)
         correct = torch.zeros_like(targets, dtype=torch.bool)
         grad_hidden = torch.empty_like(hidden) if needs_grad[0] else None
@@ -58,7 +59,7 @@ class ChunkedLinearCrossEntropy(torch.autograd.Function):
         loss_of_chunk = compiled_chunk_loss() if device == "cuda" else chunk_loss_inplace
         for chunk in row_chunks(len(hidden), len(weight), CHUNK_LOGITS[device]):
             rows = hidden[chunk].to(dtype)  # (n, D)
-            result = loss_of_chunk(linear(rows, matrix), bias, targets[chunk], vocab_size)
+            result = loss_of_chunk(linear(rows, matrix), bias, targets[chunk], vocab_size, ctx.scale)
             losses[chunk], correct[chunk], grad_logits = result
             if grad_hidden is None and grad_weight is None:
                 continue
@@ -78,7 +79,7 @@ class ChunkedLinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> Any:
-        grads = (None if grad is None else grad.mul_(grad_loss) for grad in ctx.saved_tensors)
+        grads = (None if grad is None else grad.mul_(grad_loss / ctx.scale) for grad in ctx.saved_tensors)
         return (*grads, None, None)
 
 
@@ -89,8 +90,10 @@ def row_chunks(num_rows: int, width: int, max_logits: int) -> Iterator[slice]:
     return (slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size))
 
 
-def chunk_loss_inplace(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab_size: int) -> ChunkResult:
-    """Losses and logit gradients of a chunk, in place to use little memory: fastest on CPUs."""
+def chunk_loss_inplace(
+    logits: Tensor, bias: Tensor | None, targets: Tensor, vocab_size: int, scale: float
+) -> ChunkResult:
+    """Losses and logit gradients, times `scale`, of a chunk, in place to use little memory: fastest on CPUs."""
     logits = logits.float()[:, :vocab_size]
     if bias is not None:
         logits += bias
@@ -101,12 +104,12 @@ def chunk_loss_inplace(logits: Tensor, bias: Tensor | None, targets: Tensor, voc
     exp = logits.sub_(top[:, None]).exp_()
     total = exp.sum(dim=1)
     losses = torch.where(has_target, total.log() + top - target_logits, 0.0)
-    grad = exp.mul_((has_target / total)[:, None])  # softmax, and minus one at the target
-    grad.scatter_add_(1, index, -has_target[:, None].to(grad.dtype))
+    grad = exp.mul_((scale * has_target / total)[:, None])  # softmax, and minus one at the target
+    grad.scatter_add_(1, index, -scale * has_target[:, None].to(grad.dtype))
     return losses, has_target & (target_logits == top), grad
 
 
-def chunk_loss(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab_size: int) -> ChunkResult:
+def chunk_loss(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab_size: int, scale: float) -> ChunkResult:
     """The same, written so that torch.compile fuses it into two passes over the logits: fastest on GPUs.
 
     Padding columns stay, with probability 0: matrix products with rows of an odd width are slow there.
@@ -123,7 +126,7 @@ def chunk_loss(logits: Tensor, bias: Tensor | None, targets: Tensor, vocab_size:
     target_logits = scores.gather(1, index)
     losses = torch.where(has_target, (total.log() + top - target_logits)[:, 0], 0.0)
     grad = torch.where(has_target[:, None], exp / total - (column == index).float(), 0.0)
-    return losses, has_target & (target_logits == top)[:, 0], grad.to(logits.dtype)
+    return losses, has_target & (target_logits == top)[:, 0], (grad * scale).to(logits.dtype)
 
 
 @cache

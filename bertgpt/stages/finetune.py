@@ -360,7 +360,7 @@ def evaluate_test_split(setup: FinetuneSetup, out: Path) -> EvalResult:
     options, task = setup.options, setup.task
     models = [pretrained.load(out / f"seed-{seed}") for seed in setup.seeds]
     random = [pretrained.load(out / f"random-{seed}") for seed in setup.seeds] if options.random_baseline else []
-    for model in (*models, *random):
+    for model in (*models, *random, setup.pretrained):
         model.module.to(setup.device)
     baselines = text_baselines(task) | {"linear probe": linear_probe_baseline(task, setup.pretrained)}
     if random:

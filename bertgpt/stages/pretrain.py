@@ -210,7 +210,7 @@ class PretrainSetup:
         options, dist, device = self.options, run.dist, self.device
         common.prepare_device(options, device)
         resuming = bool(dist.all_reduce_max(bool(dist.is_main and run.checkpoints.all()), device))
-        model = self.model(resuming).to(device)
+        model = self.model(skip_ppmi=resuming or not dist.is_main).to(device)
         if options.activation_checkpointing:
             enable_activation_checkpointing(model)
         if options.compile or (options.compile is None and device.type == "cuda"):
@@ -246,15 +246,15 @@ class PretrainSetup:
             device=device,
         )
 
-    def model(self, resuming: bool = False) -> Transformer:
-        """The model before the first step. On resuming its parameters come from a checkpoint, so PPMI is skipped."""
+    def model(self, skip_ppmi: bool = False) -> Transformer:
+        """The model before the first step. PPMI is skipped where parameters come from a checkpoint or the main rank."""
         options = self.options
         if self.init is not None:
             from bertgpt.inference.load import extend_vocabulary
 
             return extend_vocabulary(self.init, self.tokenizer, options.dropout, options.seed)
         model = init_model(self.config, options.seed)
-        if options.embedding_init == "ppmi" and not resuming:
+        if options.embedding_init == "ppmi" and not skip_ppmi:
             ppmi_init(model, self.shards)
         return model
 

@@ -46,6 +46,11 @@ class DistContext:
         dist.all_reduce(values, dist.ReduceOp.MAX)
         return float(values)
 
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the values of the main rank, in place."""
+        for tensor in tensors if self.world_size > 1 else ():
+            dist.broadcast(tensor.detach(), 0)
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.world_size > 1:

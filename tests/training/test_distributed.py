@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import bertgpt
 from bertgpt.hub import pretrained
 from bertgpt.training.distributed import DistContext, translate_peer_errors
 from bertgpt.utils.errors import BertGPTError
+from tests.fixtures.forkserver import ForkServer
 from tests.fixtures.training import (
     SHORT_RUN,
     TrainingData,
@@ -119,3 +121,34 @@ def wait_for(file: Path, lines: int) -> None:
     while not file.exists() or file.read_bytes().count(b"\n") < lines:
         assert time.monotonic() < deadline, f"{file} did not appear"
         time.sleep(0.01)
+
+
+OTHER_WEIGHTS = """
+import torch
+from bertgpt.training import init
+init_weights = init.init_weights
+init.init_weights = lambda model, generator: init_weights(model, torch.Generator().manual_seed(9))
+"""
+
+
+def test_ranks_start_from_the_weights_of_the_main_rank(
+    tiny_training_data: TrainingData, forkserver: ForkServer, tmp_path: Path
+) -> None:
+    """Hosts of other kinds may initialize other bits: here the second rank does, and the losses stay the same."""
+    source, options = tiny_training_data["clm"]
+    options |= SHORT_RUN | {"max_steps": 3}
+    losses = {}
+    for name, code in (("same", ""), ("other", OTHER_WEIGHTS)):
+        argv = ["pretrain", source, "--out", str(tmp_path / name), *flags(options)]
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+        ranks = [forkserver.popen(argv, env=env | {"RANK": str(rank)}, first=code if rank else "") for rank in (0, 1)]
+        assert [rank.wait(60) for rank in ranks] == [0, 0], ranks[0].stderr.read()
+        losses[name] = [line["loss"] for line in logged_metrics(tmp_path / name) if line["split"] == "train"]
+    assert losses["same"] == losses["other"]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
