@@ -21,7 +21,8 @@ def train_val_split(task: LabeledDataset, fraction: float) -> tuple[LabeledSplit
         (val if draw < fraction else train).append(number)
     if not train or not val:
         cause = f"{len(train)} for training, {len(val)} for validation of {len(task.train)}"
-        hint = f"use a larger --val-fraction, such as {min(0.5, 2 * fraction):g}"
+        larger, smaller = min(0.5, 2 * fraction), fraction / 2
+        hint = f"use a {'smaller' if val else 'larger'} --val-fraction, such as {smaller if val else larger:g}"
         raise BertGPTError("BG310", "too few texts for a train/validation split", cause=cause, hint=hint)
     return task.train.select(train), task.train.select(val), left_out
 

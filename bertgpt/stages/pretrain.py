@@ -91,8 +91,9 @@ class PretrainSetup:
         if options.tensorboard and not options.dry_run:
             require_package("tensorboard", "tensorboard")
         self.accumulation(world_size=1)
-        self.schedule = LRSchedule(options.schedule, self.steps, options.warmup, options.lr, options.min_lr_ratio)
-        self.schedule.warn_if_short()
+        schedule = LRSchedule(options.schedule, self.steps, options.warmup, options.lr, options.min_lr_ratio)
+        self.schedule = schedule.with_fitting_warmup()
+        common.note_changed_options(options)
 
     # ------------------------------------------------------------------------------------ what to train, on what
 

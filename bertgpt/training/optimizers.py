@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,10 +26,19 @@ class LRSchedule:
     min_ratio: float  # final learning rate / peak
 
     def warn_if_short(self) -> None:
-        """Tell that the peak is never reached, if the run ends during warmup."""
+        """Tell that the peak is never reached, if a run with a time budget ends during warmup."""
         if self.warmup_steps > self.steps:
             peak = f"peak lr {self.peak_lr:g} is never reached"
             console.info(f"warmup ({self.warmup_steps:,} steps) does not end within {self.steps:,} steps; {peak}")
+
+    def with_fitting_warmup(self) -> "LRSchedule":
+        """The schedule with a warmup of a tenth of the run, if the run would end during warmup."""
+        if self.warmup_steps <= self.steps:
+            return self
+        shorter = replace(self, warmup_steps=-(-self.steps // 10))
+        reason = f"the run has {self.steps:,}, and would never reach its peak learning rate"
+        console.info(f"warmup shortened from {self.warmup_steps:,} to {shorter.warmup_steps:,} steps: {reason}")
+        return shorter
 
     def lr(self, step: int) -> float:
         """Linear warmup, then the chosen decay."""

@@ -1,13 +1,15 @@
 """What the stages `pretrain` and `finetune` set up in the same way."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from bertgpt.config.fields import flag_name
 from bertgpt.config.training_options import FinetuneOptions, PretrainOptions
 from bertgpt.training.device import peak_flops, tune_malloc, use_deterministic_algorithms
-from bertgpt.training.run_directory import RunDirectory
+from bertgpt.training.run_directory import RunDirectory, read_config
 from bertgpt.utils import console
 from bertgpt.utils.disk import check_space
 from bertgpt.utils.errors import BertGPTError
@@ -15,6 +17,7 @@ from bertgpt.utils.files import ensure_writable_folder
 
 TrainingOptions = PretrainOptions | FinetuneOptions
 CHECKPOINT_BYTES = 12  # per parameter: fp32 parameters and two moments
+STEP_OPTIONS = ("optimizer", "lr", "tokens_per_step", "schedule", "weight_decay")  # what a step is
 
 
 def silence_other_ranks() -> None:
@@ -66,3 +69,14 @@ def check_checkpoint_space(run: RunDirectory, parameters: int) -> None:
 def recorded(options: TrainingOptions, unrecorded: tuple[str, ...]) -> dict[str, Any]:
     """The options that decide the result, by name."""
     return {name: value for name, value in options.model_dump(mode="json").items() if name not in unrecorded}
+
+
+def note_changed_options(options: PretrainOptions) -> None:
+    """Tell how the options differ from those of the run of --init, where no preset gives them: they are defaults."""
+    run = Path(options.init or "")
+    if options.init is None or options.preset is not None or not (run / "config.yaml").is_file():
+        return
+    before, now = read_config(run).get("options", {}), options.model_dump(mode="json")
+    names = [name for name in STEP_OPTIONS if name in before and before[name] != now[name]]
+    if changed := [f"{flag_name(name)} {now[name]} instead of {before[name]}" for name in names]:
+        console.info(f"other options than {run}: {', '.join(changed)}; --preset has those of a preset")

@@ -134,6 +134,29 @@ def test_max_time(training_data: TrainingData, tmp_path: Path, monkeypatch: pyte
     assert "warmup (100 steps) does not end within 20 steps" in done.err
 
 
+def test_warmup_longer_than_the_run_is_shortened(training_data: TrainingData, tmp_path: Path, run: Run) -> None:
+    source, options = training_data["clm"]
+    given = options | SHORT_RUN | {"warmup": 50, "max_steps": 12}
+    done = run("pretrain", source, "--out", str(tmp_path / "run"), *flags(given))
+    assert "warmup shortened from 50 to 2 steps" in done.err
+    rates = [line["lr"] for line in logged_metrics(tmp_path / "run") if line["split"] == "train"]
+    assert rates[:2] == pytest.approx([1e-3, 2e-3])
+
+
+def test_init_tells_which_training_options_change(
+    training_data: TrainingData, corpus: Path, tmp_path: Path, run: Run
+) -> None:
+    source, options = training_data["clm"]
+    base = str(tmp_path / "base")
+    bertgpt.pretrain(source, out=base, **(options | SHORT_RUN | {"optimizer": "muon", "max_steps": 3, "lr": 5e-3}))
+    argv = ["pretrain", source, "--init", base, "--seq-len", "32", "--max-steps", "2", "--dry-run"]
+    note = run(*argv, "--out", str(tmp_path / "new")).err
+    assert "--lr 0.0" in note
+    assert "instead of 0.005" in note
+    same = ["--lr", "0.005", "--optimizer", "muon", "--tokens-per-step", "256", "--schedule", "cosine"]
+    assert "instead of" not in run(*argv, *same, "--out", str(tmp_path / "new")).err
+
+
 def test_length_options_override_each_other(training_data: TrainingData, tmp_path: Path, run: Run) -> None:
     """A flag wins over the config file even if they are different options; two flags are refused."""
     source, options = training_data["clm"]
@@ -248,11 +271,13 @@ def test_validation_rows_are_fixed(training_data: TrainingData, tmp_path: Path) 
     assert seen[-1]["bits_per_byte"] == pytest.approx(float(logged["clm"].loss) / math.log(2) / text, rel=1e-4)
 
 
-def test_empty_split(tmp_path: Path) -> None:
-    """An error, and the prefetch thread does not hang."""
+def test_empty_train_split(tmp_path: Path) -> None:
+    """Of a corpus that has only validation texts: an error, and the prefetch thread does not hang."""
     (tmp_path / "text.txt").write_text("A short text.")
     bertgpt.shard(
-        str(tmp_path / "text.txt"), out=str(tmp_path / "s"), train_tokenizer="bpe", vocab_size=300, val_fraction=0.999
+        str(tmp_path / "text.txt"), out=str(tmp_path / "s"), train_tokenizer="bpe", vocab_size=300, val_fraction=0
     )
+    manifest = tmp_path / "s" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"train"', '"val"'))
     with pytest.raises(BertGPTError, match="nothing to train on"):
         bertgpt.pretrain(str(tmp_path / "s"), preset="test-gpt", out=str(tmp_path / "run"))

@@ -5,6 +5,7 @@ the rest of the corpus. So exact duplicates stay on one side of a split, and new
 a corpus comes with are kept, and no split of the same name is made from it.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -84,14 +85,29 @@ class DocumentIndex:
             low, high = self.halves(block)
             hashed = hash_key(seed, low)
             keys[block] = splitmix64(hashed ^ splitmix64(high + np.uint64(ORDER_SALT)))
-            draw = (splitmix64(hashed + np.uint64(SPLIT_SALT)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-            bound = 0.0
+            draw, bound = split_draws(hashed), 0.0
             for split, fraction in fractions.items():
                 chosen = (draw >= bound) & (draw < bound + fraction)
                 chosen &= self.may_join[split][block] & (self.source_split[block] == 0)
                 split_of[block][chosen] = SPLITS.index(split)
                 bound += fraction
         return split_of, keys
+
+    def how_to_fill(self, split: str, fractions: dict[str, float], seed: int) -> str:
+        """What gives an empty split a document: the smallest fraction that does and leaves others for training."""
+        low, _ = self.halves(slice(None))
+        draws = np.unique(split_draws(hash_key(seed, low))[self.may_join[split] & (self.source_split == 0)])
+        start = sum(fractions[name] for name in list(fractions)[: list(fractions).index(split)])
+        behind = draws[draws >= start]
+        if len(behind) < 2:
+            return f"{len(draws):,} documents are too few to split"
+        fraction = math.ceil(1e4 * (behind[0] - start)) / 1e4 + 1e-4
+        return f"the smallest --{split}-fraction with a document is {fraction:.4f}"
+
+
+def split_draws(hashed: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """A draw in [0, 1) of each document, which decides its split."""
+    return (splitmix64(hashed + np.uint64(SPLIT_SALT)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 @dataclass(frozen=True)
@@ -134,13 +150,18 @@ def assign_documents(tokenized: TokenizedFiles, options: ShardOptions) -> ShardP
     for split in ("val", "test", "train"):
         inside = split_of == SPLITS.index(split)
         chosen = np.flatnonzero(inside & keep)
+        if split == "train" and not len(chosen) and (index.source_split == 0).any():
+            cause = f"all {len(split_of):,} documents are in other splits"
+            raise BertGPTError(
+                "BG310", "the train split is empty", cause=cause, hint="use smaller fractions, or more text"
+            )
         if split == "train" or len(chosen):
             total = int(index.tokens.sum(where=inside) + inside.sum())  # with end ids and duplicates
             count = max(1, -(-total // options.shard_tokens))
             rows = assign_files(chosen, index.tokens[chosen], keys[chosen], options.shard_tokens, count)
             shards |= {f"{split}-{i:05}.arrow": each for i, each in enumerate(rows)}
         elif split in fractions:
-            console.info(f"the {split} split is empty: use a larger --{split}-fraction")
+            console.info(f"the {split} split is empty: {index.how_to_fill(split, fractions, options.seed)}")
     fragmented = int((keep & (index.tokens >= options.shard_tokens)).sum())
     return ShardPlan(shards, options.shard_tokens, int((~keep).sum()), fragmented)
 

@@ -104,8 +104,24 @@ def test_duplicates_share_a_split_and_new_data_moves_no_document(
 
 def test_empty_split_is_noted(run: Run, cwd: Path, tokenizer: Path) -> None:
     """Or a run would train without validation, unnoticed."""
+    texts = [f"Text number {number}." for number in range(20)]
+    argv = ["shard", str(write(cwd / "a.jsonl", texts)), "--tokenizer", str(tokenizer), "--out", "out"]
+    hint = (
+        run(*argv).err.partition("the val split is empty: the smallest --val-fraction with a document is ")[2].split()
+    )
+    done = run(*argv, "--val-fraction", hint[0], "--overwrite")
+    assert (done.code, "split is empty" in done.err) == (0, False), done.err
+    splits = json.loads((cwd / "out" / "manifest.json").read_text())["splits"]
+    assert (splits["val"]["documents"], splits["train"]["documents"]) == (1, 19)
+
+
+def test_empty_train_split_is_an_error(run: Run, cwd: Path, tokenizer: Path) -> None:
+    """One document, and all of it in the val split."""
     argv = ["shard", str(write(cwd / "a.jsonl", ["One text."])), "--tokenizer", str(tokenizer), "--out", "out"]
-    assert "the val split is empty: use a larger --val-fraction" in run(*argv).err
+    done = run(*argv, "--val-fraction", "0.9999")
+    assert (done.code, "error[BG310]: the train split is empty" in done.err) == (3, True), done.err
+    assert not (cwd / "out").exists()
+    assert "too few to split" in run(*argv, "--val-fraction", "0.0001").err
 
 
 def test_seed_changes_split_and_order(run: Run, cwd: Path, tokenizer: Path, texts: list[str]) -> None:
