@@ -278,6 +278,6 @@ def test_empty_train_split(tmp_path: Path) -> None:
         str(tmp_path / "text.txt"), out=str(tmp_path / "s"), train_tokenizer="bpe", vocab_size=300, val_fraction=0
     )
     manifest = tmp_path / "s" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"train"', '"val"'))
+    manifest.write_text(manifest.read_text().replace('"split": "train"', '"split": "val"'))
     with pytest.raises(BertGPTError, match="nothing to train on"):
         bertgpt.pretrain(str(tmp_path / "s"), preset="test-gpt", out=str(tmp_path / "run"))
