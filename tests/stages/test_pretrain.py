@@ -279,5 +279,5 @@ def test_empty_train_split(tmp_path: Path) -> None:
     )
     manifest = tmp_path / "s" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"split": "train"', '"split": "val"'))
-    with pytest.raises(BertGPTError, match="nothing to train on"):
+    with pytest.raises(BertGPTError, match="no such split: train"):
         bertgpt.pretrain(str(tmp_path / "s"), preset="test-gpt", out=str(tmp_path / "run"))
