@@ -17,7 +17,6 @@ def run(options: MaskOptions) -> dict[str, Any]:
         summarize_mask_plan,
     )
     from bertgpt.data.execution.workdir import WorkDirectory
-    from bertgpt.utils.disk import check_space
 
     inputs = MaskInput(options)
     if options.dry_run:
@@ -25,7 +24,7 @@ def run(options: MaskOptions) -> dict[str, Any]:
     with WorkDirectory(inputs.out, options.overwrite) as workdir:
         if workdir.is_up_to_date(inputs.config):
             return summarize_mask_plan(inputs.out)
-        check_space(workdir.root, inputs.disk_needed)
+        workdir.check_space(inputs.disk_needed, inputs.disk_needed, inputs.config)
         workdir.start_pool(options.workers, 2 * inputs.size)
         spans = plan_rows(inputs, workdir)
         masks = draw_static_masks(inputs, workdir, spans)

@@ -20,7 +20,6 @@ def run(options: ShardOptions) -> dict[str, Any]:
     from bertgpt.data.build.publish import publish_shards, summarize, summarize_task
     from bertgpt.data.build.repair import repair_shards
     from bertgpt.data.build.shuffle import assign_documents, check_fractions, shard_config, write_shards
-    from bertgpt.utils.disk import check_space
 
     if options.repair is not None:
         return repair_shards(Path(options.repair), options)
@@ -32,7 +31,7 @@ def run(options: ShardOptions) -> dict[str, Any]:
         config = shard_config(options, inputs.config)
         if workdir.is_up_to_date(config):
             return summarize(inputs.out)
-        check_space(workdir.root, inputs.disk_needed)
+        workdir.check_space(inputs.disk_needed, inputs.output_bytes, inputs.config, config)
         tokenized = inputs.tokenize(workdir)
         if options.task_index is not None:
             return summarize_task(inputs, tokenized)

@@ -14,7 +14,6 @@ def run(options: TokenizeOptions) -> dict[str, Any]:
     prestart_workers(options)  # they start while the imports below are under way
     from bertgpt.data.build.inputs import TextInput, open_workdir
     from bertgpt.data.build.publish import publish_tokenized, summarize, summarize_task
-    from bertgpt.utils.disk import check_space
 
     inputs = TextInput(options)
     if options.dry_run:
@@ -22,7 +21,7 @@ def run(options: TokenizeOptions) -> dict[str, Any]:
     with open_workdir(inputs) as workdir:
         if workdir.is_up_to_date(inputs.config):
             return summarize(inputs.out)
-        check_space(workdir.root, inputs.disk_needed)
+        workdir.check_space(inputs.disk_needed, inputs.disk_needed, inputs.config)
         tokenized = inputs.tokenize(workdir)
         if options.task_index is not None:
             return summarize_task(inputs, tokenized)

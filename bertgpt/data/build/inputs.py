@@ -98,6 +98,11 @@ class TextInput:
         """Bytes on disk that this command needs, about."""
         return int(self.task_size * disk_ratio(self.options))
 
+    @property
+    def output_bytes(self) -> int:
+        """Bytes on disk of the shards, about."""
+        return int(self.task_size * SHARD_RATIO)
+
     def plan(self) -> Metadata:
         """The result of a dry run."""
         return {
@@ -233,7 +238,7 @@ class TokenizedInput:
         self.config = {"parent": self.parent["manifest_sha256"]}
         self.file_bytes = sum(file["bytes"] for file in self.manifest["files"])
         self.task_size = 2 * self.file_bytes
-        self.disk_needed = int(self.task_size * disk_ratio(options))
+        self.disk_needed = self.output_bytes = self.file_bytes
 
     def plan(self) -> Metadata:
         """The result of a dry run."""

@@ -28,6 +28,7 @@ from bertgpt.data.execution.tasks import (
 )
 from bertgpt.data.format import WRITTEN_BY, read_manifest, verify
 from bertgpt.utils import console
+from bertgpt.utils.disk import check_space
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import (
     ensure_writable_folder,
@@ -105,6 +106,17 @@ class WorkDirectory:
         if self.task_index is None:
             self.remove()
         return True
+
+    def check_space(self, needed: int, output: int, *configs: Metadata) -> None:
+        """Check before any work that the disk has room for `needed` bytes, less what an earlier run has left of them.
+
+        If the output is on another file system, to which it is copied, that needs room for it.
+        """
+        folders = [self.root / sha256_of_json(config)[:16] for config in configs]
+        held = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+        check_space(self.root, needed - held)
+        if self.root.stat().st_dev != self.out.parent.stat().st_dev:
+            check_space(self.out.parent, output)
 
     def start_pool(self, workers: int, input_bytes: int, tokenizer: str | None = None) -> None:
         """Start worker processes in the background, if the input is large enough for more than one."""

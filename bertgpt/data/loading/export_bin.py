@@ -7,7 +7,6 @@ from bertgpt.data.execution.workdir import WorkDirectory
 from bertgpt.data.format import TokenFile, build_manifest, read_manifest
 from bertgpt.data.loading.open import open_artifact
 from bertgpt.utils import console
-from bertgpt.utils.disk import check_space
 from bertgpt.utils.files import sha256_of
 
 
@@ -18,7 +17,8 @@ def to_bin(shards: Path, out: Path, overwrite: bool) -> Metadata:
     config = {"parent": parent, "to": "bin"}
     with WorkDirectory(out, overwrite) as workdir:
         if not workdir.is_up_to_date(config):
-            check_space(workdir.root, sum(file["bytes"] for file in manifest["files"]))
+            size = sum(file["bytes"] for file in manifest["files"])
+            workdir.check_space(size, size, config)
             final = workdir.folder(config, "final", empty=True)
             files = write_splits(shards, manifest, final)
             exported = build_manifest("bin", config, tokenizer, manifest["counts"], files)

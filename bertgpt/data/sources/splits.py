@@ -13,6 +13,7 @@ from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 
 MIN_SPLIT_BYTES, MAX_SPLIT_BYTES, TARGET_SPLITS = 1_000_000, 128_000_000, 64
+COMPRESSION_RATIO = 3  # bytes of text per byte of gzip or zstd, about
 TINYWORLD_DOC_BYTES, TINYWORLD_SPLIT_DOCS = 330, 8192  # mean size of a tinyworld document, and documents per split
 
 
@@ -41,7 +42,8 @@ def splits_of_source(
         for i in range(source.num_shards):
             yield InputSplit(source, i, i + 1, source.bytes // source.num_shards, read_options)
     elif sequential or source.joins_rows:  # where rows are joined, a document may continue in any next row
-        yield InputSplit(source, 0, -1, source.bytes, read_options)
+        approx_bytes = source.bytes * (COMPRESSION_RATIO if source.compression else 1)
+        yield InputSplit(source, 0, -1, approx_bytes, read_options)
     elif source.format in ("parquet", "arrow"):
         yield from row_group_splits(source, size, read_options)
     else:

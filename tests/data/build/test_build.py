@@ -3,9 +3,11 @@
 import json
 import shlex
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -113,6 +115,41 @@ def test_empty_split_is_noted(run: Run, cwd: Path, tokenizer: Path) -> None:
     assert (done.code, "split is empty" in done.err) == (0, False), done.err
     splits = json.loads((cwd / "out" / "manifest.json").read_text())["splits"]
     assert (splits["val"]["documents"], splits["train"]["documents"]) == (1, 19)
+
+
+def test_free_space(run: Run, cwd: Path, tokenizer: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed run has left needs no room again; an output on another file system needs its own."""
+    source = write(cwd / "a.jsonl", texts)
+    argv = ["shard", str(source), "--tokenizer", str(tokenizer), "--out", "out"]
+    needed = json.loads(run(*argv, "--dry-run", "--json").out)["result"]["disk_needed"]
+    free = {cwd: needed - 1}
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free.get(device_root(path), 1 << 40)))
+
+    def device_root(path: Path) -> Path:
+        return cwd if Path(path).is_relative_to(cwd) else Path("/dev/shm")
+
+    done = run(*argv)
+    assert (done.code, "error[BG403]: not enough disk space" in done.err) == (4, True), done.err
+    with monkeypatch.context() as patched:
+        patched.setattr("bertgpt.data.build.shuffle.DocumentIndex.read", lambda tokenized: 1 / 0)
+        free[cwd] = needed
+        assert run(*argv).code == 1  # everything is tokenized
+    free[cwd] = needed - 1
+    assert run(*argv).code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system")
+def test_free_space_of_an_output_on_another_file_system(
+    run: Run, cwd: Path, tokenizer: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as work:
+        monkeypatch.setenv("BERTGPT_WORK", work)
+        monkeypatch.setattr(
+            "shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 40 if Path(path).is_relative_to(work) else 1)
+        )
+        argv = ["shard", str(write(cwd / "a.jsonl", texts)), "--tokenizer", str(tokenizer), "--out", "out"]
+        done = run(*argv)
+        assert (done.code, "error[BG403]: not enough disk space" in done.err) == (4, True), done.err
 
 
 def test_empty_train_split_is_an_error(run: Run, cwd: Path, tokenizer: Path) -> None:
