@@ -17,15 +17,16 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bertgpt.utils.errors import BertGPTError
 
 TEMPORARY = re.compile(r"\.([0-9a-f]{8})-(\d+)\.tmp$")
 ABANDONED_SECONDS = 86_400
+NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # Lustre without the option, some NFS servers
 
 _passed: Counter[str] = Counter()
 
@@ -189,20 +190,48 @@ def publish_atomic(folder: Path, target: Path) -> None:
 def lock(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file with the name of its holder; the lock of a dead process is free."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    held: AbstractContextManager[None] = nullcontext()
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(file.fileno()).st_ino != path.stat().st_ino:  # the previous holder has just removed it
                 raise BlockingIOError
         except (BlockingIOError, FileNotFoundError):
-            file.seek(0)
-            holder = file.read().strip() or None
-            hint = "wait until it ends, or stop it"
-            raise BertGPTError("BG601", f"another process is writing {what}", cause=holder, hint=hint) from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+            raise locked_error(file, what) from None
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise
+            held = soft_lock(path, file, what)
+        with held:
+            file.truncate(0)
+            file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+
+@contextmanager
+def soft_lock(path: Path, file: IO[str], what: str) -> Iterator[None]:
+    """A lock file that exists as long as its holder lives, for network file systems without flock."""
+    from filelock import SoftFileLock, Timeout
+
+    soft = SoftFileLock(path.with_name(f"{path.name}.soft"), timeout=0)
+    try:
+        soft.acquire()
+    except Timeout:
+        raise locked_error(file, what) from None
+    try:
         yield
+    finally:
+        soft.release()
+
+
+def locked_error(file: IO[str], what: str) -> BertGPTError:
+    """The error for a lock that another process holds, and has written its name to."""
+    file.seek(0)
+    holder = file.read().strip() or None
+    return BertGPTError(
+        "BG601", f"another process is writing {what}", cause=holder, hint="wait until it ends, or stop it"
+    )
 
 
 def ensure_writable_folder(folder: Path) -> None:
