@@ -6,7 +6,6 @@ complete when it has a manifest, which is written last.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,7 @@ from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.utils.errors import BertGPTError, did_you_mean
 from bertgpt.utils.files import cache_folder, sha256_of, sha256_of_json, write_json
+from bertgpt.utils.json_files import parse_json
 from bertgpt.utils.version import FORMAT_VERSION
 
 FORMAT = "bertgpt"
@@ -102,22 +102,33 @@ def write_batch(path: Path, batch: pa.RecordBatch) -> None:
         writer.write_batch(batch)
 
 
+def open_batches(path: Path, hint: str) -> list[pa.RecordBatch]:
+    """The record batches of a memory-mapped file, at least one; an error if it is damaged."""
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        batches = [reader.get_batch(i) for i in range(max(1, reader.num_record_batches))]
+        for batch in batches:
+            batch.validate()
+        return batches
+    except (OSError, ValueError, IndexError) as error:
+        size = path.stat().st_size if path.exists() else 0
+        cause = f"{size:,} bytes on disk; {str(error).splitlines()[0]}"
+        message = "Arrow file is corrupt or incomplete"
+        raise BertGPTError("BG304", message, path=str(path), cause=cause, hint=hint) from None
+
+
+def check_schema(path: Path, schema: pa.Schema, *known: pa.Schema) -> None:
+    """Refuse an Arrow file with other columns."""
+    if not any(schema.equals(each) for each in known):
+        columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
+        raise BertGPTError("BG304", "Arrow file has other columns", path=str(path), cause=columns)
+
+
 class TokenFile:
     """A memory-mapped tokenized file or shard."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-        except (OSError, ValueError, IndexError) as error:
-            size = path.stat().st_size if path.exists() else 0
-            raise BertGPTError(
-                "BG304",
-                "Arrow file is corrupt or incomplete",
-                path=str(path),
-                cause=f"{size:,} bytes on disk; {str(error).splitlines()[0]}",
-                hint="bertgpt shard --repair rebuilds it",
-            ) from None
+        self.path, self.batch = path, open_batches(path, "bertgpt shard --repair rebuilds it")[0]
 
     def __len__(self) -> int:
         return int(self.batch.num_rows)
@@ -147,6 +158,15 @@ class TokenFile:
         content = self.batch.column("doc_id").buffers()[1] or b""
         return np.frombuffer(content, np.uint8, 16 * len(self)).reshape(-1, 16)
 
+    def check(self, max_id: int) -> None:
+        """Refuse a file that is not of our schemas, or whose offsets or ids are impossible."""
+        schemas = [schema(np.dtype(kind)) for schema in (tokenized_schema, shard_schema) for kind in ("u2", "u4")]
+        check_schema(self.path, self.batch.schema, *schemas)
+        offsets = self.offsets
+        if offsets[0] != 0 or offsets[-1] != len(self.flat) or (np.diff(offsets) < 0).any():
+            raise BertGPTError("BG304", "offsets of documents are impossible", path=str(self.path))
+        self.check_ids(max_id)
+
     def check_ids(self, max_id: int) -> None:
         """Refuse ids that the tokenizer does not have: on a GPU they would be an illegal memory access."""
         if len(self.flat) and int(self.flat.max()) > max_id:
@@ -172,7 +192,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of an artifact; an error if this version cannot read it."""
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise no_artifact_error(folder) from None
     except (OSError, ValueError) as error:
@@ -286,13 +306,26 @@ def broken_files(folder: Path, manifest: Mapping[str, Any], contents: bool) -> d
             broken[file["path"]] = BertGPTError(
                 "BG304", "file size does not match the manifest", path=str(path), cause=cause
             )
-        elif (contents or known.get(file["path"]) != version) and (actual := sha256_of(path)) != file["sha256"]:
-            cause = f"sha256 {actual}, the manifest says {file['sha256']}"
-            broken[file["path"]] = BertGPTError("BG305", "checksum mismatch", path=str(path), cause=cause)
-        else:
-            known[file["path"]] = version
+        elif contents or known.get(file["path"]) != version:
+            if error := content_error(path, file["sha256"], manifest):
+                broken[file["path"]] = error
+            else:
+                known[file["path"]] = version
     store_verified(folder, known)
     return broken
+
+
+def content_error(path: Path, sha256: str, manifest: Mapping[str, Any]) -> BertGPTError | None:
+    """The error of a file whose hash differs, or whose ids or offsets are impossible: its manifest may be untrusted."""
+    if (actual := sha256_of(path)) != sha256:
+        cause = f"sha256 {actual}, the manifest says {sha256}"
+        return BertGPTError("BG305", "checksum mismatch", path=str(path), cause=cause)
+    if manifest["kind"] in ("tokens", "shards") and path.suffix == ".arrow":
+        try:
+            TokenFile(path).check(manifest["tokenizer"]["max_id"])
+        except BertGPTError as error:
+            return error
+    return None
 
 
 def verify(folder: Path, manifest: Mapping[str, Any], contents: bool = False) -> None:
@@ -319,7 +352,7 @@ def verification_cache(folder: Path) -> Path:
 def load_verified(folder: Path) -> dict[str, Any]:
     """Size, modification time and hash of each file when it was last verified."""
     try:
-        known = json.loads(verification_cache(folder).read_text(encoding="utf-8"))
+        known = parse_json(verification_cache(folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

@@ -1,6 +1,5 @@
 """Paired comparison of two results on the same items, with significance tests."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from bertgpt.evals.intervals import Interval, bootstrap_difference, mcnemar, pai
 from bertgpt.evals.metrics import BATCHED_METRICS
 from bertgpt.evals.tasks import TASKS
 from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.json_files import read_json_object
 
 COMPARED = {  # columns of the items of each suite; of classification, whether the prediction is correct
     "hellaswag": ("acc_norm",), "cloze": ("acc_norm",), "lambada": ("acc",),
@@ -51,7 +51,7 @@ def compare_suite(suite: str, a: Path, b: Path) -> list[dict[str, Any]]:
     """Compare the scores of a suite, after checking that both results cover the same items."""
     import pyarrow.parquet as pq
 
-    results = [json.loads((folder / f"{suite}.json").read_text(encoding="utf-8")) for folder in (a, b)]
+    results = [read_json_object(folder / f"{suite}.json", "BG313", f"results of {suite}") for folder in (a, b)]
     if any(results[0][name] != results[1][name] for name in ("definition", "n", "partial")):
         cause = "; ".join(f"{each['definition']} of {each['n']:,}{' PARTIAL' * each['partial']}" for each in results)
         raise BertGPTError("BG324", f"results of {suite} cover different items", cause=cause)

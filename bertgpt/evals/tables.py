@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice, zip_longest
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from bertgpt.data.sources.chunks import missing_column, open_bytes
 from bertgpt.data.sources.files import local_sources
 from bertgpt.data.sources.source import Source, unreadable_error
-from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.errors import BertGPTError, short_repr
+from bertgpt.utils.json_files import parse_json
 
 HIDDEN_LABELS = ("", "-1")
 Row = dict[str, Any]
@@ -28,20 +28,30 @@ def read_records(name: str, columns: Sequence[str] = ()) -> list[Row]:
 
                 rows: list[Row] = pq.read_table(io.BytesIO(file.read())).to_pylist()
             elif source.format == "jsonl":
-                rows = [json.loads(line) for line in file.read().decode("utf-8-sig").split("\n") if line.strip()]
+                lines = file.read().decode("utf-8-sig").split("\n")
+                rows = [parse_row(line, f"{name}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
             elif source.format == "csv":
                 rows = parse_delimited(file.read().decode("utf-8-sig"), path, columns)
             else:
                 raise BertGPTError("BG211", f"file has no columns: {name}", hint="use csv, tsv, jsonl or parquet")
     except UnicodeDecodeError as error:
         raise BertGPTError("BG301", "file is not UTF-8", path=name, cause=f"byte {error.start:,}") from None
-    except json.JSONDecodeError as error:
-        raise BertGPTError("BG302", "a line is not JSON", path=name, cause=str(error)) from None
     except (OSError, ValueError) as error:
         raise unreadable_error(source.path, error) from None
     if not rows:
         raise BertGPTError("BG310", "file has no rows", path=name)
     return rows
+
+
+def parse_row(line: str, location: str) -> Row:
+    """A line of jsonl, which must be an object."""
+    try:
+        row = parse_json(line)
+    except ValueError as error:
+        raise BertGPTError("BG302", "a line is not JSON", path=location, cause=str(error)) from None
+    if not isinstance(row, dict):
+        raise BertGPTError("BG302", "a line is not a JSON object", path=location, cause=short_repr(row))
+    return row
 
 
 def parse_delimited(text: str, path: Path, columns: Sequence[str]) -> list[Row]:
@@ -65,6 +75,9 @@ def column_values(rows: Sequence[Row], column: str, where: str, option: str = "-
     """The values of a column; `option` is the one that chooses it."""
     if column not in rows[0]:
         raise missing_column(column, rows[0], where, option)
+    for number, row in enumerate(rows):
+        if column not in row:
+            raise missing_column(column, row, f"{where}, row {number}", option)
     return [row[column] for row in rows]
 
 

@@ -1,6 +1,5 @@
 """Import models of `transformers`: from a folder that `save_pretrained` wrote, or from the hub."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from bertgpt.model import SequenceClassifier
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import lock, sha256_of, sha256_of_json
+from bertgpt.utils.json_files import read_json_object
 
 # Configuration, tokenizer and safetensors: nothing that could run code.
 DOWNLOADED_FILES = [
@@ -74,13 +74,7 @@ def read_hf_config(folder: Path) -> dict[str, Any]:
     """config.json of a transformers folder; an error if the folder has no safetensors beside it."""
     if not is_hf_folder(folder):
         raise no_model_error(folder)
-    try:
-        hf_config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if not isinstance(hf_config, dict):
-            raise ValueError("not a JSON object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise unreadable_model(folder, error) from None
-    return hf_config
+    return read_json_object(folder / "config.json", "BG318", "config.json of this model")
 
 
 def unreadable_model(folder: Path, error: Exception) -> BertGPTError:
@@ -144,7 +138,8 @@ def labels_of(hf_config: Mapping[str, Any]) -> tuple[str, ...]:
 def model_max_length(folder: Path) -> int | None:
     """The `model_max_length` of a tokenizer, if it is a real limit: some store a huge number for none."""
     file = folder / "tokenizer_config.json"
-    length = json.loads(file.read_text(encoding="utf-8")).get("model_max_length") if file.is_file() else None
+    config = read_json_object(file, "BG318", "tokenizer config of this model") if file.is_file() else {}
+    length = config.get("model_max_length")
     return length if isinstance(length, int) and 0 < length < 1 << 30 else None
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -152,7 +153,15 @@ def load(path: Path) -> PretrainedModel:
         cause = str(error).splitlines()[0]
         raise BertGPTError("BG318", "config.yaml is not a valid model config", path=str(folder), cause=cause) from None
     check_vocabulary(config, tokenizer)
-    return build(config, settings, load_file(folder / "model.safetensors"), tokenizer, str(folder))
+    return build(config, settings, read_weights(folder / "model.safetensors"), tokenizer, str(folder))
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file."""
+    try:
+        return load_file(file)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BertGPTError("BG318", "weights cannot be read", path=str(file), cause=str(error)) from None
 
 
 def build(

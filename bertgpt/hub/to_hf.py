@@ -1,6 +1,5 @@
 """Export models to folders that `transformers` loads, and check that they compute the same logits."""
 
-import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from bertgpt.hub.pretrained import PretrainedModel, load
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import sha256_of, write_json
+from bertgpt.utils.json_files import read_json_object
 
 TOLERANCE = 1e-4  # largest accepted difference between logits of bertgpt and of transformers
 AUTO_CLASSES = {
@@ -53,16 +53,16 @@ def export_hf(path: Path, out: Path, overwrite: bool) -> dict[str, Any]:
             manifest |= {"layout": layout, "prefix_token": pretrained.prefix_token}
             metadata = {"model": str(folder.resolve()), "max_logit_difference": difference}
             workdir.publish(final, manifest, None, metadata)
-    manifest, metadata = read_manifest(out), json.loads((out / "run.json").read_text(encoding="utf-8"))
+    manifest, metadata = read_manifest(out), read_json_object(out / "run.json", "BG307", "run.json of this export")
     return {
         "path": str(out), "kind": "hf", "architecture": architecture(out), "layout": manifest["layout"],
-        "max_logit_difference": metadata["max_logit_difference"], "files": manifest["files"],
+        "max_logit_difference": metadata.get("max_logit_difference"), "files": manifest["files"],
     }  # fmt: skip
 
 
 def architecture(folder: Path) -> str:
     """The model class that the config.json of a transformers folder names."""
-    return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0])
+    return str(read_json_object(folder / "config.json", "BG318", "config.json")["architectures"][0])
 
 
 def write_hf_folder(pretrained: PretrainedModel, layout: str, folder: Path, card: str) -> None:

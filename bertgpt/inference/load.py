@@ -4,14 +4,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from bertgpt.config.presets import ModelConfig
 from bertgpt.data.format import resolve_artifact
 from bertgpt.data.tokenizers.load import load_tokenizer
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.hub.from_hf import download, is_hf_folder, load_hf
-from bertgpt.hub.pretrained import PretrainedModel, build, load
+from bertgpt.hub.pretrained import PretrainedModel, build, load, read_weights
 from bertgpt.model import Transformer
 from bertgpt.training.checkpoints import Checkpoints, read_state
 from bertgpt.training.init import init_model
@@ -72,7 +71,7 @@ def load_checkpoint(folder: Path) -> PretrainedModel:
     run = folder.parent.parent
     settings = read_config(run)
     read_state(folder)  # checks the format version
-    config, weights = ModelConfig(**settings["model"]), load_file(folder / "model.safetensors")
+    config, weights = ModelConfig(**settings["model"]), read_weights(folder / "model.safetensors")
     return build(config, settings, weights, load_tokenizer(run / "tokenizer"), str(folder))
 
 

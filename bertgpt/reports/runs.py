@@ -4,7 +4,6 @@ Results of other weights are skipped with a note. A fine-tuned run is reported w
 from.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from bertgpt.training.logger import TIMING_KEYS, JsonlLogger
 from bertgpt.training.run_directory import read_config
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.json_files import read_json_object
 
 
 @dataclass
@@ -101,11 +101,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file; empty if there is no file."""
     if not file.is_file():
         return {}
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BertGPTError("BG313", "invalid JSON", path=str(file), cause=str(error)) from None
-    return content
+    return read_json_object(file, "BG313", "a file of this run or its results")
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

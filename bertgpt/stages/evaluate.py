@@ -1,6 +1,5 @@
 """`bertgpt eval`: scores of a model with intervals and baselines, and the predictions of every item."""
 
-import json
 import os
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from bertgpt.config.options import EvalOptions
 from bertgpt.utils import console as console_module
 from bertgpt.utils.console import Console
 from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.json_files import parse_json
 from bertgpt.utils.tables import format_interval, show_scores
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def evaluate_and_save(
 def weights_of_result(file: Path) -> str | None:
     """The hash of the weights that an existing result is of."""
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["metadata"]["weights"])
+        return str(parse_json(file.read_text(encoding="utf-8"))["metadata"]["weights"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

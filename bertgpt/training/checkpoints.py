@@ -6,7 +6,6 @@ All random numbers are functions of the seed and the step, so state.json holds a
 There is no pointer to the latest checkpoint: valid folders are found by looking.
 """
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,8 +24,10 @@ from bertgpt.utils import console
 from bertgpt.utils.disk import DISK_FULL, check_space, disk_errno
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import ensure_writable_folder, fault_point, publish_atomic, sha256_of, write_json
+from bertgpt.utils.json_files import parse_json, read_json_object
 from bertgpt.utils.version import FORMAT_VERSION
 
+STATE_KEYS = ("skipped_steps", "nonfinite_streak", "rolled_back", "total_steps", "grad_scale")  # of the trainer
 KEEP_LATEST = 2  # newest valid checkpoints, which are never pruned
 
 
@@ -163,7 +164,7 @@ def best_of(folders: list[Path], val_scores: Mapping[int, float]) -> list[Path]:
 def is_valid(folder: Path) -> bool:
     """Whether a checkpoint has exactly the files of its manifest, with the same hashes."""
     try:
-        hashes = json.loads((folder / "MANIFEST.json").read_text(encoding="utf-8"))
+        hashes = parse_json((folder / "MANIFEST.json").read_text(encoding="utf-8"))
         names = {path.name for path in folder.iterdir()} - {"MANIFEST.json"}
         return names == set(hashes) and all(sha256_of(folder / name) == digest for name, digest in hashes.items())
     except (OSError, ValueError, TypeError, AttributeError):
@@ -186,8 +187,10 @@ def check_version(content: dict[str, Any], file: Path) -> None:
 def read_state(folder: Path) -> dict[str, Any]:
     """Read state.json of a checkpoint."""
     file = folder / "state.json"
-    state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    state = read_json_object(file, "BG318", "state of this checkpoint")
     check_version(state, file)
+    if missing := [name for name in ("step", *STATE_KEYS) if name not in state]:
+        raise BertGPTError("BG318", f"state of this checkpoint has no {missing[0]}", path=str(file))
     return state
 
 

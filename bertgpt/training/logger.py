@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bertgpt.utils import console
-from bertgpt.utils.errors import require_package
+from bertgpt.utils.errors import BertGPTError, require_package
 from bertgpt.utils.files import sync, write_text
+from bertgpt.utils.json_files import parse_json
 
 TIMING_KEYS = ("seconds", "tokens_per_s")  # metrics that differ between two runs of the same training
 
@@ -53,8 +54,19 @@ class JsonlLogger:
         """All complete lines."""
         if not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        return [self.parse(line, number) for number, line in enumerate(lines, 1) if line.endswith(b"\n")]
+
+    def parse(self, line: bytes, number: int) -> dict[str, Any]:
+        """One line; an error if it is damaged."""
+        try:
+            metrics: dict[str, Any] = parse_json(line)
+            if not (isinstance(metrics["step"], int) and isinstance(metrics["split"], str)):
+                raise ValueError("step or split is of the wrong type")
+        except (ValueError, KeyError, TypeError) as error:
+            message, path = "a line of metrics is damaged", f"{self.path}:{number}"
+            raise BertGPTError("BG302", message, path=path, cause=f"{type(error).__name__}: {error}") from None
+        return metrics
 
 
 class TextLogger:

@@ -3,7 +3,6 @@
 run.json  config.yaml  run.lock  tokenizer/  metrics.jsonl  log.txt  checkpoints/  metrics.json  plots/  final/
 """
 
-import json
 import os
 import platform
 import shutil
@@ -35,6 +34,7 @@ from bertgpt.utils.files import (
     write_json,
     write_text,
 )
+from bertgpt.utils.json_files import parse_json, read_json_object
 from bertgpt.utils.version import FORMAT_VERSION, __version__
 
 # What --overwrite removes.
@@ -122,7 +122,7 @@ class RunDirectory:
             return
         path = self.path / "run.json"
         try:
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
+            before = dict(parse_json(path.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             before = {}
         write_json(path, before | metadata)
@@ -212,7 +212,7 @@ class RunDirectory:
 
     def metrics(self) -> dict[str, Any]:
         """The metrics of a finished run, and where the time went if this process finished it."""
-        metrics: dict[str, Any] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_json_object(self.path / "metrics.json", "BG318", "metrics.json of this run")
         seconds = {} if self.seconds is None else {"seconds": self.seconds}
         return {"path": str(self.path)} | metrics | seconds
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from bertgpt.config.presets import ModelConfig
 from bertgpt.inference import load
 from bertgpt.model import Transformer
-from bertgpt.training.checkpoints import Checkpoints, checkpoint_bytes, is_valid, load_checkpoint
+from bertgpt.training.checkpoints import STATE_KEYS, Checkpoints, checkpoint_bytes, is_valid, load_checkpoint
 from bertgpt.training.init import init_model
 from bertgpt.training.optimizers import Optimizers
 from bertgpt.utils import console
@@ -303,7 +303,7 @@ def test_padding_rows_are_not_stored(model: Transformer, tmp_path: Path) -> None
         weight.grad = torch.ones_like(weight)
     optimizers.step(0.1)
     before = {f"{name}.{key}": value.clone() for name, s in optimizers.state_dict().items() for key, value in s.items()}
-    folder = Checkpoints(tmp_path).save(1, model, optimizers, {"seed": 3}, {})
+    folder = Checkpoints(tmp_path).save(1, model, optimizers, dict.fromkeys(STATE_KEYS, 0) | {"seed": 3}, {})
     assert load_file(folder / "optim.safetensors")["token_embedding.weight.exp_avg"].shape == (5, 4)
     sizes = sum(path.stat().st_size for path in folder.iterdir())
     assert sizes < checkpoint_bytes(model, optimizers) + 8000  # the free space that is required before saving

@@ -1,6 +1,5 @@
 """Inputs of `tokenize` and `shard`: text that is tokenized on the way, or tokenized files that exist already."""
 
-import json
 import shutil
 import time
 from collections import Counter
@@ -31,6 +30,7 @@ from bertgpt.utils import console
 from bertgpt.utils.disk import nearest_existing
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import sha256_of
+from bertgpt.utils.json_files import parse_json
 
 TOKEN_BYTES = 4.5  # bytes of text per token, about
 TOKENIZED_RATIO, SHARD_RATIO = 0.55, 0.5  # bytes on disk per byte of text, about
@@ -370,8 +370,12 @@ def discard_other_policy(folder: Path, tasks: Sequence[Task], on_error: str | No
     for task in tasks:
         path = folder / f"{task.name}.json"
         if path.exists():
-            metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
-            if metadata["bad"] and metadata["on_error"] != policy_of(on_error, task.payload.source):
+            try:
+                metadata = parse_json(path.read_text(encoding="utf-8"))["metadata"]
+                other = metadata["bad"] and metadata["on_error"] != policy_of(on_error, task.payload.source)
+            except (ValueError, KeyError, TypeError):
+                other = True
+            if other:
                 path.unlink()
 
 

@@ -1,6 +1,5 @@
 """Repair a folder of shards: build its broken files again from the source, and nothing else."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from bertgpt.data.execution.workdir import config_diff
 from bertgpt.data.format import broken_files, read_manifest, verify
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.json_files import parse_json
 
 
 def repair_shards(folder: Path, options: ShardOptions) -> Metadata:
@@ -45,7 +45,7 @@ def repair_shards(folder: Path, options: ShardOptions) -> Metadata:
 def recorded_options(options: ShardOptions, folder: Path) -> ShardOptions:
     """The options that the folder was made with; sources from the command line, else from its run.json."""
     try:
-        recorded = json.loads((folder / "run.json").read_text(encoding="utf-8"))["options"]
+        recorded = parse_json((folder / "run.json").read_text(encoding="utf-8"))["options"]
         sources = options.sources or list(recorded["sources"])
         tokenizer = recorded["tokenizer"] and str(folder / "tokenizer")
     except (OSError, ValueError, KeyError, TypeError):

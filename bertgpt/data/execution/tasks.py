@@ -6,7 +6,6 @@ So a run may be killed at any instant and started again, with any number of work
 Nothing is synced before the finished folder is: a power failure costs the files that were not yet on disk.
 """
 
-import json
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ from typing import Any, Protocol
 
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import atomic_write, fault_point, sha256_of, sha256_of_json, write_json
+from bertgpt.utils.json_files import parse_json
 
 SMALL_INPUT = 40_000_000  # bytes: one process is done with so few before others have started
 PRELOAD = "bertgpt.data.build.preload"  # as a string: this room does not import what it executes
@@ -101,7 +101,7 @@ def run_tasks(
 def completed_result(group: TaskGroup, task: Task) -> TaskResult | None:
     """The result of a task that the same code has completed before, if its file is still intact."""
     try:
-        stored = json.loads((group.folder / f"{task.name}.json").read_text(encoding="utf-8"))
+        stored = parse_json((group.folder / f"{task.name}.json").read_text(encoding="utf-8"))
         same_task = (stored["task"], stored["code_hash"]) == (sha256_of_json(task.identity), group.code_hash)
         if same_task and stored["sha256"] == sha256_of(group.folder / task.name):
             return TaskResult(task.name, stored["bytes"], stored["sha256"], stored["metadata"])

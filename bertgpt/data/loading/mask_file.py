@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bertgpt.data.format import list_array, list_of, numbers, required
+from bertgpt.data.format import check_schema, list_array, list_of, numbers, open_batches, required
 from bertgpt.data.loading.masking import MaskBatch
 
 
@@ -37,8 +37,8 @@ class MaskFile:
     """Memory-mapped static masks of one shard. After the last stored epoch the first one is used again."""
 
     def __init__(self, path: Path) -> None:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        batches = open_batches(path, "make the mask plan again: bertgpt mask ... --overwrite")
+        check_schema(path, batches[0].schema, *(masks_schema(np.dtype(dtype)) for dtype in (np.uint16, np.uint32)))
         self.epochs = [(numbers(pos.offsets), numbers(pos.values), numbers(new.values)) for pos, new in batches]
 
     def row(self, row: int, epoch: int) -> tuple[NDArray[np.uint16], NDArray[Any]]:

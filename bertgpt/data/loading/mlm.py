@@ -17,6 +17,7 @@ from bertgpt.data.loading.masking import MaskBatch, MaskingScheme, MaskingVocab,
 from bertgpt.data.loading.open import open_artifact, open_base_shards, split_files
 from bertgpt.data.loading.rows import Array, RowBatch, RowBuilder, SpanFile
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
+from bertgpt.utils.errors import BertGPTError
 
 Indices = NDArray[np.int64]
 
@@ -81,12 +82,16 @@ class MLMDataset:
         files = np.searchsorted(self.file_offsets, indices, side="right") - 1
         offsets = indices - self.file_offsets[files]
         numbers = list(zip(files.tolist(), offsets.tolist(), strict=True))
-        rows = self.row_builder.build([(self.spans[file], self.tokens[file], offset) for file, offset in numbers])
-        if self.static_masks:
-            masks = self.read_static_masks(rows, numbers, epochs)
-        else:
-            masks = self.masker.masks(rows, indices, epochs)
-        return masked_batch(rows, masks)
+        try:
+            rows = self.row_builder.build([(self.spans[file], self.tokens[file], offset) for file, offset in numbers])
+            if self.static_masks:
+                masks = self.read_static_masks(rows, numbers, epochs)
+            else:
+                masks = self.masker.masks(rows, indices, epochs)
+            return masked_batch(rows, masks)
+        except (IndexError, ValueError) as error:  # of numpy: spans or masks beyond the row
+            hint = "make it again: bertgpt mask ... --overwrite"
+            raise BertGPTError("BG304", "mask plan does not fit its shards", cause=str(error), hint=hint) from None
 
     def read_static_masks(self, rows: RowBatch, numbers: list[tuple[int, int]], epochs: Indices) -> MaskBatch:
         """Stored masks of rows, given by file and row within it, padded to K slots."""

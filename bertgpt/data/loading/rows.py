@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bertgpt.data.format import list_array, list_of, numbers, required, write_batch
+from bertgpt.data.format import check_schema, list_array, list_of, numbers, open_batches, required, write_batch
 from bertgpt.data.loading.segments import UNPAIRED, SegmentSpans
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 
@@ -56,7 +56,8 @@ class SpanFile:
     """The memory-mapped spans of the rows of one shard."""
 
     def __init__(self, path: Path) -> None:
-        self.batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        [self.batch, *_] = open_batches(path, "make the mask plan again: bertgpt mask ... --overwrite")
+        check_schema(path, self.batch.schema, spans_schema())
 
     def __len__(self) -> int:
         return int(self.batch.num_rows)
@@ -103,6 +104,8 @@ class RowBuilder:
     def fill_row(self, batch: RowBatch, i: int, spans: SpanFile, tokens: NDArray[Any], row: int) -> None:
         """Fill row i of the batch, segment by segment."""
         first, last = int(spans.offsets[row]), int(spans.offsets[row + 1])
+        if not first <= last <= first + self.max_segments:
+            raise ValueError(f"row {row} has {last - first:,} segments, at most {self.max_segments:,} fit")
         columns = [spans.values[name][first:last].tolist() for name in SPANS]
         input_ids, maskable, starts_sentence = batch.input_ids[i], batch.maskable[i], batch.starts_sentence[i]
         end = 0

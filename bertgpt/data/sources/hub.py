@@ -5,7 +5,6 @@ complete in its cache is read from there.
 """
 
 import errno
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 from bertgpt.data.sources.http import TRANSIENT_STATUS, Fetch, TransientError, retrying_fetch, with_retries
 from bertgpt.utils.errors import BertGPTError
 from bertgpt.utils.files import cache_folder, write_json
+from bertgpt.utils.json_files import parse_json
 
 T = TypeVar("T")
 PREFIX = "hf://datasets/"
@@ -84,7 +84,7 @@ def cached(repository: str, commit: str, name: str, request: Callable[[], T]) ->
     """Request metadata of a commit once and cache it on disk, since a commit never changes."""
     path = cache_folder() / "hub" / repository.replace("/", "--") / commit / f"{name.replace('/', '--')}.json"
     with suppress(OSError, ValueError):
-        stored: T = json.loads(path.read_text(encoding="utf-8"))
+        stored: T = parse_json(path.read_text(encoding="utf-8"))
         return stored
     result = request()
     with suppress(OSError):

@@ -3,7 +3,6 @@
 Bad data is an error with its location or, depending on the policy, skipped or replaced and counted.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -15,6 +14,7 @@ from bertgpt.data.sources.source import InputSplit, Source, unreadable_error
 from bertgpt.data.sources.tabular import open_arrow, read_arrow, read_csv, read_footer, read_parquet
 from bertgpt.data.sources.text import line_blocks, read_jsonl, read_txt
 from bertgpt.utils.errors import BertGPTError
+from bertgpt.utils.json_files import parse_json
 
 JOINED_BYTES = 4_000_000
 
@@ -129,7 +129,7 @@ def column_names(source: Source) -> list[str] | None:
             return list(pc.open_csv(open_bytes(source), parse_options=options).schema.names)
         if source.format == "jsonl" and source.bytes:
             block, _ = next(line_blocks(InputSplit(source, 0, -1, 0), BadDataPolicy("skip")))
-            row = json.loads(block.split(b"\n", 1)[0])
+            row = parse_json(block.split(b"\n", 1)[0])
             return list(row) if isinstance(row, dict) else None
     except (ValueError, OSError, StopIteration):
         return None  # the reader reports the error with its location

@@ -9,6 +9,9 @@ from bertgpt.data.tokenizers.gpt2 import from_tiktoken
 from bertgpt.data.tokenizers.layouts import byte_level, wordpiece
 from bertgpt.data.tokenizers.tokenizer import BYTE_OF, CONFIG_KEYS, DEFAULT_SPECIALS, ROLES, Tokenizer
 from bertgpt.utils.errors import BertGPTError, short_repr
+from bertgpt.utils.json_files import parse_json
+
+MAX_IDS = 1 << 22  # several times those of the largest vocabularies
 
 
 def load_tokenizer(source: str | Path) -> Tokenizer:
@@ -50,7 +53,8 @@ def from_folder(folder: Path) -> Tokenizer:
         if (folder / vocab).exists() and (folder / merges).exists():
             lines = read_lines(folder / merges)
             pairs = [line.split(" ") for line in lines if line and line[:9] != "#version:"]
-            return byte_level(read_json(folder / vocab), pairs)
+            check_ids(ids := read_json(folder / vocab), folder / vocab)
+            return byte_level(ids, pairs)
     if (folder / "vocab.txt").exists():
         return from_file(folder / "vocab.txt")
     hint = "a tokenizer folder has tokenizer.json, encoder.json with vocab.bpe, or vocab.txt"
@@ -80,10 +84,19 @@ def from_json(path: Path, config: dict[str, Any]) -> Tokenizer:
     if model["type"] == "BPE":
         model["merges"] = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     vocab = model["vocab"] | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
+    check_ids(vocab, path)
     roles = find_roles(vocab, config)
     if "eos" not in roles:
         raise BertGPTError("BG314", "tokenizer has no end-of-text token", path=str(path))
     return Tokenizer(content, roles)
+
+
+def check_ids(vocab: dict[str, Any], path: Path) -> None:
+    """Refuse ids that are no ids: memory grows with the largest one."""
+    for token, i in vocab.items():
+        if type(i) is not int or not 0 <= i < MAX_IDS:
+            cause = f"{short_repr(i)} of {short_repr(token)}; ids are 0 to {MAX_IDS - 1:,}"
+            raise BertGPTError("BG314", "invalid token id", path=str(path), cause=cause)
 
 
 def find_roles(vocab: dict[str, int], config: dict[str, Any]) -> dict[str, int]:
@@ -105,7 +118,7 @@ def find_roles(vocab: dict[str, int], config: dict[str, Any]) -> dict[str, int]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a tokenizer file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BertGPTError("BG314", "cannot read tokenizer file", path=str(path), cause=str(error)) from None
     if not isinstance(content, dict):
