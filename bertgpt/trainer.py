@@ -9,7 +9,7 @@ from the seed and that number. So a stopped run resumes to the same bytes, and c
 import gc
 import math
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +24,7 @@ from bertgpt.training.checkpoints import Checkpoints, load_checkpoint
 from bertgpt.training.device import DTYPES, peak_memory, seed_torch, to_device, to_tensors
 from bertgpt.training.distributed import DistContext, GradientReducer, StopSignal
 from bertgpt.training.logger import RunLogger
-from bertgpt.training.metrics import METRIC_SUMS, MetricAccumulator
+from bertgpt.training.metrics import METRIC_SUMS, MetricAccumulator, format_metrics
 from bertgpt.training.objectives import LossTerm, Objective
 from bertgpt.training.optimizers import UNKNOWN_STEPS, GradScaler, LRSchedule, Optimizers
 from bertgpt.training.timer import Timer
@@ -177,7 +177,8 @@ class Trainer:
         """Train to the last step, from the latest checkpoint if there is one, or until a stop signal."""
         if self.resume():
             self.logger.info(f"resuming from step {self.step}")
-        self.broadcast_state()
+        # Hosts of other kinds may have initialized or read other bits.
+        self.dist.broadcast([*self.model.parameters(), *self.model.buffers(), *self.optimizers.moments()])
         gc.collect()
         gc.freeze()  # what exists now stays to the end and need not be scanned again
         try:
@@ -189,13 +190,10 @@ class Trainer:
             self.logger.info(f"{done}; rerun to resume")
             signal.raise_signal(self.stop_signal.signum)
             raise KeyboardInterrupt  # the signal was ignored, as SIGINT is in a script's background jobs
+        if self.dist.is_main:  # of a process that was killed while it pruned
+            self.checkpoints.prune(self.logger.validation_scores(), self.config.save_every)
         if self.nonfinite_streak or not self.weights_are_finite():
             raise BertGPTError("BG501", "loss or gradients are not finite", hint=DIVERGENCE_HINT)
-
-    def broadcast_state(self) -> None:
-        """Start every rank from the same bits: hosts of other kinds may initialize or read others."""
-        moments = [value for state in self.optimizers.state_dict().values() for value in state.values()]
-        self.dist.broadcast([*self.model.parameters(), *self.model.buffers(), *moments])
 
     def run_steps(self) -> None:
         """Steps, each followed by what is due after it. On resuming, what was due but not done yet is done first."""
@@ -398,9 +396,3 @@ class Trainer:
         # Trained on since the start: those skipped after a divergence do not count.
         tokens, samples = self.step * self.config.tokens_per_step, self.step * self.loader.batch_size
         self.logger.log({"step": self.step, "tokens": tokens, "samples": samples, "split": split} | metrics)
-
-
-def format_metrics(metrics: Mapping[str, Any]) -> str:
-    """The loss and the gradient norm, for messages."""
-    labels = {"loss": "loss", "grad_norm": "gradient norm"}
-    return ", ".join(f"{label} {metrics[key]:.4g}" for key, label in labels.items() if key in metrics)

@@ -122,7 +122,9 @@ class PretrainOptions(Options):
     weight_decay: float = option("Optimization", 0.1, "Weight decay of the weight matrices.", ge=0)
     beta2: float = option("Optimization", 0.95, "Adam's beta2.", gt=0, lt=1)
     grad_clip: float = GRAD_CLIP
-    tokens_per_step: Count = option("Optimization", 16_384, "Tokens per optimizer step, summed over all devices.", ge=1)
+    tokens_per_step: Count = option(
+        "Optimization", 16_384, "Tokens per optimizer step, summed over all devices.", ge=1, le=10**9
+    )
     micro_batch_size: int = option(
         "Optimization", 0, "Rows per forward pass on each device; 0 takes as many as fit into 32,768 tokens.", ge=0
     )
@@ -142,6 +144,7 @@ class PretrainOptions(Options):
         "Train for this many passes over the data. Give at most one of --epochs, --max-steps, --max-tokens and "
         "--max-time.",
         gt=0,
+        le=1e6,
     )
     schedule: Schedule = option(
         "Schedule",
@@ -269,7 +272,7 @@ class FinetuneOptions(Options):
     micro_batch_size: int = option(
         "Optimization", 0, "Texts per forward pass on each device; 0 takes the whole batch.", ge=0
     )
-    epochs: float = option("Schedule", 3.0, "Train for this many passes over the training texts.", gt=0)
+    epochs: float = option("Schedule", 3.0, "Train for this many passes over the training texts.", gt=0, le=1e6)
     max_steps: int | None = option("Schedule", None, "Train for this many steps, instead of --epochs.", ge=1)
     schedule: Schedule = option(
         "Schedule",

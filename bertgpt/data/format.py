@@ -205,7 +205,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BertGPTError("BG307", "manifest is missing required keys", path=str(path))
     for file in manifest["files"]:
         relative = PurePosixPath(file["path"])
-        if relative.is_absolute() or ".." in relative.parts or (folder / relative).is_symlink():
+        leaves = relative.is_absolute() or ".." in relative.parts or (folder / relative).is_symlink()
+        if leaves or not (folder / relative).resolve().is_relative_to(folder.resolve()):  # through a linked subfolder
             raise BertGPTError("BG307", f"manifest names a file outside of the folder: {relative}", path=str(path))
     return manifest
 

@@ -1,5 +1,7 @@
 """The report: one self-contained HTML file that fetches nothing, rendered from `templates/`."""
 
+import base64
+import hashlib
 import re
 import time
 from collections.abc import Sequence
@@ -79,8 +81,14 @@ def render(runs: Sequence[ReportRun], rows: Sequence[Row]) -> str:
     style, script = (templates.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
     created = time.strftime("%F %H:%M UTC", time.gmtime())
     return environment().get_template("page.html.j2").render(
-        content, sections=titles, style=style, script=script, created=created, version=__version__
+        content, sections=titles, style=style, script=script, script_hash=csp_hash(script), created=created,
+        version=__version__,
     )  # fmt: skip
+
+
+def csp_hash(script: str) -> str:
+    """The hash by which a Content-Security-Policy allows this script, and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 @cache

@@ -1,7 +1,9 @@
 """Distributed data parallelism: ranks, gradient all-reduce, stop signals, and errors of lost peers."""
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -18,6 +20,7 @@ from bertgpt.utils.errors import BertGPTError
 
 BUCKET_NUMEL = 1 << 23  # parameters of a gradient bucket, at most about: 32 MB
 SIGNAL_DEBOUNCE_S = 2.0
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -145,10 +148,17 @@ def init_distributed(device: torch.device) -> DistContext:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         return DistContext()
+    stop_with_parent()
     if not dist.is_initialized():
         device_id = device if device.type == "cuda" else None
         dist.init_process_group("nccl" if device_id else "gloo", device_id=device_id)
     return DistContext(world_size, dist.get_rank())
+
+
+def stop_with_parent() -> None:
+    """Have the kernel send SIGTERM to this rank when torchrun dies, even of SIGKILL, which it cannot forward."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class StopSignal:

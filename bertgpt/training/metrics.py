@@ -1,6 +1,7 @@
 """Training metrics: loss and accuracy of each loss term, from sums over batches, micro-batches and ranks."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -53,3 +54,9 @@ class MetricAccumulator:
         for kind in MASK_KINDS if "mlm_loss" in metrics else ():
             metrics[f"{kind}_acc"] = sums[f"mlm_{kind}_correct"] / max(sums[f"mlm_{kind}_targets"], 1)
         return metrics
+
+
+def format_metrics(metrics: Mapping[str, Any]) -> str:
+    """The loss and the gradient norm, for messages."""
+    labels = {"loss": "loss", "grad_norm": "gradient norm"}
+    return ", ".join(f"{label} {metrics[key]:.4g}" for key, label in labels.items() if key in metrics)

@@ -107,6 +107,10 @@ class Optimizers:
         """Optimizer state (moments) by parameter name; empty before the first step."""
         return {self.names[p]: state for optimizer in self.optimizers for p, state in optimizer.state.items()}
 
+    def moments(self) -> list[Tensor]:
+        """All tensors of the optimizer state."""
+        return [value for state in self.state_dict().values() for value in state.values()]
+
     def load_state_dict(self, state_dict: dict[str, dict[str, Tensor]]) -> None:
         """Replace the optimizer state."""
         for optimizer in self.optimizers:

@@ -119,7 +119,7 @@ class Console:
     def info(self, text: str) -> None:
         """Print a note to stderr."""
         if not self.quiet:
-            write_stderr(printable(text) + "\n")
+            write_stderr(printable(text, one_line=True) + "\n")
 
     def result(self, command: str, result: dict[str, Any]) -> None:
         """Print the JSON envelope of a result."""

@@ -162,7 +162,8 @@ def sync_all(folder: Path) -> None:
 
 
 def publish_atomic(folder: Path, target: Path) -> None:
-    """Rename a finished folder to `target`, replacing an existing one."""
+    """Rename a finished folder to `target`, replacing an existing one. A link stays a link: its target is replaced."""
+    target = target.resolve() if target.is_symlink() else target
     sync_all(folder)
     fault_point("publish.ready")
     old = target.with_name(f".{target.name}.old")

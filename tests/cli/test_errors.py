@@ -322,3 +322,18 @@ def test_python_functions_raise_the_same_errors() -> None:
         bertgpt.inspect("tinyworld", 3)
     with pytest.raises(BertGPTError, match="should be a number"):
         bertgpt.inspect("tinyworld", docs=True)
+
+
+def test_names_with_line_breaks_are_escaped(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file name cannot add a line to what the command says."""
+    monkeypatch.chdir(tmp_path)
+    name = "a\nerror[BG101]: forged.txt"
+    (tmp_path / name).write_text("One text.\n\nAnother text.")
+    done = run("shard", name, "--train-tokenizer", "bpe", "--vocab-size", "300", "--out", "out")
+    assert done.code == 0
+    (tmp_path / "out" / f"{name}.arrow").touch()
+    refused = run("inspect", "out", "--verify")
+    for shown in (done.out + done.err, refused.out + refused.err):
+        assert not any(line.startswith("error[BG101]") for line in shown.splitlines())

@@ -13,7 +13,7 @@ import pytest
 from bertgpt.utils import files
 from bertgpt.utils.disk import disk_error
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import lock, namespace, write_text
+from bertgpt.utils.files import lock, namespace, publish_atomic, write_text
 
 DEAD = "12345678-1"  # a namespace that is not ours
 
@@ -97,3 +97,14 @@ def test_errors_of_the_disk_are_recognized() -> None:
     copied = OSError([("a", "b", "[Errno 5] Input/output error: 'b'")])
     codes = [error and error.code for error in map(disk_error, (full, rust, copied, ValueError("x"), OSError("y")))]
     assert codes == ["BG403", "BG403", "BG404", None, None]
+
+
+def test_output_that_is_a_link_to_a_folder_stays_one(tmp_path: Path) -> None:
+    for name in ("larger-disk/out", "made"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "made" / "content").write_text("new")
+    (link := tmp_path / "out").symlink_to(tmp_path / "larger-disk" / "out")
+    publish_atomic(tmp_path / "made", link)
+    assert link.is_symlink()
+    assert (tmp_path / "larger-disk" / "out" / "content").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["content", "larger-disk", "out", "out"]
