@@ -211,6 +211,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def manifest_hash(folder: Path) -> str:
+    """The hash of a folder's manifest, which stands for its content: to be taken before anything is read."""
+    path = folder / "manifest.json"
+    return sha256_of(path) if path.is_file() else "no manifest"
+
+
+def check_unchanged(folder: Path, sha256: str) -> None:
+    """Refuse what was read from a folder that another process has replaced since its hash was taken."""
+    if (now := manifest_hash(folder)) != sha256:
+        cause = f"its manifest was {sha256[:16]}, is now {now[:16]}"
+        hint = "rerun the same command"
+        raise BertGPTError("BG317", "input was replaced while it was read", path=str(folder), cause=cause, hint=hint)
+
+
 def rebuild_hint(manifest: Mapping[str, Any]) -> str:
     """How to write an artifact again."""
     command = WRITTEN_BY.get(str(manifest.get("kind")))

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bertgpt.data.execution.workdir import WorkDirectory
-from bertgpt.data.format import build_manifest, read_manifest, resolve_artifact
+from bertgpt.data.format import build_manifest, manifest_hash, read_manifest, resolve_artifact
 from bertgpt.data.tokenizers.tokenizer import SpecialTokensTemplate
 from bertgpt.hub.mapping import classifier_hf_config, classifier_to_hf, layout_of, to_hf, to_hf_config
 from bertgpt.hub.pretrained import PretrainedModel, load
@@ -31,15 +31,17 @@ def export_hf(path: Path, out: Path, overwrite: bool) -> dict[str, Any]:
 
     Raises BertGPTError if no class of transformers has this architecture, or if its logits differ.
     """
-    pretrained = load(path)
     folder = resolve_artifact(path)
+    parent = manifest_hash(folder)
+    pretrained = load(path)
     causal = pretrained.objective != "mlm" if pretrained.head is None else pretrained.head.classifier.causal
     if pretrained.objective == "hybrid" and pretrained.head is None:
         console.info("a hybrid is exported as a causal model, without mask filling")
-    config = {"parent": sha256_of(folder / "manifest.json"), "to": "hf"}
+    config = {"parent": parent, "to": "hf"}
     layout = layout_of(pretrained.model.config, causal)
     with WorkDirectory(out, overwrite) as workdir:
         if not workdir.is_up_to_date(config):
+            workdir.parents[folder] = parent
             final = workdir.folder(config, "final", empty=True)
             write_hf_folder(pretrained, layout, final, (folder / "card.md").read_text(encoding="utf-8"))
             difference = max_logit_difference(pretrained, layout, final)

@@ -11,7 +11,7 @@ from bertgpt.callbacks.validation import ValidationCallback, target_bytes
 from bertgpt.config.code_deps import code_hash
 from bertgpt.config.presets import PRESETS, ModelConfig, Preset
 from bertgpt.config.training_options import PretrainOptions
-from bertgpt.data.format import KIND_NAMES, read_manifest
+from bertgpt.data.format import KIND_NAMES, check_unchanged, manifest_hash, read_manifest
 from bertgpt.data.loading.causal import CausalBatch, CausalDataset
 from bertgpt.data.loading.loader import BatchPartition, Dataset, ShuffledStream, StepLoader, hybrid_split
 from bertgpt.data.loading.mlm import MLMBatch, longest_segment, open_mlm_dataset
@@ -33,7 +33,6 @@ from bertgpt.training.run_directory import RunDirectory, RunRecord, RunResult
 from bertgpt.utils.console import Console
 from bertgpt.utils.disk import nearest_existing
 from bertgpt.utils.errors import BertGPTError, require_package
-from bertgpt.utils.files import sha256_of
 from bertgpt.utils.tables import show_dry_run, show_metrics
 from bertgpt.utils.version import __version__
 
@@ -72,6 +71,7 @@ class PretrainSetup:
 
     def __init__(self, options: PretrainOptions) -> None:
         self.options, self.data = options, Path(options.data)
+        self.data_sha256 = manifest_hash(self.data)
         self.manifest = read_manifest(self.data)
         self.init, self.init_path = self.load_init()
         self.preset = self.resolve_preset()
@@ -178,6 +178,7 @@ class PretrainSetup:
     def streams(self) -> list[ShuffledStream]:
         """The training datasets in shuffled order, each with its rows per step."""
         sizes, datasets = self.stream_sizes, self.datasets("train")
+        check_unchanged(self.data, self.data_sha256)
         if 0 in sizes:
             hint = "use more --tokens-per-step, or a --mlm-ratio nearer to 0.5"
             message = f"hybrid batch of {self.rows} rows leaves no rows for one objective"
@@ -332,7 +333,7 @@ class PretrainSetup:
             options |= {"init": weights_hash(self.init_path)}
         given = self.options.model_dump(mode="json")
         fixed = {
-            "options": options, "data_sha256": sha256_of(self.data / "manifest.json"),
+            "options": options, "data_sha256": self.data_sha256,
             "steps": None if self.steps == UNKNOWN_STEPS else self.steps, "model": self.config.model_dump(),
             "objective": self.objective, "cross_document_attention": self.cross_document_attention,
             "seq_len": self.length,

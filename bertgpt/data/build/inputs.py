@@ -17,7 +17,7 @@ from bertgpt.data.build.files import TokenizedFiles, result_of, sum_counts
 from bertgpt.data.build.tokenize_worker import ENCODERS, TokenizeWorker, policy_of, tokenize_tasks
 from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup, TaskResult, completed_result, worker_count
 from bertgpt.data.execution.workdir import WorkDirectory
-from bertgpt.data.format import read_manifest, verify, verify_tokenizer
+from bertgpt.data.format import manifest_hash, read_manifest, verify, verify_tokenizer
 from bertgpt.data.sources.read import BadDataPolicy, column_names, missing_column, read_documents
 from bertgpt.data.sources.resolve import remote_names, resolve_sources
 from bertgpt.data.sources.source import DatasetSelector, ReadOptions, Source
@@ -29,7 +29,6 @@ from bertgpt.data.tokenizers.train import train_tokenizer
 from bertgpt.utils import console
 from bertgpt.utils.disk import nearest_existing
 from bertgpt.utils.errors import BertGPTError
-from bertgpt.utils.files import sha256_of
 from bertgpt.utils.json_files import parse_json
 
 TOKEN_BYTES = 4.5  # bytes of text per token, about
@@ -231,10 +230,10 @@ class TokenizedInput:
             raise BertGPTError("BG203", "input is already tokenized; --task-index does not apply")
         self.options = options
         self.path = folder = Path(options.sources[0])
+        self.parent = {"manifest_sha256": manifest_hash(folder)}
         self.manifest = read_manifest(folder)
         verify(folder, self.manifest)
         self.out = output_folder(options, [])
-        self.parent = {"manifest_sha256": sha256_of(folder / "manifest.json")}
         self.config = {"parent": self.parent["manifest_sha256"]}
         self.file_bytes = sum(file["bytes"] for file in self.manifest["files"])
         self.task_size = 2 * self.file_bytes

@@ -18,7 +18,7 @@ from bertgpt.data.build.static_masks import StaticMaskWorker, static_mask_tasks
 from bertgpt.data.build.tokenizer_cache import remember_tokenizer, worker_tokenizer
 from bertgpt.data.execution.tasks import Metadata, Task, TaskGroup
 from bertgpt.data.execution.workdir import WorkDirectory
-from bertgpt.data.format import TokenFile, build_manifest, read_manifest
+from bertgpt.data.format import TokenFile, build_manifest, manifest_hash, read_manifest
 from bertgpt.data.loading.open import open_artifact
 from bertgpt.data.loading.rows import write_spans
 from bertgpt.data.loading.segments import (
@@ -46,10 +46,10 @@ class MaskInput:
     def __init__(self, options: MaskOptions) -> None:
         check_mask_options(options)
         self.options, self.folder, self.out = options, Path(options.shards), Path(options.out)
+        self.parent = manifest_hash(self.folder)
         self.manifest, self.base_tokenizer = open_artifact(self.folder, "shards")
         self.tokenizer = with_bert_specials(self.base_tokenizer)
         remember_tokenizer(self.tokenizer)
-        self.parent = sha256_of(self.folder / "manifest.json")
         # What decides the rows and their masks.
         self.config = {"parent": self.parent} | {name: getattr(options, name) for name in (*ROW_OPTIONS, *MASK_OPTIONS)}
         self.size = sum(file["bytes"] for file in self.manifest["files"])
@@ -108,6 +108,7 @@ def publish_mask_plan(workdir: WorkDirectory, inputs: MaskInput, spans: FileSet,
     manifest["base"] = {"manifest_sha256": inputs.parent, "path": os.path.relpath(inputs.folder, inputs.out)}
     manifest["splits"] = sum_by_split(spans.results, ("rows", "tokens", "padding"))
     run_metadata = {"options": inputs.options.model_dump(mode="json")}
+    workdir.parents[inputs.folder] = inputs.parent
     workdir.publish_files([*spans.paths, *masks.paths], manifest, inputs.tokenizer_folder(workdir), run_metadata)
 
 

@@ -46,6 +46,8 @@ def publish_shards(
     manifest["sources"] = inputs.source_counts(tokenized.results)
     manifest["splits"] = sum_by_split(shards.results, COUNTS)
     manifest["parent"] = inputs.parent
+    if inputs.parent is not None:
+        workdir.parents[inputs.path] = inputs.parent["manifest_sha256"]
     run_metadata = inputs.run_metadata(tokenized.results, workdir.start_time)
     workdir.publish_files(shards.paths, manifest, tokenized.tokenizer_folder, run_metadata)
 

@@ -26,7 +26,7 @@ from bertgpt.data.execution.tasks import (
     start_forkserver,
     worker_count,
 )
-from bertgpt.data.format import WRITTEN_BY, read_manifest, verify
+from bertgpt.data.format import WRITTEN_BY, check_unchanged, read_manifest, verify
 from bertgpt.utils import console
 from bertgpt.utils.disk import check_space
 from bertgpt.utils.errors import BertGPTError
@@ -50,6 +50,7 @@ class WorkDirectory:
     def __init__(self, out: Path, overwrite: bool, task_index: int | None = None) -> None:
         self.out, self.overwrite, self.task_index = out.absolute(), overwrite, task_index
         self.pool: Pool | None = None
+        self.parents: dict[Path, str] = {}  # folders that the output is made of, with the hashes of their manifests
         self.start_time = time.monotonic()
         moved = os.environ.get("BERTGPT_WORK")
         short = hashlib.sha256(str(self.out).encode()).hexdigest()[:12]
@@ -163,6 +164,8 @@ class WorkDirectory:
         run_json = {"bertgpt": __version__, "python": platform.python_version(), "host": platform.node()}
         created = time.strftime("%FT%TZ", time.gmtime())
         run_json |= {"created": created, "code_hash": code_hash(WRITTEN_BY[manifest["kind"]])}
+        for folder, sha256 in self.parents.items():
+            check_unchanged(folder, sha256)
         write_json(final / "run.json", run_json | run_metadata)
         write_json(final / "manifest.json", manifest)
         publish_atomic(final, self.out)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bertgpt.data.execution.tasks import Metadata
 from bertgpt.data.execution.workdir import WorkDirectory
-from bertgpt.data.format import TokenFile, build_manifest, read_manifest
+from bertgpt.data.format import TokenFile, build_manifest, manifest_hash, read_manifest
 from bertgpt.data.loading.open import open_artifact
 from bertgpt.utils import console
 from bertgpt.utils.files import sha256_of
@@ -12,13 +12,14 @@ from bertgpt.utils.files import sha256_of
 
 def to_bin(shards: Path, out: Path, overwrite: bool) -> Metadata:
     """Write SPLIT.bin for each split: the ids of its files one after the other, without a header."""
+    parent = manifest_hash(shards)
     manifest, tokenizer = open_artifact(shards, "shards")
-    parent = sha256_of(shards / "manifest.json")
     config = {"parent": parent, "to": "bin"}
     with WorkDirectory(out, overwrite) as workdir:
         if not workdir.is_up_to_date(config):
             size = sum(file["bytes"] for file in manifest["files"])
             workdir.check_space(size, size, config)
+            workdir.parents[shards] = parent
             final = workdir.folder(config, "final", empty=True)
             files = write_splits(shards, manifest, final)
             exported = build_manifest("bin", config, tokenizer, manifest["counts"], files)

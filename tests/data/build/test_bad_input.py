@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,31 @@ def test_artifacts_of_the_previous_format_are_refused_with_the_command_to_run(ki
     edit(cwd / "shards" / "manifest.json", lambda it: it.update(version=FORMAT_VERSION - 1, kind=kind))
     command = {"tokens": "tokenize", "shards": "shard", "mask_plan": "mask"}[kind]
     fails("BG307", ["inspect", "shards"], "written by an older bertgpt", f"bertgpt {command} ... --overwrite")
+
+
+@pytest.mark.parametrize(
+    ("argv", "module", "name"),
+    [
+        (["export", "shards"], "bertgpt.data.loading.export_bin", "write_splits"),
+        (["mask", "shards", "--sentence-pairs", "none"], "bertgpt.data.build.mask_plan", "plan_rows"),
+        (["shard", "tokens", "--val-fraction", "0"], "bertgpt.data.build.shuffle", "write_shards"),
+    ],
+)  # fmt: skip
+def test_input_that_is_replaced_while_it_is_read(
+    argv: list[str], module: str, name: str, cwd: Path, fails: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process, at the worst time: nothing is published."""
+    target = import_module(module)
+    real = getattr(target, name)
+
+    def replaced(*args: Any, **options: Any) -> Any:
+        result = real(*args, **options)
+        edit(cwd / argv[1] / "manifest.json", lambda it: it["counts"].update(duplicates=99))
+        return result
+
+    monkeypatch.setattr(target, name, replaced)
+    fails("BG317", [*argv, "--out", "new"], "replaced while it was read")
+    assert not (cwd / "new").exists()
 
 
 # -------------------------------------------------------------------------------------------------- bad text
