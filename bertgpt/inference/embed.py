@@ -11,6 +11,7 @@ from torch import Tensor
 from bertgpt.data.tokenizers.detokenize import encode_checked
 from bertgpt.hub.pretrained import PretrainedModel
 from bertgpt.inference.batching import batches_by_length, pad, padding_document_ids
+from bertgpt.inference.scoring import check_nan
 from bertgpt.utils import console
 from bertgpt.utils.errors import BertGPTError, short_repr
 
@@ -62,6 +63,7 @@ def hidden_states(
             input_ids, lengths = pad([rows[index] for index in indices], model.device)
             document_ids = None if causal else padding_document_ids(input_ids, lengths)
             hidden = model(input_ids, causal=causal, document_ids=document_ids, output_hidden_states=all_layers)
+        check_nan(hidden[-1] if all_layers else hidden)
         yield indices, hidden, lengths
 
 

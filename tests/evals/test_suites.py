@@ -368,13 +368,14 @@ def test_items_without_a_column(
     assert (done.code, f"error[BG212]: {suite} needs {missing}" in done.err) == (2, True), done.err
 
 
-@pytest.mark.parametrize("suite", ["lm", "mlm", "blimp", "cloze", "lambada"])
+@pytest.mark.parametrize("suite", ["lm", "mlm", "blimp", "cloze", "lambada", "probe"])
 def test_weights_with_nan_give_no_score(suite: str, tokenizer: Tokenizer, tmp_path: Path, run: Run) -> None:
     model = save_random_model(tmp_path / "run", "bert" if suite == "mlm" else "gpt2", tokenizer)
     pretrained.save(constant(model, math.nan), tmp_path / "nan" / "final", "#")
     rows = {"blimp": PAIRS, "cloze": CHOICES, "lambada": [{"text": "She found a purse"}]}.get(
         suite, [{"text": "a b c d"}]
     )
+    rows = [{"text": f"rain {i}", "label": i % 2} for i in range(40)] if suite == "probe" else rows
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = run("eval", suite, "--model", str(tmp_path / "nan"), "--data", str(tmp_path / "x.jsonl"))
     assert (done.code, "BG321" in done.err) == (3, True), done.out
