@@ -337,3 +337,12 @@ def test_names_with_line_breaks_are_escaped(
     refused = run("inspect", "out", "--verify")
     for shown in (done.out + done.err, refused.out + refused.err):
         assert not any(line.startswith("error[BG101]") for line in shown.splitlines())
+
+
+@pytest.mark.parametrize(
+    "argv", [["--tokens-per-step", "1000B"], ["--epochs", "1e308"], ["--epochs", "nan"], ["--max-steps", "-1"]]
+)
+def test_absurd_lengths_of_a_run_are_refused(argv: list[str], run: Callable[..., Any], tmp_path: Path) -> None:
+    """At once: a batch of 10^12 tokens was divided into micro-batches one by one."""
+    done = run("pretrain", "data", "--preset", "tiny-gpt", "--out", str(tmp_path / "run"), *argv)
+    assert (done.code, "error[BG204]" in done.err) == (2, True), done.err
