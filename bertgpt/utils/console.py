@@ -3,6 +3,7 @@
 Control characters in text from data are escaped, and such text is never parsed as markup.
 """
 
+import io
 import json
 import os
 import re
@@ -111,10 +112,9 @@ class Console:
             table.add_row(*(Text(printable(cell, one_line=True)) for cell in row))
         color = supports_color(sys.stdout)
         width = None if sys.stdout.isatty() else 100_000
-        rich = Rich(force_terminal=color, no_color=not color, highlight=False, width=width)
-        with rich.capture() as printed:
-            rich.print(table)
-        write("".join(line.rstrip() + "\n" for line in printed.get().splitlines()))
+        printed = io.StringIO()  # not stdout, whose errors Rich would raise as they are
+        Rich(file=printed, force_terminal=color, no_color=not color, highlight=False, width=width).print(table)
+        write("".join(line.rstrip() + "\n" for line in printed.getvalue().splitlines()))
 
     def info(self, text: str) -> None:
         """Print a note to stderr."""

@@ -302,3 +302,12 @@ def test_in_a_browser(width: int, report: tuple[dict[str, Any], str], tmp_path: 
     assert re.search(r"gpt, val: [\d.]+ at [\d.k]+", measured["tip"])
     values = [cell["value"] for row in result["table"] for cell in row["runs"].values()]
     assert sum(value != "-" for value in measured["values"]) == len(values)
+
+
+def test_full_disk_under_stdout(runs: Path, script: str, tmp_path: Path) -> None:
+    """The table is printed after the page is written, which stays."""
+    with Path("/dev/full").open("wb") as full:
+        argv = [script, "report", str(runs / "gpt"), "--out", str(tmp_path / "page.html")]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert (done.returncode, "error[BG402]" in done.stderr) == (4, True), done.stderr
+    assert (tmp_path / "page.html").exists()
