@@ -288,6 +288,9 @@ def test_compare_two_models_on_the_same_items(run: Run, folder: Path, tmp_path: 
     argv[3] = str(folder / "gpt")
     done = run(*argv, "--out", str(tmp_path / "bert"))
     assert "probe.json: scores of different weights" in done.err
+    compared = run("eval", "compare", str(tmp_path / "gpt"), str(tmp_path / "bert"))
+    assert "not comparable: results of probe cover different items" in compared.out
+    (tmp_path / "gpt" / "tinyworld.items.parquet").unlink()
     assert "BG324" in run("eval", "compare", str(tmp_path / "gpt"), str(tmp_path / "bert")).err
     assert run("eval", "compare", str(tmp_path / "gpt"), str(folder)).code == 2
 
