@@ -18,7 +18,7 @@ import bertgpt
 from bertgpt.config.presets import GPT2, make_config
 from bertgpt.data.tokenizers.tokenizer import Tokenizer
 from bertgpt.evals.choices import blimp, multiple_choice, tie_credit
-from bertgpt.evals.compare import compare_results
+from bertgpt.evals.compare import compare_results, same_definition
 from bertgpt.evals.language import masked_accuracy, perplexity
 from bertgpt.evals.probe import probe
 from bertgpt.evals.requests import encode_pair, loglikelihood
@@ -347,6 +347,18 @@ def test_comparison_goes_on_after_a_suite_that_cannot_be_compared(tmp_path: Path
     assert verdicts["probe"] == "not comparable: results of probe cover different items"
     table = run("eval", "compare", str(tmp_path / "a"), str(tmp_path / "b"))
     assert (table.code, table.out.count("not comparable")) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ("x/1+prefix-eos", "x/1+prefix-eos", True), ("x/1+prefix-eos", "x/1+prefix-none", False),
+        ("x/1+prefix-eos", "x/1", True), ("x/1+prefix-eos", "x/2", False), ("x/1", "y/1", False),
+    ],
+)  # fmt: skip
+def test_definitions_that_can_be_compared(a: str, b: str, same: bool) -> None:
+    assert same_definition(a, b) is same
+    assert same_definition(b, a) is same
 
 
 def test_ending_without_tokens_is_refused(models: dict[str, PretrainedModel]) -> None:
