@@ -77,7 +77,7 @@ def compare_suite(suite: str, a: Path, b: Path) -> list[dict[str, Any]]:
 
 
 def same_definition(a: str, b: str) -> bool:
-    """Whether scores are defined alike. A masked model has no prefix token, and shares the other scores of tinyworld."""
+    """Whether scores are defined alike. A masked model has no prefix token, but shares other scores of tinyworld."""
     (base_a, _, prefix_a), (base_b, _, prefix_b) = a.partition("+"), b.partition("+")
     return base_a == base_b and (prefix_a == prefix_b or "" in (prefix_a, prefix_b))
 
