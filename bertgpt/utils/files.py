@@ -26,6 +26,7 @@ from bertgpt.utils.errors import BertGPTError
 
 TEMPORARY = re.compile(r"\.([0-9a-f]{8})-(\d+)\.tmp$")
 ABANDONED_SECONDS = 86_400
+STARTED = time.time()  # of this process, about
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # Lustre without the option, some NFS servers
 
 _passed: Counter[str] = Counter()
@@ -131,7 +132,7 @@ def is_abandoned(file: Path, owner_namespace: str, pid: str) -> bool:
         return True
     except OSError:
         return False
-    return int(pid) == os.getpid()
+    return int(pid) == os.getpid() and file.stat().st_mtime < STARTED  # of an earlier process with this id
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:

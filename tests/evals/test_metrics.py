@@ -1,5 +1,10 @@
 """Metrics and their bootstrap, beside scikit-learn and scipy."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -62,3 +67,19 @@ def test_intervals_contain_the_score() -> None:
 def test_single_class_gives_no_warning(name: str) -> None:
     ones = np.ones(5, np.int64)
     assert compute_metric(name, ones, ones) == (1.0 if name in ("accuracy", "f1") else 0.0)
+
+
+@pytest.mark.slow
+def test_linear_models_use_one_blas_thread() -> None:
+    """Of every BLAS library, also those that only scikit-learn loads: else sums would depend on the machine."""
+    code = """if True:
+        from threadpoolctl import threadpool_info
+        from bertgpt.evals.probe import single_threaded_blas
+        with single_threaded_blas():
+            print([library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"])
+    """
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    threads = json.loads(done.stdout)
+    assert len(threads) > 1
+    assert set(threads) == {1}

@@ -36,7 +36,8 @@ def test_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     """At the first write to a folder: those of processes that have ended here, and old ones of other hosts."""
     ours, out = namespace(), tmp_path / "out.json"
     dead = temporary_of(out, f"{ours}-{dead_pid()}")
-    reused = temporary_of(out, f"{ours}-{os.getpid()}")
+    reused = temporary_of(out, f"{ours}-{os.getpid()}", age=100_000)
+    own = temporary_of(tmp_path / "own", f"{ours}-{os.getpid()}")  # another thread is writing it
     old = temporary_of(out, DEAD, age=100_000)
     alive = temporary_of(tmp_path / "other", f"{ours}-{os.getppid()}")
     elsewhere = temporary_of(tmp_path / "other", DEAD)
@@ -45,7 +46,7 @@ def test_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     files.remove_abandoned.cache_clear()
     write_text(out, "done")
     assert [path.exists() for path in (dead, reused, old)] == [False] * 3
-    assert [path.exists() for path in (alive, elsewhere, unrelated, out)] == [True] * 4
+    assert [path.exists() for path in (own, alive, elsewhere, unrelated, out)] == [True] * 5
 
 
 def test_link_stays_a_link(tmp_path: Path) -> None:

@@ -273,12 +273,12 @@ def test_input_that_is_replaced_while_it_is_read(
     target = import_module(module)
     real = getattr(target, name)
 
-    def replaced(*args: Any, **options: Any) -> Any:
+    def call_and_edit(*args: Any, **options: Any) -> Any:
         result = real(*args, **options)
         edit(cwd / argv[1] / "manifest.json", lambda it: it["counts"].update(duplicates=99))
         return result
 
-    monkeypatch.setattr(target, name, replaced)
+    monkeypatch.setattr(target, name, call_and_edit)
     fails("BG317", [*argv, "--out", "new"], "replaced while it was read")
     assert not (cwd / "new").exists()
 
